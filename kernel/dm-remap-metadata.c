@@ -1,0 +1,1195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Metadata on the spare: find it, validate it, load it, commit it.
+ *
+ * A mapping counts when both copies of its table block are durable.  A commit
+ * writes copy A of every dirty block with FUA, and only when all of them are
+ * durable copy B.  So at every instant one whole copy is on disk, and a cut
+ * leaves copies that differ by one sequence at most.
+ *
+ * A load takes the valid candidate with the highest sequence.  Where the two
+ * copies are not equal it writes both again with that sequence + 2, the lesser
+ * one first, before any I/O is let in:
+ *  - the winner may hold mappings that were never acknowledged, and main may
+ *    take a write to such a unit next; were the winner lost after that, the
+ *    lesser copy would undo the mapping, and found again it would bring the
+ *    mapping back over newer data.  So both must say the same first;
+ *  - a copy that cannot be read this time may hold winner + 1, the rest of a
+ *    commit that failed between A and B.  It must lose when it is readable again,
+ *    hence + 2.
+ *
+ * A copy whose place refuses a write goes to a stand-in.  No place of a good copy
+ * is overwritten to save another.
+ *
+ * Nothing here takes a lock: ctr and preresume run before any I/O, and later the
+ * commit work is the only caller.  Memory is allocated in ctr and preresume only.
+ */
+#include <linux/crc32c.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "dm-remap.h"
+
+#define CHUNK_BLOCKS	64u		/* read at once by a scan */
+#define KERNEL_FORMAT_MAX	0x40000u	/* blocks: 1 GiB */
+#define STANDIN_TRIES	3
+#define NOWHERE		U64_MAX
+
+/*----------------------------------------------------------------
+ * Block I/O
+ *----------------------------------------------------------------
+ */
+
+/**
+ * dmr_block_io() - read or write one page or less, synchronously
+ * @bdev: the device
+ * @sector: of the device
+ * @page: from or to its start
+ * @bytes: at most PAGE_SIZE
+ * @opf: operation and flags
+ *
+ * Allocates nothing.
+ */
+int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
+		 unsigned int bytes, blk_opf_t opf)
+{
+	struct bio_vec bvec;
+	struct bio bio;
+	int r;
+
+	bio_init(&bio, bdev, &bvec, 1, opf);
+	bio.bi_iter.bi_sector = sector;
+	__bio_add_page(&bio, page, bytes, 0);
+	r = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	return r;
+}
+
+static sector_t area_sector(struct remap *r, u64 block)
+{
+	return r->spare_start + block * DMR_BLOCK_SECTORS;
+}
+
+static int area_read(struct remap *r, u64 block, struct page *page)
+{
+	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
+			    DMR_BLOCK_SIZE, REQ_OP_READ | REQ_META | REQ_SYNC);
+}
+
+/* Durable when it returns 0. */
+static int area_write(struct remap *r, u64 block, struct page *page)
+{
+	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
+			    DMR_BLOCK_SIZE,
+			    REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
+}
+
+struct scan {
+	struct remap *r;
+	struct page *pages[CHUNK_BLOCKS];
+	/* Called for each block; data is NULL if it cannot be read. */
+	int (*fn)(struct scan *s, u64 block, const void *data);
+	void *context;
+};
+
+static void scan_free(struct scan *s)
+{
+	unsigned int i;
+
+	if (!s)
+		return;
+	for (i = 0; i < CHUNK_BLOCKS; i++)
+		if (s->pages[i])
+			__free_page(s->pages[i]);
+	kfree(s);
+}
+
+static struct scan *scan_alloc(struct remap *r)
+{
+	struct scan *s = kzalloc(sizeof(*s), GFP_KERNEL);
+	unsigned int i;
+
+	if (!s)
+		return NULL;
+	s->r = r;
+	for (i = 0; i < CHUNK_BLOCKS; i++) {
+		s->pages[i] = alloc_page(GFP_KERNEL);
+		if (!s->pages[i]) {
+			scan_free(s);
+			return NULL;
+		}
+	}
+	return s;
+}
+
+static int read_chunk(struct scan *s, u64 block, unsigned int n)
+{
+	struct bio_vec bvecs[CHUNK_BLOCKS];
+	struct bio bio;
+	unsigned int i;
+	int r;
+
+	bio_init(&bio, s->r->spare->bdev, bvecs, CHUNK_BLOCKS,
+		 REQ_OP_READ | REQ_META | REQ_SYNC);
+	bio.bi_iter.bi_sector = area_sector(s->r, block);
+	for (i = 0; i < n; i++)
+		__bio_add_page(&bio, s->pages[i], DMR_BLOCK_SIZE, 0);
+	r = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	return r;
+}
+
+/* Call fn for blocks [from, from + nr); stops at its first error. */
+static int scan_blocks(struct scan *s, u64 from, u64 nr,
+		       int (*fn)(struct scan *s, u64 block, const void *data),
+		       void *context)
+{
+	s->fn = fn;
+	s->context = context;
+	while (nr) {
+		unsigned int i, n = min_t(u64, nr, CHUNK_BLOCKS);
+		bool whole = !read_chunk(s, from, n);
+
+		for (i = 0; i < n; i++) {
+			bool ok = whole || !area_read(s->r, from + i, s->pages[i]);
+			int r = fn(s, from + i,
+				   ok ? page_address(s->pages[i]) : NULL);
+
+			if (r)
+				return r;
+		}
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+		from += n;
+		nr -= n;
+	}
+	return 0;
+}
+
+/*----------------------------------------------------------------
+ * The head: superblocks and stand-ins
+ *----------------------------------------------------------------
+ */
+
+/* Where the newest candidate of one copy is. */
+struct copy {
+	u64	seq;		/* 0: none */
+	u8	place;		/* stand-in, 0: at home */
+};
+
+/* What the first MiB of the area says. */
+struct head {
+	struct dmr_super super;		/* the winner, if have_super */
+	bool	have_super;
+	bool	ready;			/* ... and it is READY */
+	bool	foreign;		/* a superblock of another set is there */
+	bool	ambiguous;		/* equal sequence, different body */
+	bool	blank;			/* all of it reads as zero */
+	bool	unreadable;		/* a home of a superblock is */
+	u64	strange;		/* first block that is neither zero nor ours */
+	struct copy copy[2];		/* of the superblock */
+	struct {
+		u64 home;		/* NOWHERE: no table block in it */
+		u64 seq;
+		bool bad;		/* cannot be read */
+	} standin[DMR_NR_STANDINS];
+};
+
+static bool is_standin(u64 block)
+{
+	return block >= DMR_STANDIN_FIRST && block <= DMR_STANDIN_LAST;
+}
+
+/* A valid superblock was found at @block. */
+static void head_candidate(struct remap *r, struct head *h, u64 block,
+			   const struct dmr_super *sb)
+{
+	u64 home = dmr_get64(sb->h.home);
+	u64 seq = dmr_get64(sb->h.seq);
+	struct copy *copy = &h->copy[home == DMR_SB1_BLOCK];
+	bool ready = dmr_get32(sb->state) == DMR_READY;
+
+	if (home != DMR_SB0_BLOCK && home != DMR_SB1_BLOCK)
+		return;
+	if (home != block && !is_standin(block))
+		return;
+	if (r->has_uuid ? memcmp(sb->h.uuid, &r->uuid, sizeof(r->uuid)) :
+	    h->have_super && memcmp(sb->h.uuid, h->super.h.uuid,
+				    sizeof(r->uuid))) {
+		h->foreign = true;
+		return;
+	}
+	/* FORMATTING counts only where nothing is READY. */
+	if (h->have_super && h->ready && !ready)
+		return;
+	if (h->have_super && ready == h->ready) {
+		u64 best = dmr_get64(h->super.h.seq);
+
+		if (seq == best && !dmr_same_body(sb, &h->super))
+			h->ambiguous = true;
+		if (seq > best) {
+			h->super = *sb;
+			h->ambiguous = false;
+		}
+	} else {
+		/* The first one, or the first READY one. */
+		h->super = *sb;
+		h->have_super = true;
+		h->ready = ready;
+		h->ambiguous = false;
+		memset(h->copy, 0, sizeof(h->copy));
+	}
+	if (seq > copy->seq) {
+		copy->seq = seq;
+		copy->place = home == block ? 0 : block;
+	}
+}
+
+static int head_block(struct scan *s, u64 block, const void *data)
+{
+	struct head *h = s->context;
+	const struct dmr_header *hdr = data;
+
+	if (!data) {
+		h->blank = false;
+		if (block == DMR_SB0_BLOCK || block == DMR_SB1_BLOCK)
+			h->unreadable = true;
+		if (is_standin(block))
+			h->standin[block - DMR_STANDIN_FIRST].bad = true;
+		return 0;
+	}
+	if (!memchr_inv(data, 0, DMR_BLOCK_SIZE))
+		return 0;
+
+	h->blank = false;
+	if (dmr_header_ok(data, DMR_TYPE_SUPER, block)) {
+		head_candidate(s->r, h, block, data);
+	} else if (is_standin(block) &&
+		   dmr_header_ok(data, DMR_TYPE_TABLE, block)) {
+		unsigned int i = block - DMR_STANDIN_FIRST;
+
+		h->standin[i].home = dmr_get64(hdr->home);
+		h->standin[i].seq = dmr_get64(hdr->seq);
+	} else if (h->strange == NOWHERE) {
+		h->strange = block;
+	}
+	return 0;
+}
+
+static int head_read(struct scan *s, struct head *h)
+{
+	unsigned int i;
+
+	memset(h, 0, sizeof(*h));
+	h->blank = true;
+	h->strange = NOWHERE;
+	for (i = 0; i < DMR_NR_STANDINS; i++)
+		h->standin[i].home = NOWHERE;
+	return scan_blocks(s, 0, DMR_HEAD_BLOCKS, head_block, h);
+}
+
+/*----------------------------------------------------------------
+ * Is this the right main?
+ *----------------------------------------------------------------
+ */
+
+/* The driver's unique id of main's disk.  Returns its length or 0. */
+static int main_id(struct remap *r, u8 *id, u8 *type)
+{
+	static const enum blk_unique_id types[] = {
+		BLK_UID_NAA, BLK_UID_EUI64, BLK_UID_T10,
+	};
+	struct gendisk *disk = r->main->bdev->bd_disk;
+	unsigned int i;
+
+	if (!disk->fops->get_unique_id)
+		return 0;
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		int len = disk->fops->get_unique_id(disk, id, types[i]);
+
+		if (len > 0 && len <= 16) {
+			*type = types[i];
+			return len;
+		}
+	}
+	return 0;
+}
+
+/* Reads main's tag into r->page.  Returns whether there is a valid one. */
+static bool main_tag(struct remap *r)
+{
+	static const u8 place[] = { DMR_TAG0_BLOCK, DMR_TAG1_BLOCK };
+	unsigned int i;
+
+	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
+		return false;
+	for (i = 0; i < ARRAY_SIZE(place); i++) {
+		if (!dmr_block_io(r->main->bdev, place[i] * DMR_BLOCK_SECTORS,
+				  r->page, DMR_BLOCK_SIZE,
+				  REQ_OP_READ | REQ_META | REQ_SYNC) &&
+		    dmr_header_ok(page_address(r->page), DMR_TYPE_TAG, place[i]))
+			return true;
+	}
+	return false;
+}
+
+/**
+ * check_main() - is this the main of the set
+ * @r: the target
+ * @sb: the set's superblock, NULL for a set that is to be formatted
+ *
+ * Sets r->identity and r->tagged.
+ *
+ * Return: NULL, or why not.
+ */
+static char *check_main(struct remap *r, const struct dmr_super *sb)
+{
+	const struct dmr_tag *tag = page_address(r->page);
+	bool have_tag = main_tag(r);
+	u8 id[16], type = 0;
+	int len;
+
+	r->tagged = sb && (dmr_get32(sb->main_flags) & DMR_MAIN_TAGGED);
+	if (r->tagged) {
+		if (!have_tag)
+			return "main carries no tag of a set, but the spare's main does";
+		if (memcmp(tag->h.uuid, sb->h.uuid, sizeof(tag->h.uuid)))
+			return "main carries the tag of another set";
+		r->identity = DMR_BY_TAG;
+		return NULL;
+	}
+	if (have_tag)
+		return "main carries the tag of another set";
+
+	len = main_id(r, id, &type);
+	r->identity = DMR_BY_SIZE;
+	if (!sb) {
+		if (len)
+			r->identity = DMR_BY_ID;
+		return NULL;
+	}
+	if (dmr_get64(sb->main_sectors) != bdev_nr_sectors(r->main->bdev))
+		return "main is not of the size that the set has recorded";
+	if (!len || sb->main_id_type != type)
+		return NULL;
+	if (sb->main_id_len != len || memcmp(sb->main_id, id, len) ||
+	    dmr_get64(sb->main_offset) != r->main_offset)
+		return "main is not the disk that the set has recorded";
+	r->identity = DMR_BY_ID;
+	return NULL;
+}
+
+/*----------------------------------------------------------------
+ * Geometry
+ *----------------------------------------------------------------
+ */
+
+/* Take over what a checked superblock says. */
+static void set_segments(struct remap *r, const struct dmr_super *sb)
+{
+	u32 i, slots = 0, mblocks = 1;
+
+	r->nr_segs = dmr_get32(sb->nr_segments);
+	for (i = 0; i < r->nr_segs; i++) {
+		struct dmr_seg *seg = &r->seg[i];
+
+		seg->start = dmr_get64(sb->segment[i].start);
+		seg->blocks = dmr_get64(sb->segment[i].blocks);
+		seg->slots = dmr_get32(sb->segment[i].slots);
+		seg->table_blocks = dmr_get32(sb->segment[i].table_blocks);
+		seg->first_slot = slots;
+		seg->first_mblock = mblocks;
+		slots += seg->slots;
+		mblocks += seg->table_blocks;
+	}
+	r->nr_slots = slots;
+	r->nr_mblocks = mblocks;
+}
+
+/* Describe a set that covers the area with one segment. */
+static void new_super(struct remap *r)
+{
+	struct dmr_super *sb = r->super;
+	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
+	u32 slots = dmr_segment_slots(area - DMR_HEAD_BLOCKS, r->unit);
+
+	memset(sb, 0, sizeof(*sb));
+	memcpy(sb->h.uuid, &r->uuid, sizeof(r->uuid));
+	sb->h.version = dmr_put16(DMR_VERSION);
+	sb->state = dmr_put32(DMR_FORMATTING);
+	sb->unit = dmr_put32(r->unit);
+	sb->area_blocks = dmr_put64(area);
+	sb->nr_segments = dmr_put32(1);
+	sb->main_sectors = dmr_put64(bdev_nr_sectors(r->main->bdev));
+	sb->main_offset = dmr_put64(r->main_offset);
+	sb->data_start = dmr_put64(r->main_start);
+	sb->data_sectors = dmr_put64(r->ti->len);
+	sb->created = dmr_put64(ktime_get_real_seconds());
+	sb->main_id_len = main_id(r, sb->main_id, &sb->main_id_type);
+	sb->segment[0].start = dmr_put64(DMR_HEAD_BLOCKS);
+	sb->segment[0].blocks = dmr_put64(area - DMR_HEAD_BLOCKS);
+	sb->segment[0].slots = dmr_put32(slots);
+	sb->segment[0].table_blocks = dmr_put32(dmr_table_blocks(slots));
+}
+
+/* Does the table line fit the set?  Returns NULL, or why not. */
+static char *check_super(struct remap *r, const struct dmr_super *sb)
+{
+	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
+	const char *why = dmr_super_check(sb);
+
+	if (why)
+		return (char *)why;
+	if ((dmr_get64(sb->ro_compat) & ~DMR_RO_COMPAT_KNOWN) && !r->read_only)
+		return "metadata needs a newer dm-remap to be written (ro_compat)";
+	if (dmr_get32(sb->unit) != r->unit)
+		return "the set's unit is not main's logical block size";
+	if (area < dmr_get64(sb->area_blocks))
+		return "spare_len is less than the set has recorded";
+	if (area > dmr_get64(sb->area_blocks))
+		return "spare_len is more than the set has recorded";
+	if (dmr_get64(sb->data_start) != r->main_start)
+		return "main_start is not the one that the set has recorded";
+	return NULL;
+}
+
+/*----------------------------------------------------------------
+ * ctr: look, write nothing
+ *----------------------------------------------------------------
+ */
+
+/* Zero, or a block of the set whose format was interrupted. */
+static int blank_block(struct scan *s, u64 block, const void *data)
+{
+	const struct dmr_header *hdr = data;
+	const u8 *uuid = s->context;
+
+	if (!data) {
+		DMERR("%s: block %llu of the spare area cannot be read",
+		      dmr_name(s->r), block);
+		return -EIO;
+	}
+	if (!memchr_inv(data, 0, DMR_BLOCK_SIZE))
+		return 0;
+	if (uuid && !memcmp(hdr->uuid, uuid, sizeof(hdr->uuid)) &&
+	    (dmr_header_ok(data, DMR_TYPE_TABLE, block) ||
+	     dmr_header_ok(data, DMR_TYPE_SUPER, block)))
+		return 0;
+	DMERR("%s: block %llu of the spare area holds something else",
+	      dmr_name(s->r), block);
+	return -EBUSY;
+}
+
+/* No READY set was found.  May the kernel format one at first resume? */
+static int inspect_blank(struct remap *r, struct scan *s, struct head *h,
+			 char **error)
+{
+	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
+
+	*error = "no set with this uuid on the spare: check the device names";
+	if (r->has_uuid)
+		return -ENODATA;
+	*error = "spare area is neither blank (all zeros) nor a set";
+	if (h->foreign || (!h->have_super && !h->blank))
+		return -EBUSY;
+	*error = "spare area is blank, but the table is read-only";
+	if (r->read_only)
+		return -EROFS;
+	*error = "spare area is over 1 GiB: format it with dmremapctl create";
+	if (area > KERNEL_FORMAT_MAX)
+		return -EFBIG;
+	*error = "spare area is neither blank (all zeros) nor a set";
+	if (scan_blocks(s, 0, area, blank_block,
+			h->have_super ? h->super.h.uuid : NULL))
+		return -EBUSY;
+
+	if (h->have_super)
+		memcpy(&r->uuid, h->super.h.uuid, sizeof(r->uuid));
+	else
+		uuid_gen(&r->uuid);
+	r->format = true;
+	new_super(r);
+	*error = (char *)dmr_super_check(r->super);
+	if (*error)
+		return -EINVAL;
+	return 0;
+}
+
+static int inspect_head(struct remap *r, struct scan *s, struct head *h,
+			char **error)
+{
+	int ret = head_read(s, h);
+
+	*error = "cannot read the spare area";
+	if (ret)
+		return ret;
+	*error = "the two superblocks contradict each other: run dmremapctl check";
+	if (h->ambiguous)
+		return -EINVAL;
+	if (!h->have_super || !h->ready) {
+		ret = inspect_blank(r, s, h, error);
+		if (ret)
+			return ret;
+		*error = check_main(r, NULL);
+	} else {
+		*error = "superblocks of two sets on the spare: the uuid must be given";
+		if (h->foreign && !r->has_uuid)
+			return -EINVAL;
+		*error = check_super(r, &h->super);
+		if (*error)
+			return -EINVAL;
+		*r->super = h->super;
+		memcpy(&r->uuid, h->super.h.uuid, sizeof(r->uuid));
+		*error = check_main(r, &h->super);
+	}
+	return *error ? -EINVAL : 0;
+}
+
+/**
+ * metadata_inspect() - find out what the devices hold, for ctr
+ * @r: the target
+ * @error: set to the reason of a refusal
+ *
+ * Reads both superblocks, main's tag and, where there is no set, the whole
+ * area.  Writes nothing.  Sets the geometry, r->uuid and r->format.
+ */
+int metadata_inspect(struct remap *r, char **error)
+{
+	struct head *h = kvmalloc(sizeof(*h), GFP_KERNEL);
+	struct scan *s = scan_alloc(r);
+	int ret = -ENOMEM;
+
+	*error = "out of memory";
+	if (h && s)
+		ret = inspect_head(r, s, h, error);
+	if (!ret)
+		set_segments(r, r->super);
+	scan_free(s);
+	kvfree(h);
+	return ret;
+}
+
+/*----------------------------------------------------------------
+ * Commit
+ *----------------------------------------------------------------
+ */
+
+static const struct dmr_seg *mblock_seg(struct remap *r, u32 mb)
+{
+	const struct dmr_seg *seg = r->seg;
+
+	while (mb >= seg->first_mblock + seg->table_blocks)
+		seg++;
+	return seg;
+}
+
+/* Home of a copy, in blocks. */
+static u64 mblock_home(struct remap *r, u32 mb, int copy)
+{
+	const struct dmr_seg *seg;
+
+	if (!mb)
+		return copy ? DMR_SB1_BLOCK : DMR_SB0_BLOCK;
+	seg = mblock_seg(r, mb);
+	return seg->start + (mb - seg->first_mblock) +
+	       (copy ? seg->blocks - seg->table_blocks : 0);
+}
+
+/* The first slot of a table block; how many it has. */
+static u32 mblock_slots(struct remap *r, u32 mb, u32 *nr)
+{
+	const struct dmr_seg *seg = mblock_seg(r, mb);
+	u32 first = (mb - seg->first_mblock) * DMR_ENTRIES;
+
+	*nr = min_t(u32, DMR_ENTRIES, seg->slots - first);
+	return seg->first_slot + first;
+}
+
+static u32 slot_mblock(struct remap *r, u32 slot)
+{
+	const struct dmr_seg *seg = slots_seg(r, slot);
+
+	return seg->first_mblock + (slot - seg->first_slot) / DMR_ENTRIES;
+}
+
+/* What the disk shall say about a slot. */
+static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
+{
+	u32 info = READ_ONCE(slot->info);
+	unsigned int state = dmr_state(info);
+
+	memset(e, 0, sizeof(*e));
+	switch (state) {
+	case DMR_FOUND:
+		/* Its data is durable; metadata_commit()'s caller asked for it. */
+	case DMR_SEALING:
+		state = DMR_MAPPED;
+		fallthrough;
+	case DMR_MAPPED:
+	case DMR_LOST:
+		e->unit = dmr_put64(slot->unit);
+		e->state_gen = dmr_put32(dmr_info(state, info >> 8));
+		break;
+	case DMR_BAD:
+		e->state_gen = dmr_put32(DMR_BAD);
+		break;
+	}
+}
+
+/* Fill r->page with the body of a block. */
+static void build_image(struct remap *r, u32 mb)
+{
+	struct dmr_table *t = page_address(r->page);
+	u32 i, nr, first;
+
+	if (!mb) {
+		memcpy(t, r->super, DMR_BLOCK_SIZE);
+		return;
+	}
+	clear_page(t);
+	first = mblock_slots(r, mb, &nr);
+	for (i = 0; i < nr; i++)
+		slot_entry(&r->slot[first + i], &t->entry[i]);
+}
+
+/* Write r->page as one copy of a block.  Durable when it returns 0. */
+static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
+{
+	struct dmr_mblock *m = &r->mblock[mb];
+	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
+	u64 home = mblock_home(r, mb, copy);
+	u64 place = m->standin[copy] ?: home;
+	unsigned int tries, bit;
+
+	dmr_seal(page_address(r->page), type, (u8 *)&r->uuid, seq, home, place);
+	if (!area_write(r, place, r->page))
+		return 0;
+
+	/* The place it leaves stays marked as used: it refuses writes. */
+	for (tries = 0; tries < STANDIN_TRIES; tries++) {
+		bit = find_first_zero_bit(r->standin_used, DMR_NR_STANDINS);
+		if (bit == DMR_NR_STANDINS)
+			break;
+		__set_bit(bit, r->standin_used);
+		place = DMR_STANDIN_FIRST + bit;
+		dmr_seal(page_address(r->page), type, (u8 *)&r->uuid, seq, home,
+			 place);
+		if (area_write(r, place, r->page))
+			continue;
+		DMWARN_LIMIT("%s: metadata block %llu moves to block %llu",
+			     dmr_name(r), home, place);
+		if (!m->standin[copy])
+			atomic_inc(&r->nr_away);
+		m->standin[copy] = place;
+		report_event(r, DMR_EV_COPIES, U64_MAX, 1);
+		return 0;
+	}
+	DMERR_LIMIT("%s: metadata block %llu cannot be written anywhere",
+		    dmr_name(r), home);
+	return -EIO;
+}
+
+/* The block that holds a slot's entry belongs to the next commit. */
+void metadata_mark_dirty(struct remap *r, u32 slot)
+{
+	r->mblock[slot_mblock(r, slot)].dirty = true;
+}
+
+/* After a commit: did it make the slot's entry durable in both copies? */
+bool metadata_slot_durable(struct remap *r, u32 slot)
+{
+	return !r->mblock[slot_mblock(r, slot)].failed;
+}
+
+/**
+ * metadata_commit() - make every dirty block durable, twice
+ * @r: the target
+ *
+ * Copy A of all of them, then copy B.  A block that cannot be written twice is
+ * marked as failed, and the mode becomes ro for good.
+ */
+int metadata_commit(struct remap *r)
+{
+	int copy, ret = 0;
+	u32 mb;
+
+	for (copy = 0; copy < 2; copy++) {
+		for (mb = 0; mb < r->nr_mblocks; mb++) {
+			struct dmr_mblock *m = &r->mblock[mb];
+
+			if (!m->dirty || m->failed)
+				continue;
+			build_image(r, mb);
+			if (r->mode == DMR_MODE_RO ||
+			    write_copy(r, mb, copy, m->seq + 1)) {
+				m->failed = true;
+				ret = -EIO;
+			}
+		}
+	}
+	for (mb = 0; mb < r->nr_mblocks; mb++) {
+		struct dmr_mblock *m = &r->mblock[mb];
+
+		if (m->dirty && !m->failed)
+			m->seq++;
+		m->dirty = false;
+	}
+	if (ret && r->mode == DMR_MODE_RW) {
+		r->mode = DMR_MODE_RO;
+		DMERR("%s: no metadata can be written any more, nothing new will be mapped",
+		      dmr_name(r));
+		report_event(r, DMR_EV_MODE, U64_MAX, 1);
+	}
+	return ret;
+}
+
+/*----------------------------------------------------------------
+ * Format
+ *----------------------------------------------------------------
+ */
+
+/* Read the place once more, then write r->page there. */
+static int format_write(struct remap *r, struct page *check, u64 block)
+{
+	struct scan s = { .r = r, .context = &r->uuid };
+	int ret;
+
+	ret = blank_block(&s, block, area_read(r, block, check) ?
+			  NULL : page_address(check));
+	if (ret)
+		return ret;
+	ret = area_write(r, block, r->page);
+	if (ret)
+		DMERR("%s: block %llu of the spare area cannot be written",
+		      dmr_name(r), block);
+	return ret;
+}
+
+static int format_super(struct remap *r, struct page *check, int copy, u64 seq)
+{
+	u64 home = mblock_home(r, 0, copy);
+
+	memcpy(page_address(r->page), r->super, DMR_BLOCK_SIZE);
+	dmr_seal(page_address(r->page), DMR_TYPE_SUPER, (u8 *)&r->uuid, seq,
+		 home, home);
+	return format_write(r, check, home);
+}
+
+/* The order that the format header fixes. */
+static int format_area(struct remap *r, struct page *check)
+{
+	int copy, ret;
+	u32 mb;
+
+	ret = format_super(r, check, 0, 1);
+	for (copy = 0; copy < 2; copy++) {
+		for (mb = 1; mb < r->nr_mblocks && !ret; mb++) {
+			u64 home = mblock_home(r, mb, copy);
+
+			clear_page(page_address(r->page));
+			dmr_seal(page_address(r->page), DMR_TYPE_TABLE,
+				 (u8 *)&r->uuid, 1, home, home);
+			ret = format_write(r, check, home);
+			cond_resched();
+		}
+	}
+	r->super->state = dmr_put32(DMR_READY);
+	if (!ret)
+		ret = format_super(r, check, 1, 2);
+	if (!ret)
+		ret = format_super(r, check, 0, 2);
+	return ret;
+}
+
+static int metadata_format(struct remap *r)
+{
+	struct page *check = alloc_page(GFP_KERNEL);
+	int ret;
+
+	if (!check)
+		return -ENOMEM;
+	new_super(r);
+	dm_copy_name_and_uuid(dm_table_get_md(r->ti->table),
+			      (char *)r->super->name, NULL);
+	ret = format_area(r, check);
+	__free_page(check);
+	if (!ret)
+		r->format = false;
+	return ret;
+}
+
+/*----------------------------------------------------------------
+ * Load
+ *----------------------------------------------------------------
+ */
+
+struct load {
+	struct head head;
+	struct copy (*copy)[2];		/* for each metadata block */
+	int pass;			/* the copy that is being read */
+	u32 mb;				/* the block that is read next */
+	bool ambiguous;
+};
+
+static void load_entries(struct remap *r, u32 mb, const struct dmr_table *t)
+{
+	u32 i, nr, first = mblock_slots(r, mb, &nr);
+
+	for (i = 0; i < nr; i++) {
+		r->slot[first + i].unit = dmr_get64(t->entry[i].unit);
+		r->slot[first + i].info = dmr_get32(t->entry[i].state_gen);
+	}
+}
+
+/* Does the candidate say what the slots say already? */
+static bool same_entries(struct remap *r, u32 mb, const struct dmr_table *t)
+{
+	u32 i, nr, first = mblock_slots(r, mb, &nr);
+
+	for (i = 0; i < nr; i++)
+		if (r->slot[first + i].unit != dmr_get64(t->entry[i].unit) ||
+		    r->slot[first + i].info != dmr_get32(t->entry[i].state_gen))
+			return false;
+	return true;
+}
+
+/* A candidate for one copy of a table block, read from @place. */
+static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
+			   u64 place, const struct dmr_table *t)
+{
+	u64 best = max(l->copy[mb][0].seq, l->copy[mb][1].seq);
+	struct copy *c = &l->copy[mb][copy];
+	u64 home = mblock_home(r, mb, copy);
+	const char *why;
+	u64 seq;
+	u32 nr;
+
+	if (!dmr_header_ok(t, DMR_TYPE_TABLE, place) ||
+	    memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||
+	    dmr_get64(t->h.home) != home)
+		return;
+	mblock_slots(r, mb, &nr);
+	why = dmr_table_check(t, nr, dmr_main_units(r));
+	if (why) {
+		DMERR("%s: block %llu: %s", dmr_name(r), place, why);
+		return;
+	}
+	seq = dmr_get64(t->h.seq);
+	if (seq == best && !same_entries(r, mb, t)) {
+		DMERR("%s: two copies of metadata block %llu contradict each other",
+		      dmr_name(r), home);
+		l->ambiguous = true;
+	}
+	if (seq > best)
+		load_entries(r, mb, t);
+	if (seq > c->seq) {
+		c->seq = seq;
+		c->place = place == home ? 0 : place;
+	}
+}
+
+static int load_block(struct scan *s, u64 block, const void *data)
+{
+	struct load *l = s->context;
+
+	if (data)
+		load_candidate(s->r, l, l->mb, l->pass, block, data);
+	l->mb++;
+	return 0;
+}
+
+static int load_homes(struct remap *r, struct scan *s, struct load *l)
+{
+	int ret = 0;
+	u32 i;
+
+	for (i = 0; i < r->nr_segs && !ret; i++) {
+		const struct dmr_seg *seg = &r->seg[i];
+
+		for (l->pass = 0; l->pass < 2 && !ret; l->pass++) {
+			l->mb = seg->first_mblock;
+			ret = scan_blocks(s, mblock_home(r, l->mb, l->pass),
+					  seg->table_blocks, load_block, l);
+		}
+	}
+	return ret;
+}
+
+/* Stand-ins hold few blocks: each is read again, once its home is known. */
+static void load_standins(struct remap *r, struct load *l)
+{
+	unsigned int i;
+	u32 mb;
+	int copy;
+
+	for (i = 0; i < DMR_NR_STANDINS; i++) {
+		u64 place = DMR_STANDIN_FIRST + i;
+
+		if (l->head.standin[i].home == NOWHERE)
+			continue;
+		for (mb = 1; mb < r->nr_mblocks; mb++) {
+			for (copy = 0; copy < 2; copy++) {
+				if (mblock_home(r, mb, copy) !=
+				    l->head.standin[i].home)
+					continue;
+				if (!area_read(r, place, r->page))
+					load_candidate(r, l, mb, copy, place,
+						       page_address(r->page));
+			}
+		}
+	}
+}
+
+/* Which stand-ins are somebody's current copy, or cannot be read. */
+static void load_places(struct remap *r, struct load *l)
+{
+	unsigned int i;
+	u32 mb;
+	int copy;
+
+	bitmap_zero(r->standin_used, DMR_NR_STANDINS);
+	atomic_set(&r->nr_away, 0);
+	for (i = 0; i < DMR_NR_STANDINS; i++)
+		if (l->head.standin[i].bad)
+			__set_bit(i, r->standin_used);
+	for (mb = 0; mb < r->nr_mblocks; mb++) {
+		struct dmr_mblock *m = &r->mblock[mb];
+
+		memset(m, 0, sizeof(*m));
+		m->seq = max(l->copy[mb][0].seq, l->copy[mb][1].seq);
+		for (copy = 0; copy < 2; copy++) {
+			u8 place = l->copy[mb][copy].place;
+
+			/* Only a current copy holds its place. */
+			if (!place || l->copy[mb][copy].seq != m->seq)
+				continue;
+			m->standin[copy] = place;
+			__set_bit(place - DMR_STANDIN_FIRST, r->standin_used);
+			atomic_inc(&r->nr_away);
+		}
+	}
+}
+
+/* Two equal durable copies of every block, see the top of this file. */
+static int load_mend(struct remap *r, struct load *l)
+{
+	u32 mb;
+
+	for (mb = 0; mb < r->nr_mblocks; mb++) {
+		struct copy *c = l->copy[mb];
+		struct dmr_mblock *m = &r->mblock[mb];
+		int lesser = c[0].seq > c[1].seq;
+		int i, ret;
+
+		if (c[0].seq == c[1].seq)
+			continue;
+		DMWARN("%s: copies of metadata block %llu differ, writing both again",
+		       dmr_name(r), mblock_home(r, mb, 0));
+		if (r->read_only)
+			continue;
+		for (i = 0; i < 2; i++) {
+			build_image(r, mb);
+			ret = write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);
+			if (ret)
+				return ret;
+		}
+		m->seq += 2;
+		report_event(r, DMR_EV_COPIES, U64_MAX, 1);
+	}
+	return 0;
+}
+
+static int load_check(struct remap *r, struct load *l)
+{
+	u32 mb;
+
+	if (l->ambiguous)
+		return -EINVAL;
+	for (mb = 1; mb < r->nr_mblocks; mb++) {
+		if (l->copy[mb][0].seq || l->copy[mb][1].seq)
+			continue;
+		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
+		      dmr_name(r), mblock_home(r, mb, 0),
+		      mblock_home(r, mb, 1));
+		return -EIO;
+	}
+	return 0;
+}
+
+/* Of two live entries of a unit the higher generation counts. */
+static int load_lookup_one(struct remap *r, u32 slot)
+{
+	struct dmr_slot *new = &r->slot[slot];
+	u32 loser, old = slots_first(r, new->unit, new->unit);
+
+	if (old == DMR_NO_SLOT) {
+		slots_insert(r, slot);
+		return 0;
+	}
+	if (r->slot[old].info >> 8 == new->info >> 8) {
+		DMERR("%s: unit %llu is mapped twice, to slots %u and %u",
+		      dmr_name(r), new->unit, old, slot);
+		return -EINVAL;
+	}
+	loser = slot;
+	if (r->slot[old].info >> 8 < new->info >> 8) {
+		slots_insert(r, slot);
+		loser = old;
+	}
+	r->slot[loser].info = dmr_info(DMR_BAD, 0);
+	metadata_mark_dirty(r, loser);
+	return 0;
+}
+
+static int load_lookup(struct remap *r)
+{
+	int mapped = 0, lost = 0, bad = 0, free = 0;
+	u32 s;
+	int ret;
+
+	for (s = 0; s < r->nr_slots; s++) {
+		unsigned int state = dmr_state(r->slot[s].info);
+
+		if (state != DMR_MAPPED && state != DMR_LOST)
+			continue;
+		ret = load_lookup_one(r, s);
+		if (ret)
+			return ret;
+	}
+	for (s = 0; s < r->nr_slots; s++) {
+		switch (dmr_state(r->slot[s].info)) {
+		case DMR_LOST:
+			lost++;
+			fallthrough;
+		case DMR_MAPPED:
+			mapped++;
+			break;
+		case DMR_BAD:
+			bad++;
+			break;
+		default:
+			free++;
+		}
+	}
+	atomic_set(&r->nr_mapped, mapped);
+	atomic_set(&r->nr_lost, lost);
+	atomic_set(&r->nr_bad, bad);
+	atomic_set(&r->nr_free, free);
+	return 0;
+}
+
+static int load_head(struct remap *r, struct scan *s, struct load *l)
+{
+	struct head *h = &l->head;
+	struct dmr_seg *seg;
+	char *why;
+	int ret;
+
+	ret = head_read(s, h);
+	if (ret)
+		return ret;
+	if (!h->have_super || !h->ready || h->ambiguous ||
+	    memcmp(h->super.h.uuid, &r->uuid, sizeof(r->uuid))) {
+		DMERR("%s: the spare no longer holds the set that the table was loaded for",
+		      dmr_name(r));
+		return -ENODATA;
+	}
+	why = check_super(r, &h->super);
+	if (!why)
+		why = check_main(r, &h->super);
+	if (why) {
+		DMERR("%s: %s", dmr_name(r), why);
+		return -EINVAL;
+	}
+	seg = &r->seg[dmr_get32(h->super.nr_segments) - 1];
+	if (r->nr_segs != dmr_get32(h->super.nr_segments) ||
+	    r->nr_slots != seg->first_slot +
+			   dmr_get32(h->super.segment[r->nr_segs - 1].slots)) {
+		DMERR("%s: the set has changed since the table was loaded, load it again",
+		      dmr_name(r));
+		return -EAGAIN;
+	}
+	*r->super = h->super;
+	set_segments(r, r->super);
+	l->copy[0][0] = h->copy[0];
+	l->copy[0][1] = h->copy[1];
+	return 0;
+}
+
+/* An adopted disk is known by its driver's id as soon as there is one. */
+static void learn_main_id(struct remap *r)
+{
+	struct dmr_super *sb = r->super;
+
+	if (r->tagged || sb->main_id_type || r->read_only)
+		return;
+	sb->main_id_len = main_id(r, sb->main_id, &sb->main_id_type);
+	if (!sb->main_id_len)
+		return;
+	sb->main_offset = dmr_put64(r->main_offset);
+	r->identity = DMR_BY_ID;
+	r->mblock[0].dirty = true;
+}
+
+static int do_load(struct remap *r, struct scan *s, struct load *l)
+{
+	int ret;
+
+	slots_clear(r);
+	ret = load_head(r, s, l);
+	if (ret)
+		return ret;
+	ret = load_homes(r, s, l);
+	if (ret)
+		return ret;
+	load_standins(r, l);
+	ret = load_check(r, l);
+	if (ret)
+		return ret;
+	load_places(r, l);
+	ret = load_mend(r, l);
+	if (ret)
+		return ret;
+	ret = load_lookup(r);
+	if (ret)
+		return ret;
+	learn_main_id(r);
+	if (r->read_only)
+		return 0;
+	ret = metadata_commit(r);
+	if (ret)
+		return ret;
+	/* Only now are both counters of unflushed writes equal by right. */
+	return blkdev_issue_flush(r->spare->bdev);
+}
+
+/**
+ * metadata_load() - load the set, or format it first; for preresume
+ * @r: the target
+ *
+ * Can be repeated after an error.
+ */
+int metadata_load(struct remap *r)
+{
+	unsigned int noio = memalloc_noio_save();
+	struct load *l = kvzalloc(sizeof(*l), GFP_KERNEL);
+	struct scan *s = scan_alloc(r);
+	int ret = -ENOMEM;
+
+	if (l)
+		l->copy = kvcalloc(r->nr_mblocks, sizeof(*l->copy), GFP_KERNEL);
+	if (!l || !l->copy || !s)
+		goto out;
+	ret = r->format ? metadata_format(r) : 0;
+	if (!ret)
+		ret = do_load(r, s, l);
+out:
+	if (l)
+		kvfree(l->copy);
+	kvfree(l);
+	scan_free(s);
+	memalloc_noio_restore(noio);
+	return ret;
+}

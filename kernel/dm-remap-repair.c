@@ -1,0 +1,815 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The error path: claim, narrow, probe, map, commit.
+ *
+ * A write that main refuses, from end_io to its completion:
+ *
+ *  1 claim	the bio goes on r->queued.  The narrow work takes it when nothing
+ *		it overlaps is claimed, claims its whole range at once, and looks
+ *		every unit up again: a bio before it may have mapped some.
+ *  2 narrow	it is written again in pieces.  What main takes, main keeps.
+ *  3 probe	before the first slot is taken: does main still read, and does it
+ *		still take writes?  If not this is no medium error: the bio fails
+ *		and nothing is mapped.
+ *  4 data	the units that main refuses are written to slots, with FUA.
+ *  5 commit	the commit work makes the table blocks durable, copy A of all of
+ *		them, then copy B.  Bios whose data is durable when a commit starts
+ *		share it.
+ *  6 publish	slots_insert() with release semantics.
+ *  7 ack	bio_endio().
+ *
+ * Each step is complete before the next begins.  4 before 5, or a cut leaves a
+ * mapping onto a slot with somebody's old bytes.  5 before 6, or a write that
+ * meets the mapping is acknowledged on a slot which nobody finds after a cut.
+ * 6 before 7, or a read that follows the ack goes to main.
+ *
+ * A commit that fails half way leaves its units in doubt: one copy may say they
+ * are mapped, so main must not take newer data for them.  They stay in the
+ * lookup and fail until the next load.
+ *
+ * An I/O to the same unit that was already under way to main is concurrent with
+ * the bio under repair, so either order is legal; one that overlaps a bio under
+ * repair and fails waits for it in step 1.
+ *
+ * A read is narrowed into the bio's own pages.  It never maps; what stays
+ * unreadable is noted as pending and the bio ends with BLK_STS_MEDIUM.
+ *
+ * Everything here is preallocated or comes from r->bs with GFP_NOIO, one replay
+ * at a time, so that it works under swap.
+ */
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "dm-remap.h"
+
+/*
+ * What one bio may cost.  A disk may take seconds to give up on a block, so only
+ * commands that took long to fail are counted: those that fail at once are bound
+ * by the time alone, or a megabyte with ten bad sectors would use up two thousand
+ * slots untried.
+ */
+#define BUDGET_FAILURES		8		/* slow failing commands */
+#define BUDGET_TIME		(30 * HZ)
+#define SUSPEND_FAILURES	2		/* while a suspend waits */
+#define SLOW			(HZ / 2)
+#define SLOT_TRIES		8		/* slots that refuse in a row */
+#define REPLAY_ZERO_VECS	16
+
+/*----------------------------------------------------------------
+ * Notes of pending units: a sorted array, under r->lock
+ *----------------------------------------------------------------
+ */
+
+/* Index of the first note >= unit. */
+static unsigned int __pending_find(struct remap *r, u64 unit)
+{
+	unsigned int lo = 0, hi = r->nr_pending;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (r->pending[mid] < unit)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static void pending_add(struct remap *r, u64 unit, unsigned int n)
+{
+	unsigned int i, added = 0;
+	u64 first = unit;
+
+	spin_lock_irq(&r->lock);
+	for (; n && r->nr_pending < DMR_MAX_PENDING; n--, unit++) {
+		i = __pending_find(r, unit);
+		if (i < r->nr_pending && r->pending[i] == unit)
+			continue;
+		memmove(&r->pending[i + 1], &r->pending[i],
+			(r->nr_pending - i) * sizeof(*r->pending));
+		r->pending[i] = unit;
+		WRITE_ONCE(r->nr_pending, r->nr_pending + 1);
+		added++;
+	}
+	spin_unlock_irq(&r->lock);
+	if (added)
+		report_event(r, DMR_EV_PENDING, first, added);
+}
+
+static void pending_remove(struct remap *r, u64 first, u64 last)
+{
+	unsigned long flags;
+	unsigned int a, b;
+
+	spin_lock_irqsave(&r->lock, flags);
+	a = __pending_find(r, first);
+	b = __pending_find(r, last + 1);
+	if (a != b) {
+		memmove(&r->pending[a], &r->pending[b],
+			(r->nr_pending - b) * sizeof(*r->pending));
+		WRITE_ONCE(r->nr_pending, r->nr_pending - (b - a));
+	}
+	spin_unlock_irqrestore(&r->lock, flags);
+}
+
+static u64 io_first(struct remap *r, struct dmr_io *io)
+{
+	return dmr_unit_of(r, io->iter.bi_sector);
+}
+
+/* One past the last unit. */
+static u64 io_end(struct remap *r, struct dmr_io *io)
+{
+	return io_first(r, io) +
+	       dmr_unit_of(r, io->iter.bi_size >> SECTOR_SHIFT);
+}
+
+/**
+ * repair_main_ok() - main completed a bio without an error
+ * @r: the target
+ * @io: the bio's
+ *
+ * For end_io, when notes of pending units or unproven pieces exist.
+ */
+void repair_main_ok(struct remap *r, struct dmr_io *io)
+{
+	if (dmr_is_write(io->opf))
+		WRITE_ONCE(r->unproven, 0);
+	else if ((io->opf & REQ_OP_MASK) != REQ_OP_READ)
+		return;
+	if (READ_ONCE(r->nr_pending))
+		pending_remove(r, io_first(r, io), io_end(r, io) - 1);
+}
+
+/*----------------------------------------------------------------
+ * Replays
+ *----------------------------------------------------------------
+ */
+
+/* Write zeroes were refused: the same with pages of zeroes. */
+static blk_status_t replay_zeroes(struct block_device *bdev, sector_t where,
+				  unsigned int sectors, blk_opf_t flags)
+{
+	struct bio_vec bvecs[REPLAY_ZERO_VECS];
+	blk_status_t status = BLK_STS_OK;
+	struct bio bio;
+
+	while (sectors && !status) {
+		unsigned int i, len;
+
+		bio_init(&bio, bdev, bvecs, REPLAY_ZERO_VECS,
+			 REQ_OP_WRITE | flags);
+		bio.bi_iter.bi_sector = where;
+		for (i = 0; i < REPLAY_ZERO_VECS && sectors; i++) {
+			len = min_t(unsigned int, sectors, PAGE_SECTORS);
+			__bio_add_page(&bio, ZERO_PAGE(0), len << SECTOR_SHIFT, 0);
+			sectors -= len;
+			where += len;
+		}
+		submit_bio_wait(&bio);
+		status = bio.bi_status;
+		bio_uninit(&bio);
+	}
+	return status;
+}
+
+/*
+ * Do a part of a failed bio again, synchronously.  FUA comes from the saved
+ * flags: submission strips it from the clone when main has no volatile cache.
+ * NOWAIT, POLLED and RAHEAD stay behind.
+ */
+static blk_status_t replay(struct remap *r, struct dmr_io *io, u64 unit,
+			   unsigned int n, struct block_device *bdev,
+			   sector_t where, blk_opf_t extra)
+{
+	blk_opf_t flags = (io->opf & (REQ_FUA | REQ_META | REQ_PRIO)) |
+			  REQ_SYNC | extra;
+	unsigned int sectors = dmr_sector_of(r, n);
+	struct bio *clone, *bio = dmr_io_bio(io);
+	blk_status_t status;
+
+	if ((io->opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES)
+		return replay_zeroes(bdev, where, sectors, flags);
+
+	clone = bio_alloc_clone(bdev, bio, GFP_NOIO, &r->bs);
+	clone->bi_opf = (io->opf & REQ_OP_MASK) | flags;
+	bio_trim(clone, dmr_sector_of(r, unit) - io->iter.bi_sector, sectors);
+	clone->bi_iter.bi_sector = where;
+	submit_bio_wait(clone);
+	status = clone->bi_status;
+	bio_put(clone);
+	return status;
+}
+
+/*----------------------------------------------------------------
+ * Narrowing
+ *----------------------------------------------------------------
+ */
+
+/* One bio being narrowed. */
+struct narrow {
+	struct remap *r;
+	struct dmr_io *io;
+	bool write;
+	blk_status_t status;	/* how the bio will end */
+	bool alive;		/* main completed a command of this bio */
+	bool took;		/* ... a write */
+	bool probed;		/* the probe succeeded */
+	bool mended;		/* something was mapped, or is unreadable */
+	unsigned int failures;	/* slow ones */
+	unsigned long deadline;
+};
+
+/**
+ * repair_suspect() - may this be a bad block
+ * @r: the target
+ * @status: what a command failed with
+ * @write: it was a write or write zeroes
+ *
+ * Any context.  A bus, a controller or a whole disk that is gone has a status
+ * of its own and is never suspect.
+ */
+bool repair_suspect(struct remap *r, blk_status_t status, bool write)
+{
+	switch (status) {
+	case BLK_STS_MEDIUM:
+		return true;
+	case BLK_STS_TARGET:
+		return write && !r->errors_medium;
+	case BLK_STS_IOERR:
+		return !r->errors_medium;
+	default:
+		return false;
+	}
+}
+
+static bool over_budget(struct narrow *n)
+{
+	unsigned long deadline = READ_ONCE(n->r->suspend_deadline);
+
+	if (deadline && (n->failures >= SUSPEND_FAILURES ||
+			 time_after(jiffies, deadline)))
+		return true;
+	return n->failures >= BUDGET_FAILURES || time_after(jiffies, n->deadline);
+}
+
+/* A command of this bio on main. */
+static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
+{
+	unsigned long begin = jiffies;
+	blk_status_t status;
+
+	status = replay(n->r, n->io, unit, nr, n->r->main->bdev,
+			dmr_sector_of(n->r, unit), 0);
+	if (status) {
+		if (time_after(jiffies, begin + SLOW))
+			n->failures++;
+	} else {
+		n->alive = true;
+		n->took = n->write;
+		if (READ_ONCE(n->r->nr_pending))
+			pending_remove(n->r, unit, unit + nr - 1);
+	}
+	return status;
+}
+
+/* Read a unit of main that this bio has no part in. */
+static bool probe_read(struct narrow *n, u64 unit)
+{
+	struct remap *r = n->r;
+	u64 first = dmr_unit_of(r, r->main_start);
+	u64 last = first + dmr_unit_of(r, r->ti->len) - 1;
+
+	if (unit < first || unit > last ||
+	    (unit >= io_first(r, n->io) && unit < io_end(r, n->io)) ||
+	    slots_first(r, unit, unit) != DMR_NO_SLOT)
+		return false;
+	return !dmr_block_io(r->main->bdev, dmr_sector_of(r, unit),
+			     r->probe_page, r->unit, REQ_OP_READ | REQ_SYNC);
+}
+
+static bool main_reads(struct narrow *n)
+{
+	struct remap *r = n->r;
+	u64 first = dmr_unit_of(r, r->main_start);
+
+	return n->alive ||
+	       probe_read(n, io_first(r, n->io) - 1) ||
+	       probe_read(n, io_end(r, n->io)) ||
+	       probe_read(n, first) ||
+	       probe_read(n, first + dmr_unit_of(r, r->ti->len) - 1);
+}
+
+/* An untagged main has no scratch block; may_map() counts instead. */
+static bool main_writes(struct narrow *n)
+{
+	struct remap *r = n->r;
+
+	if (n->took || !r->tagged)
+		return true;
+	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
+	return !dmr_block_io(r->main->bdev,
+			     DMR_SCRATCH_BLOCK * DMR_BLOCK_SECTORS,
+			     r->probe_page, DMR_BLOCK_SIZE,
+			     REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
+}
+
+/*
+ * Is it the medium, or is it the device?  Asked once for each bio before
+ * anything is mapped or marked for it, whatever the status of its error.
+ */
+static bool probe(struct narrow *n)
+{
+	struct remap *r = n->r;
+
+	if (n->probed)
+		return true;
+	n->probed = main_reads(n) && (!n->write || main_writes(n));
+	if (r->probe_failed == n->probed) {
+		r->probe_failed = !n->probed;
+		if (r->probe_failed)
+			DMERR_LIMIT("%s: main fails elsewhere too, nothing is mapped",
+				    dmr_name(r));
+		report_event(r, DMR_EV_PROBE, io_first(r, n->io), 1);
+	}
+	return n->probed;
+}
+
+/* Before each piece that is mapped. */
+static bool may_map(struct narrow *n)
+{
+	struct remap *r = n->r;
+
+	if (!probe(n))
+		return false;
+	if (n->took || r->tagged)
+		return true;
+	if (READ_ONCE(r->unproven) >= DMR_MAX_UNPROVEN) {
+		DMERR_LIMIT("%s: main refused %u pieces and took none, nothing is mapped",
+			    dmr_name(r), DMR_MAX_UNPROVEN);
+		return false;
+	}
+	WRITE_ONCE(r->unproven, READ_ONCE(r->unproven) + 1);
+	return true;
+}
+
+/* Write units to free slots.  They become this bio's, but are in no commit. */
+static void map_run(struct narrow *n, u64 unit, unsigned int nr)
+{
+	struct remap *r = n->r;
+	unsigned int i, got, tries = 0;
+	u32 slot, low = r->nr_slots / 8;
+
+	if (!may_map(n)) {
+		n->status = n->io->status;
+		return;
+	}
+	while (nr && !n->status) {
+		u32 free = atomic_read(&r->nr_free);
+
+		slot = slots_take(r, nr, &got);
+		if (slot == DMR_NO_SLOT) {
+			DMERR_LIMIT("%s: no free slot is left on the spare",
+				    dmr_name(r));
+			report_event(r, DMR_EV_SPARE_FULL, unit, 1);
+			n->status = n->io->status;
+			return;
+		}
+		if (free > low && free - got <= low)
+			report_event(r, DMR_EV_SPARE_LOW, unit, 1);
+
+		/* Durable before any commit may name the slot. */
+		if (replay(r, n->io, unit, got, r->spare->bdev,
+			   slots_sector(r, slot), REQ_FUA)) {
+			for (i = 0; i < got; i++)
+				WRITE_ONCE(r->slot[slot + i].info,
+					   dmr_info(DMR_LEFT, 0));
+			atomic_add(got, &r->nr_bad);
+			report_event(r, DMR_EV_SLOT_BAD, unit, got);
+			if (++tries == SLOT_TRIES)
+				n->status = n->io->status;
+			continue;
+		}
+		tries = 0;
+		n->mended = true;
+		for (i = 0; i < got; i++) {
+			r->slot[slot + i].unit = unit + i;
+			r->slot[slot + i].next = n->io->first_slot;
+			n->io->first_slot = slot + i;
+		}
+		unit += got;
+		nr -= got;
+	}
+}
+
+/* Consecutive units of a write that are not mapped, within one piece. */
+static void write_run(struct narrow *n, u64 unit, unsigned int nr)
+{
+	blk_status_t status;
+
+	if (over_budget(n)) {
+		/* Untried; what main would have taken is safe on the spare. */
+		map_run(n, unit, nr);
+		return;
+	}
+	status = try_main(n, unit, nr);
+	if (!status)
+		return;
+	if (!repair_suspect(n->r, status, true)) {
+		n->status = status;
+		return;
+	}
+	/*
+	 * A part of a physical block may have failed in the disk's read half
+	 * of a read-modify-write: try its units one by one.  A whole one that
+	 * fails is mapped whole.
+	 */
+	if (nr == 1 || nr == n->r->piece) {
+		map_run(n, unit, nr);
+		return;
+	}
+	for (; nr && !n->status; nr--, unit++)
+		write_run(n, unit, 1);
+}
+
+static void read_failed(struct narrow *n, u64 unit, unsigned int nr)
+{
+	if (!probe(n)) {
+		n->status = n->io->status;
+		return;
+	}
+	n->mended = true;
+	pending_add(n->r, unit, nr);
+}
+
+/* The same for a read. */
+static void read_run(struct narrow *n, u64 unit, unsigned int nr)
+{
+	blk_status_t status;
+
+	if (over_budget(n)) {
+		n->status = BLK_STS_MEDIUM;
+		return;
+	}
+	status = try_main(n, unit, nr);
+	if (!status)
+		return;
+	if (!repair_suspect(n->r, status, false)) {
+		n->status = status;
+		return;
+	}
+	if (nr == 1 || nr == n->r->piece) {
+		read_failed(n, unit, nr);
+		return;
+	}
+	for (; nr && !n->status; nr--, unit++)
+		read_run(n, unit, 1);
+}
+
+/* Consecutive units that lie in consecutive slots by now. */
+static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
+{
+	struct remap *r = n->r;
+	unsigned int i, state = dmr_state(READ_ONCE(r->slot[slot].info));
+	bool lost = state == DMR_LOST || state == DMR_FOUND;
+
+	if (state == DMR_DOUBT || (lost && !n->write)) {
+		n->status = state == DMR_DOUBT ? BLK_STS_IOERR : BLK_STS_MEDIUM;
+		return;
+	}
+	n->status = replay(r, n->io, unit, nr, r->spare->bdev,
+			   slots_sector(r, slot), lost ? REQ_FUA : 0);
+	if (n->status || !n->write)
+		return;
+	if (lost) {
+		for (i = 0; i < nr; i++)
+			WRITE_ONCE(r->slot[slot + i].info,
+				   dmr_info(DMR_FOUND,
+					    r->slot[slot + i].info >> 8));
+		n->io->found = true;
+	} else if (!(n->io->opf & REQ_FUA)) {
+		atomic64_inc(&r->spare_writes);
+	}
+}
+
+/* Units of main up to the next border of a physical block. */
+static unsigned int piece_rest(struct remap *r, u64 unit)
+{
+	u64 on_disk = unit + dmr_unit_of(r, r->main_offset);
+
+	return r->piece - (on_disk & (r->piece - 1));
+}
+
+static void narrow_bio(struct narrow *n)
+{
+	struct remap *r = n->r;
+	u64 unit = io_first(r, n->io), end = io_end(r, n->io);
+
+	while (unit < end && !n->status) {
+		unsigned int nr = min_t(u64, end - unit, piece_rest(r, unit));
+		u32 slot = slots_first(r, unit, unit + nr - 1);
+
+		if (slot != DMR_NO_SLOT && r->slot[slot].unit == unit) {
+			nr = slots_run(r, slot, nr);
+			mapped_run(n, unit, nr, slot);
+		} else {
+			if (slot != DMR_NO_SLOT)
+				nr = r->slot[slot].unit - unit;
+			if (n->write)
+				write_run(n, unit, nr);
+			else
+				read_run(n, unit, nr);
+		}
+		unit += nr;
+		cond_resched();
+	}
+}
+
+/*----------------------------------------------------------------
+ * Claims and completion
+ *----------------------------------------------------------------
+ */
+
+/**
+ * repair_queue() - hand a bio to the narrow work
+ * @r: the target
+ * @bio: the DM clone
+ * @status: the error it failed with
+ *
+ * Any context.  The caller returns DM_ENDIO_INCOMPLETE or DM_MAPIO_SUBMITTED.
+ */
+void repair_queue(struct remap *r, struct bio *bio, blk_status_t status)
+{
+	struct dmr_io *io = dmr_io(bio);
+	unsigned long flags;
+
+	io->status = status;
+	io->found = false;
+	io->first_slot = DMR_NO_SLOT;
+	spin_lock_irqsave(&r->lock, flags);
+	list_add_tail(&io->list, &r->queued);
+	spin_unlock_irqrestore(&r->lock, flags);
+	queue_work(r->narrow_wq, &r->narrow_work);
+}
+
+static bool __overlaps_claimed(struct remap *r, struct dmr_io *io)
+{
+	struct dmr_io *other;
+
+	list_for_each_entry(other, &r->claimed, list)
+		if (io_first(r, io) < io_end(r, other) &&
+		    io_first(r, other) < io_end(r, io))
+			return true;
+	return false;
+}
+
+/* The oldest bio, unless it has to wait for one that is claimed. */
+static struct dmr_io *claim_next(struct remap *r)
+{
+	struct dmr_io *io;
+
+	spin_lock_irq(&r->lock);
+	io = list_first_entry_or_null(&r->queued, struct dmr_io, list);
+	if (io && __overlaps_claimed(r, io))
+		io = NULL;
+	if (io)
+		list_move_tail(&io->list, &r->claimed);
+	spin_unlock_irq(&r->lock);
+	return io;
+}
+
+/* The end of a repair.  The bio and its io are gone afterwards. */
+static void complete_io(struct remap *r, struct dmr_io *io, blk_status_t status)
+{
+	struct bio *bio = dmr_io_bio(io);
+	bool waiting;
+
+	spin_lock_irq(&r->lock);
+	list_del(&io->list);
+	waiting = !list_empty(&r->queued);
+	spin_unlock_irq(&r->lock);
+
+	io->kind = DMR_IO_DONE;
+	bio->bi_status = status;
+	bio_endio(bio);
+	/* It may have waited for this range. */
+	if (waiting)
+		queue_work(r->narrow_wq, &r->narrow_work);
+}
+
+static void give_back(struct remap *r, struct dmr_io *io)
+{
+	u32 next, slot;
+
+	for (slot = io->first_slot; slot != DMR_NO_SLOT; slot = next) {
+		next = r->slot[slot].next;
+		slots_give_back(r, slot);
+	}
+	io->first_slot = DMR_NO_SLOT;
+}
+
+static void queue_commit(struct remap *r, struct dmr_io *io)
+{
+	spin_lock_irq(&r->lock);
+	list_add_tail(&io->commit, &r->commit);
+	spin_unlock_irq(&r->lock);
+	queue_work(r->commit_wq, &r->commit_work);
+}
+
+static void repair_io(struct remap *r, struct dmr_io *io)
+{
+	struct bio *bio = dmr_io_bio(io);
+	struct narrow n = {
+		.r = r,
+		.io = io,
+		.write = dmr_is_write(io->opf),
+		.deadline = jiffies + BUDGET_TIME,
+	};
+
+	if (n.write && READ_ONCE(r->mode) != DMR_MODE_RW) {
+		complete_io(r, io, io->status);
+		return;
+	}
+	/* As it was before it was submitted; replays clone this. */
+	bio->bi_iter = io->iter;
+	bio_clear_flag(bio, BIO_REMAPPED);
+
+	narrow_bio(&n);
+	if (n.took)
+		WRITE_ONCE(r->unproven, 0);
+	if (!n.write && n.mended && !n.status)
+		n.status = BLK_STS_MEDIUM;
+	if (n.status) {
+		give_back(r, io);
+		complete_io(r, io, n.status);
+	} else if (io->first_slot != DMR_NO_SLOT || io->found) {
+		queue_commit(r, io);
+	} else {
+		if (n.alive)
+			atomic64_inc(&r->transient);
+		complete_io(r, io, BLK_STS_OK);
+	}
+}
+
+static void do_narrow(struct work_struct *work)
+{
+	struct remap *r = container_of(work, struct remap, narrow_work);
+	struct dmr_io *io;
+
+	while ((io = claim_next(r)))
+		repair_io(r, io);
+}
+
+/*----------------------------------------------------------------
+ * Commit and publish
+ *----------------------------------------------------------------
+ */
+
+/* The next LOST slot of the bio that holds new data; *unit moves past it. */
+static u32 next_found(struct remap *r, struct dmr_io *io, u64 *unit)
+{
+	u64 last = io_end(r, io) - 1;
+	u32 slot;
+
+	while (io->found && *unit <= last) {
+		slot = slots_first(r, *unit, last);
+		if (slot == DMR_NO_SLOT)
+			break;
+		*unit = r->slot[slot].unit + 1;
+		if (dmr_state(READ_ONCE(r->slot[slot].info)) == DMR_FOUND)
+			return slot;
+	}
+	return DMR_NO_SLOT;
+}
+
+/* The bio's slots belong to the commit that is about to be written. */
+static void seal(struct remap *r, struct dmr_io *io)
+{
+	u64 unit = io_first(r, io);
+	u32 slot;
+
+	for (slot = io->first_slot; slot != DMR_NO_SLOT;
+	     slot = r->slot[slot].next) {
+		WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_SEALING, 0));
+		metadata_mark_dirty(r, slot);
+	}
+	while ((slot = next_found(r, io, &unit)) != DMR_NO_SLOT)
+		metadata_mark_dirty(r, slot);
+}
+
+/* The final state of a slot after its commit.  False: in doubt. */
+static bool settle(struct remap *r, u32 slot)
+{
+	bool durable = metadata_slot_durable(r, slot);
+	u32 gen = r->slot[slot].info >> 8;
+
+	WRITE_ONCE(r->slot[slot].info,
+		   dmr_info(durable ? DMR_MAPPED : DMR_DOUBT, gen));
+	if (!durable)
+		atomic_inc(&r->nr_doubt);
+	return durable;
+}
+
+/* Returns how the bio ends. */
+static blk_status_t publish(struct remap *r, struct dmr_io *io)
+{
+	u64 first = U64_MAX, unit = io_first(r, io);
+	blk_status_t status = BLK_STS_OK;
+	unsigned int mapped = 0;
+	u32 slot, next;
+
+	while ((slot = next_found(r, io, &unit)) != DMR_NO_SLOT) {
+		if (settle(r, slot))
+			atomic_dec(&r->nr_lost);
+		else
+			status = BLK_STS_IOERR;
+	}
+	for (slot = io->first_slot; slot != DMR_NO_SLOT; slot = next) {
+		next = r->slot[slot].next;
+		if (settle(r, slot)) {
+			first = min(first, r->slot[slot].unit);
+			mapped++;
+		} else {
+			status = BLK_STS_IOERR;
+		}
+		slots_insert(r, slot);
+	}
+	if (READ_ONCE(r->nr_pending))
+		pending_remove(r, io_first(r, io), io_end(r, io) - 1);
+	if (mapped) {
+		atomic_add(mapped, &r->nr_mapped);
+		atomic64_add(mapped, &r->remapped);
+		DMWARN_LIMIT("%s: mapped %u blocks from main's sector %llu on",
+			     dmr_name(r), mapped, dmr_sector_of(r, first));
+		report_event(r, DMR_EV_REMAPPED, first, mapped);
+	}
+	return status;
+}
+
+static void do_commit(struct work_struct *work)
+{
+	struct remap *r = container_of(work, struct remap, commit_work);
+	struct dmr_io *io, *next;
+	LIST_HEAD(batch);
+
+	spin_lock_irq(&r->lock);
+	list_splice_init(&r->commit, &batch);
+	spin_unlock_irq(&r->lock);
+	if (list_empty(&batch))
+		return;
+
+	list_for_each_entry(io, &batch, commit)
+		seal(r, io);
+	metadata_commit(r);
+	list_for_each_entry_safe(io, next, &batch, commit)
+		complete_io(r, io, publish(r, io));
+}
+
+/*----------------------------------------------------------------
+ * Construction and destruction
+ *----------------------------------------------------------------
+ */
+
+int repair_create(struct remap *r)
+{
+	spin_lock_init(&r->lock);
+	INIT_LIST_HEAD(&r->queued);
+	INIT_LIST_HEAD(&r->claimed);
+	INIT_LIST_HEAD(&r->commit);
+	INIT_WORK(&r->narrow_work, do_narrow);
+	INIT_WORK(&r->commit_work, do_commit);
+
+	r->pending = kvcalloc(DMR_MAX_PENDING, sizeof(*r->pending), GFP_KERNEL);
+	r->probe_page = alloc_page(GFP_KERNEL);
+	r->narrow_wq = alloc_ordered_workqueue("dm-remap-narrow",
+					       WQ_MEM_RECLAIM);
+	r->commit_wq = alloc_ordered_workqueue("dm-remap-commit",
+					       WQ_MEM_RECLAIM);
+	if (!r->pending || !r->probe_page || !r->narrow_wq || !r->commit_wq ||
+	    bioset_init(&r->bs, 4, 0, 0)) {
+		repair_destroy(r);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/* No bio is under repair: DM waits for all of them before it gets here. */
+void repair_destroy(struct remap *r)
+{
+	if (r->narrow_wq)
+		destroy_workqueue(r->narrow_wq);
+	if (r->commit_wq)
+		destroy_workqueue(r->commit_wq);
+	bioset_exit(&r->bs);
+	if (r->probe_page)
+		__free_page(r->probe_page);
+	kvfree(r->pending);
+}
+
+/* For postsuspend: the works have nothing to do, wait until they know. */
+void repair_quiesce(struct remap *r)
+{
+	flush_workqueue(r->narrow_wq);
+	flush_workqueue(r->commit_wq);
+}

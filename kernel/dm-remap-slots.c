@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The lookup table, unit -> slot, and the allocator of slots.
+ *
+ * One preallocated entry for each slot, hashed by region of 64 units so that
+ * "the first mapping in this range" is one chain walk for an ordinary bio.  20
+ * bytes a slot, nothing is allocated after ctr.
+ *
+ * Readers take no lock.  Their safety rests on three rules:
+ *  - an entry's unit and state are complete before smp_store_release() of the
+ *    chain's head publishes it; the walk begins with smp_load_acquire();
+ *  - an entry is never unlinked and its unit never changes while I/O can run;
+ *  - there is one writer, the commit work (or preresume, when no I/O runs).
+ *
+ * Taking and giving back of slots has one caller too, the narrow work.
+ */
+#include <linux/hash.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+
+#include "dm-remap.h"
+
+#define REGION_SHIFT	6	/* units in a region, as a shift */
+
+/*----------------------------------------------------------------*/
+
+int slots_create(struct remap *r)
+{
+	r->head_bits = max(1, ilog2(r->nr_slots));
+	r->slot = kvcalloc(r->nr_slots, sizeof(*r->slot), GFP_KERNEL);
+	r->head = kvcalloc(1ul << r->head_bits, sizeof(*r->head), GFP_KERNEL);
+	if (!r->slot || !r->head) {
+		slots_destroy(r);
+		return -ENOMEM;
+	}
+	slots_clear(r);
+	return 0;
+}
+
+void slots_destroy(struct remap *r)
+{
+	kvfree(r->slot);
+	kvfree(r->head);
+	r->slot = NULL;
+	r->head = NULL;
+}
+
+/* Back to "every slot is free".  No I/O runs. */
+void slots_clear(struct remap *r)
+{
+	memset(r->slot, 0, r->nr_slots * sizeof(*r->slot));
+	memset(r->head, 0xff, sizeof(*r->head) << r->head_bits);
+	r->nr_lookup = 0;
+	r->hint = 0;
+	r->run_hint = 0;
+	atomic_set(&r->nr_free, r->nr_slots);
+	atomic_set(&r->nr_mapped, 0);
+	atomic_set(&r->nr_lost, 0);
+	atomic_set(&r->nr_bad, 0);
+	atomic_set(&r->nr_doubt, 0);
+}
+
+/*----------------------------------------------------------------*/
+
+static u32 *region_head(struct remap *r, u64 region)
+{
+	return &r->head[hash_64(region, r->head_bits)];
+}
+
+static u32 region_first(struct remap *r, u64 region, u64 first, u64 last)
+{
+	u32 s, found = DMR_NO_SLOT, gen = 0;
+	u64 best = last;
+
+	/* Pairs with smp_store_release() in slots_insert(). */
+	s = smp_load_acquire(region_head(r, region));
+	for (; s != DMR_NO_SLOT; s = READ_ONCE(r->slot[s].next)) {
+		u64 unit = r->slot[s].unit;
+		u32 info;
+
+		/* A chain may hold entries of several regions. */
+		if (unit < first || unit > best || unit >> REGION_SHIFT != region)
+			continue;
+		info = READ_ONCE(r->slot[s].info);
+		if (unit == best && found != DMR_NO_SLOT && info >> 8 < gen)
+			continue;
+		best = unit;
+		gen = info >> 8;
+		found = s;
+	}
+	return found;
+}
+
+/**
+ * slots_first() - the first mapping in a range
+ * @r: the target
+ * @first: first unit
+ * @last: last unit
+ *
+ * Any context, takes no lock.
+ *
+ * Return: the slot that holds the lowest mapped unit, or DMR_NO_SLOT.
+ */
+u32 slots_first(struct remap *r, u64 first, u64 last)
+{
+	u64 region;
+	u32 s;
+
+	for (region = first >> REGION_SHIFT; region <= last >> REGION_SHIFT;
+	     region++) {
+		s = region_first(r, region, first, last);
+		if (s != DMR_NO_SLOT)
+			return s;
+	}
+	return DMR_NO_SLOT;
+}
+
+/**
+ * slots_run() - how far a mapping goes on
+ * @r: the target
+ * @slot: returned by slots_first()
+ * @max: stop there
+ *
+ * Any context, takes no lock.  A neighbour counts as soon as its state is
+ * MAPPED, which the commit sets when the mapping is durable.
+ *
+ * Return: number of consecutive units, at least 1, that lie in consecutive
+ * slots and are in the same state.
+ */
+unsigned int slots_run(struct remap *r, u32 slot, unsigned int max)
+{
+	const struct dmr_seg *seg = slots_seg(r, slot);
+	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
+	unsigned int n;
+
+	max = min(max, seg->first_slot + seg->slots - slot);
+	for (n = 1; n < max; n++) {
+		if (dmr_state(READ_ONCE(r->slot[slot + n].info)) != state ||
+		    r->slot[slot + n].unit != r->slot[slot].unit + n)
+			break;
+	}
+	return n;
+}
+
+/* Publish a slot whose unit and info are set.  Commit work or preresume. */
+void slots_insert(struct remap *r, u32 slot)
+{
+	u32 *head = region_head(r, r->slot[slot].unit >> REGION_SHIFT);
+
+	WRITE_ONCE(r->slot[slot].next, *head);
+	/* Pairs with smp_load_acquire() in region_first(). */
+	smp_store_release(head, slot);
+	WRITE_ONCE(r->nr_lookup, r->nr_lookup + 1);
+}
+
+/*----------------------------------------------------------------*/
+
+const struct dmr_seg *slots_seg(struct remap *r, u32 slot)
+{
+	const struct dmr_seg *seg = r->seg;
+
+	while (slot >= seg->first_slot + seg->slots)
+		seg++;
+	return seg;
+}
+
+/* Where a slot starts on the spare, in sectors of the device. */
+sector_t slots_sector(struct remap *r, u32 slot)
+{
+	const struct dmr_seg *seg = slots_seg(r, slot);
+
+	return r->spare_start +
+	       (seg->start + seg->table_blocks) * DMR_BLOCK_SECTORS +
+	       dmr_sector_of(r, slot - seg->first_slot);
+}
+
+static bool is_free(struct remap *r, u32 slot)
+{
+	return dmr_state(READ_ONCE(r->slot[slot].info)) == DMR_FREE;
+}
+
+/* The first aligned run of @want free slots, @want a power of two. */
+static u32 take_run(struct remap *r, unsigned int want)
+{
+	unsigned int i, n;
+	u32 s;
+
+	for (i = 0; i < r->nr_segs; i++) {
+		const struct dmr_seg *seg = &r->seg[i];
+		u32 from = r->run_hint > seg->first_slot ?
+			   r->run_hint - seg->first_slot : 0;
+
+		for (s = round_up(from, want); s + want <= seg->slots; s += want) {
+			for (n = 0; n < want; n++)
+				if (!is_free(r, seg->first_slot + s + n))
+					break;
+			if (n == want) {
+				r->run_hint = seg->first_slot + s + want;
+				return seg->first_slot + s;
+			}
+		}
+	}
+	return DMR_NO_SLOT;
+}
+
+/**
+ * slots_take() - take free slots for a piece
+ * @r: the target
+ * @want: number of slots, 1..r->piece
+ * @got: set to how many consecutive slots were taken, at most @want
+ *
+ * Whole pieces get aligned runs while there are any, so that they stay one bio
+ * on the spare; everything else fills the gaps from below.  Narrow work only.
+ *
+ * Return: the first slot, now in state TAKEN, or DMR_NO_SLOT.
+ */
+u32 slots_take(struct remap *r, unsigned int want, unsigned int *got)
+{
+	u32 s = DMR_NO_SLOT;
+	unsigned int n;
+
+	*got = want;
+	if (want > 1 && want == r->piece)
+		s = take_run(r, want);
+	if (s == DMR_NO_SLOT) {
+		for (s = r->hint; s < r->nr_slots && !is_free(r, s); s++)
+			;
+		r->hint = s;
+		if (s == r->nr_slots)
+			return DMR_NO_SLOT;
+		*got = 1;
+	}
+	for (n = 0; n < *got; n++)
+		WRITE_ONCE(r->slot[s + n].info, dmr_info(DMR_TAKEN, 0));
+	atomic_sub(*got, &r->nr_free);
+	return s;
+}
+
+/* A slot that was taken but is in no commit.  Narrow work only. */
+void slots_give_back(struct remap *r, u32 slot)
+{
+	r->slot[slot].unit = 0;
+	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_FREE, 0));
+	r->hint = min(r->hint, slot);
+	r->run_hint = min(r->run_hint, slot);
+	atomic_inc(&r->nr_free);
+}

@@ -1,0 +1,682 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The device-mapper target "remap": a main device whose unwritable blocks live
+ * on a spare device.
+ *
+ *	<start> <len> remap <main_dev> <spare_dev> <spare_start> <spare_len>
+ *		[<#opts> <opt>...]
+ *
+ *	main_start <s>		first data sector of main, default 0
+ *	uuid <u>		the set: nothing else is accepted and nothing is
+ *				formatted
+ *	errors confirm|medium	whether BLK_STS_IOERR and BLK_STS_TARGET may be
+ *				medium errors, default confirm
+ *
+ * This file owns construction and destruction, the list of ranges in use, map
+ * and end_io, suspend and resume, and the queue limits.  What happens to a bio
+ * that fails is in dm-remap-repair.c.
+ *
+ * Flush.  Every flush reaches main.  The spare's is skipped only while nothing
+ * acknowledged there is unflushed, which two counters tell:
+ *  - end_io raises spare_writes before it acknowledges a write that is not FUA;
+ *  - a flush samples spare_writes before it is issued, and raises spare_flushed
+ *    to the sample only when it has succeeded;
+ *  - equal means clean.
+ * One dirty flag would not do: a flush that clears it when it ends hides a write
+ * that was acknowledged while it ran from the next fsync.
+ */
+#include <linux/init.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+
+#include "dm-remap.h"
+
+#define SUSPEND_TIME	(30 * HZ)	/* then nothing more is tried on main */
+#define MAX_LOOKUP	65536u		/* units of one bio looked up at once */
+
+/*----------------------------------------------------------------
+ * Ranges in use
+ *
+ * DM claims a disk for all of DM, so two DM devices may open the same range of
+ * it.  This list keeps sets apart.  A range is entered by ctr; it counts against
+ * other devices from the first preresume on, and against other targets of its
+ * own table at once.  A table to come of the same device does not count, or
+ * nothing could be reloaded.
+ *----------------------------------------------------------------
+ */
+
+static DEFINE_MUTEX(ranges_lock);
+static LIST_HEAD(ranges);
+
+static bool __ranges_overlap(struct dmr_range *a, struct dmr_range *b)
+{
+	return a->disk == b->disk && a->start < b->end && b->start < a->end;
+}
+
+static bool __ranges_conflict(struct remap *r)
+{
+	struct dm_table *table = r->ti->table;
+	struct dmr_range *other;
+	unsigned int i;
+
+	list_for_each_entry(other, &ranges, list) {
+		struct dm_table *others = other->r->ti->table;
+
+		if (other->r == r)
+			continue;
+		if (others != table &&
+		    (!other->r->ranges_live ||
+		     dm_table_get_md(others) == dm_table_get_md(table)))
+			continue;
+		for (i = 0; i < ARRAY_SIZE(r->range); i++)
+			if (__ranges_overlap(&r->range[i], other))
+				return true;
+	}
+	return false;
+}
+
+static void range_init(struct remap *r, struct dmr_range *range,
+		       struct block_device *bdev, sector_t start, sector_t end)
+{
+	range->r = r;
+	range->disk = bdev->bd_disk;
+	range->start = get_start_sect(bdev) + start;
+	range->end = get_start_sect(bdev) + end;
+}
+
+/* For ctr, when it is known whether main is tagged. */
+static char *ranges_enter(struct remap *r)
+{
+	sector_t end = r->main_start + r->ti->len;
+	char *error = NULL;
+	unsigned int i;
+
+	range_init(r, &r->range[0], r->main->bdev,
+		   r->tagged ? 0 : r->main_start, end);
+	range_init(r, &r->range[1], r->spare->bdev, r->spare_start,
+		   r->spare_start + r->spare_len);
+	if (__ranges_overlap(&r->range[0], &r->range[1]))
+		return "main and spare overlap";
+
+	mutex_lock(&ranges_lock);
+	if (__ranges_conflict(r))
+		error = "main or spare overlaps a set that is in use";
+	else
+		for (i = 0; i < ARRAY_SIZE(r->range); i++)
+			list_add(&r->range[i].list, &ranges);
+	mutex_unlock(&ranges_lock);
+	return error;
+}
+
+/* For the first preresume: from here on the ranges count against everybody. */
+static int ranges_claim(struct remap *r)
+{
+	int ret = 0;
+
+	mutex_lock(&ranges_lock);
+	if (__ranges_conflict(r)) {
+		DMERR("%s: main or spare overlaps a set that is in use",
+		      dmr_name(r));
+		ret = -EBUSY;
+	} else {
+		r->ranges_live = true;
+	}
+	mutex_unlock(&ranges_lock);
+	return ret;
+}
+
+static void ranges_leave(struct remap *r)
+{
+	unsigned int i;
+
+	mutex_lock(&ranges_lock);
+	for (i = 0; i < ARRAY_SIZE(r->range); i++)
+		list_del(&r->range[i].list);
+	mutex_unlock(&ranges_lock);
+}
+
+/*----------------------------------------------------------------
+ * map and end_io
+ *----------------------------------------------------------------
+ */
+
+static int remap_map_flush(struct remap *r, struct bio *bio)
+{
+	struct dmr_io *io = dmr_io(bio);
+
+	if (!dm_bio_get_target_bio_nr(bio)) {
+		io->kind = DMR_IO_DONE;
+		bio_set_dev(bio, r->main->bdev);
+		return DM_MAPIO_REMAPPED;
+	}
+	io->sample = atomic64_read(&r->spare_writes);
+	if (io->sample == atomic64_read(&r->spare_flushed)) {
+		io->kind = DMR_IO_DONE;
+		bio_endio(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	io->kind = DMR_IO_FLUSH;
+	bio_set_dev(bio, r->spare->bdev);
+	return DM_MAPIO_REMAPPED;
+}
+
+/* spare_flushed only grows, whatever order flushes end in. */
+static void flush_done(struct remap *r, u64 sample)
+{
+	u64 old = atomic64_read(&r->spare_flushed);
+
+	while (old < sample) {
+		u64 seen = atomic64_cmpxchg(&r->spare_flushed, old, sample);
+
+		if (seen == old)
+			break;
+		old = seen;
+	}
+}
+
+static int map_end(struct bio *bio, blk_status_t status)
+{
+	dmr_io(bio)->kind = DMR_IO_DONE;
+	bio->bi_status = status;
+	bio_endio(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
+/* The bio's first units are in slots. */
+static int map_slots(struct remap *r, struct bio *bio, u32 slot, unsigned int nr)
+{
+	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
+	struct dmr_io *io = dmr_io(bio);
+
+	nr = slots_run(r, slot, nr);
+	if (dmr_sector_of(r, nr) < bio_sectors(bio))
+		dm_accept_partial_bio(bio, dmr_sector_of(r, nr));
+	io->iter = bio->bi_iter;
+
+	if (state == DMR_DOUBT)
+		return map_end(bio, BLK_STS_IOERR);
+	if (bio_op(bio) == REQ_OP_DISCARD) {
+		/* The slots stay; a spare that cannot discard need not. */
+		if (state != DMR_MAPPED ||
+		    !bdev_max_discard_sectors(r->spare->bdev))
+			return map_end(bio, BLK_STS_OK);
+	} else if (state != DMR_MAPPED) {
+		/* LOST: only the write protocol may make it readable again. */
+		if (!dmr_is_write(io->opf))
+			return map_end(bio, BLK_STS_MEDIUM);
+		repair_queue(r, bio, BLK_STS_IOERR);
+		return DM_MAPIO_SUBMITTED;
+	}
+	io->kind = DMR_IO_SPARE;
+	bio_set_dev(bio, r->spare->bdev);
+	bio->bi_iter.bi_sector = slots_sector(r, slot);
+	return DM_MAPIO_REMAPPED;
+}
+
+/* There are mappings.  Is one of them in the way of this bio? */
+static noinline int map_lookup(struct remap *r, struct bio *bio)
+{
+	u64 first = dmr_unit_of(r, bio->bi_iter.bi_sector);
+	unsigned int nr = bio_sectors(bio) >> r->unit_shift;
+	u64 unit;
+	u32 slot;
+
+	if (unlikely(nr > MAX_LOOKUP)) {
+		nr = MAX_LOOKUP;
+		dm_accept_partial_bio(bio, dmr_sector_of(r, nr));
+		dmr_io(bio)->iter = bio->bi_iter;
+	}
+	slot = slots_first(r, first, first + nr - 1);
+	if (slot == DMR_NO_SLOT)
+		return DM_MAPIO_REMAPPED;
+	unit = r->slot[slot].unit;
+	if (unit == first)
+		return map_slots(r, bio, slot, nr);
+	dm_accept_partial_bio(bio, dmr_sector_of(r, unit - first));
+	dmr_io(bio)->iter = bio->bi_iter;
+	return DM_MAPIO_REMAPPED;
+}
+
+static int remap_map(struct dm_target *ti, struct bio *bio)
+{
+	struct remap *r = ti->private;
+	struct dmr_io *io = dmr_io(bio);
+
+	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
+		return remap_map_flush(r, bio);
+
+	bio_set_dev(bio, r->main->bdev);
+	bio->bi_iter.bi_sector = r->main_start +
+				 dm_target_offset(ti, bio->bi_iter.bi_sector);
+	io->iter = bio->bi_iter;
+	io->opf = bio->bi_opf;
+	io->kind = DMR_IO_MAIN;
+	if (unlikely(r->read_only) && op_is_write(bio->bi_opf))
+		return map_end(bio, BLK_STS_IOERR);
+	if (likely(!READ_ONCE(r->nr_lookup)))
+		return DM_MAPIO_REMAPPED;
+	return map_lookup(r, bio);
+}
+
+/* May this error be a bad block, and is it ours to handle? */
+static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
+{
+	bool write = dmr_is_write(io->opf);
+
+	if (!write && (io->opf & REQ_OP_MASK) != REQ_OP_READ)
+		return false;
+	if (io->opf & REQ_RAHEAD)
+		return false;
+	if (write && READ_ONCE(r->mode) != DMR_MODE_RW)
+		return false;
+	return repair_suspect(r, status, write);
+}
+
+static noinline int end_io_slow(struct remap *r, struct bio *bio,
+				blk_status_t status)
+{
+	struct dmr_io *io = dmr_io(bio);
+	bool write = dmr_is_write(io->opf);
+
+	switch (io->kind) {
+	case DMR_IO_DONE:
+		break;
+	case DMR_IO_FLUSH:
+		if (!status)
+			flush_done(r, io->sample);
+		break;
+	case DMR_IO_SPARE:
+		if (!status && write && !(io->opf & REQ_FUA))
+			atomic64_inc(&r->spare_writes);
+		if (status && !(io->opf & REQ_RAHEAD))
+			atomic64_inc(write ? &r->write_errors : &r->read_errors);
+		break;
+	case DMR_IO_MAIN:
+		if (!status) {
+			repair_main_ok(r, io);
+		} else if (for_repair(r, io, status)) {
+			atomic64_inc(write ? &r->write_errors : &r->read_errors);
+			repair_queue(r, bio, status);
+			return DM_ENDIO_INCOMPLETE;
+		}
+	}
+	return DM_ENDIO_DONE;
+}
+
+static int remap_end_io(struct dm_target *ti, struct bio *bio,
+			blk_status_t *status)
+{
+	struct remap *r = ti->private;
+
+	if (likely(!*status && dmr_io(bio)->kind == DMR_IO_MAIN &&
+		   !(READ_ONCE(r->nr_pending) | READ_ONCE(r->unproven))))
+		return DM_ENDIO_DONE;
+	return end_io_slow(r, bio, *status);
+}
+
+/*----------------------------------------------------------------
+ * Constructor and destructor
+ *----------------------------------------------------------------
+ */
+
+static int parse_sectors(const char *arg, sector_t *value)
+{
+	unsigned long long v;
+
+	if (kstrtoull(arg, 10, &v) || v > (1ull << 54))
+		return -EINVAL;
+	*value = v;
+	return 0;
+}
+
+static int parse_option(struct remap *r, const char *name, const char *value,
+			char **error)
+{
+	if (!strcasecmp(name, "main_start")) {
+		*error = "main_start: expected a number of sectors";
+		return parse_sectors(value, &r->main_start);
+	}
+	if (!strcasecmp(name, "uuid")) {
+		*error = "uuid: expected xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+		r->has_uuid = true;
+		return uuid_parse(value, &r->uuid);
+	}
+	if (!strcasecmp(name, "errors")) {
+		*error = "errors: expected confirm or medium";
+		r->errors_medium = !strcasecmp(value, "medium");
+		return r->errors_medium || !strcasecmp(value, "confirm") ?
+		       0 : -EINVAL;
+	}
+	*error = "unknown option: expected main_start, uuid or errors";
+	return -EINVAL;
+}
+
+static int parse_options(struct remap *r, struct dm_arg_set *as, char **error)
+{
+	static const struct dm_arg nr_opts[] = {
+		{0, 6, "number of option words: expected 0 to 6"},
+	};
+	unsigned int n;
+	int ret;
+
+	if (!as->argc)
+		return 0;
+	ret = dm_read_arg_group(nr_opts, as, &n, error);
+	if (ret)
+		return ret;
+	*error = "too many arguments behind the options";
+	if (as->argc > n)
+		return -EINVAL;
+	for (; n; n -= 2) {
+		const char *name = dm_shift_arg(as);
+
+		*error = "an option lacks its value";
+		if (n < 2)
+			return -EINVAL;
+		ret = parse_option(r, name, dm_shift_arg(as), error);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int get_devices(struct remap *r, const char *main, const char *spare,
+		       char **error)
+{
+	int ret;
+
+	*error = "cannot open main: expected a block device that nothing holds";
+	ret = dm_get_device(r->ti, main, dm_table_get_mode(r->ti->table),
+			    &r->main);
+	if (ret)
+		return ret;
+	*error = "cannot open the spare: expected a block device that nothing holds";
+	return dm_get_device(r->ti, spare, dm_table_get_mode(r->ti->table),
+			     &r->spare);
+}
+
+static bool misaligned(struct remap *r, sector_t sectors)
+{
+	return sectors & ((1u << r->unit_shift) - 1);
+}
+
+/* Sizes, alignment, kinds of devices.  Returns NULL, or what is wrong. */
+static char *check_geometry(struct remap *r)
+{
+	struct block_device *main = r->main->bdev, *spare = r->spare->bdev;
+	sector_t main_size = bdev_nr_sectors(main);
+	sector_t spare_size = bdev_nr_sectors(spare);
+
+	if (bdev_is_zoned(main) || bdev_is_zoned(spare))
+		return "zoned devices are not supported";
+	if (!r->read_only && (bdev_read_only(main) || bdev_read_only(spare)))
+		return
+			"main or spare is read-only: expected writable devices";
+	if (!dmr_unit_ok(r->unit))
+		return "main's logical block size is not 512 to 4096 bytes";
+	if (bdev_logical_block_size(spare) > r->unit)
+		return
+			"the spare's logical blocks must not be bigger than main's";
+	if (misaligned(r, r->main_start) || misaligned(r, r->ti->len))
+		return "main_start and length must be multiples of main's block size";
+	if (r->main_start > main_size || r->ti->len > main_size - r->main_start)
+		return "main is too small for main_start and the length";
+	if (r->spare_start % DMR_BLOCK_SECTORS)
+		return "spare_start must be a multiple of 8 sectors (4 KiB)";
+	if (r->spare_start > spare_size ||
+	    r->spare_len > spare_size - r->spare_start)
+		return "the spare area reaches beyond the end of the spare";
+	if (r->spare_len / DMR_BLOCK_SECTORS < DMR_MIN_AREA_BLOCKS)
+		return "spare_len is too small: expected at least 2072 sectors";
+	return NULL;
+}
+
+static unsigned int main_piece(struct remap *r)
+{
+	unsigned int physical = bdev_physical_block_size(r->main->bdev);
+
+	/* 64 KiB: more than any disk writes at once */
+	return clamp(physical, r->unit, 65536u) / r->unit;
+}
+
+static void set_target(struct dm_target *ti, struct remap *r)
+{
+	bool discard = bdev_max_discard_sectors(r->main->bdev);
+
+	ti->private = r;
+	ti->num_flush_bios = 2;
+	ti->num_discard_bios = discard;
+	ti->discards_supported = discard;
+	ti->num_write_zeroes_bios = 1;
+	ti->per_io_data_size = sizeof(struct dmr_io);
+}
+
+static void remap_free(struct remap *r)
+{
+	if (r->spare)
+		dm_put_device(r->ti, r->spare);
+	if (r->main)
+		dm_put_device(r->ti, r->main);
+	kvfree(r->mblock);
+	if (r->page)
+		__free_page(r->page);
+	kfree(r->super);
+	kfree(r);
+}
+
+static int open_set(struct remap *r, char **error)
+{
+	int ret;
+
+	r->main_offset = get_start_sect(r->main->bdev);
+	r->unit = bdev_logical_block_size(r->main->bdev);
+	r->unit_shift = ilog2(r->unit) - SECTOR_SHIFT;
+	*error = check_geometry(r);
+	if (*error)
+		return -EINVAL;
+	r->piece = main_piece(r);
+	ret = metadata_inspect(r, error);
+	if (ret)
+		return ret;
+	*error = "out of memory";
+	r->mblock = kvcalloc(r->nr_mblocks, sizeof(*r->mblock), GFP_KERNEL);
+	return r->mblock ? 0 : -ENOMEM;
+}
+
+static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+{
+	struct dm_arg_set as = { .argc = argc, .argv = argv };
+	const char *main, *spare;
+	struct remap *r;
+	int ret = -EINVAL;
+
+	if (argc < 4) {
+		ti->error = "expected: <main> <spare> <spare_start> <spare_len> [<#opts> <opt>...]";
+		return -EINVAL;
+	}
+	ti->error = "out of memory";
+	r = kzalloc(sizeof(*r), GFP_KERNEL);
+	if (!r)
+		return -ENOMEM;
+	r->ti = ti;
+	r->read_only = !(dm_table_get_mode(ti->table) & BLK_OPEN_WRITE);
+	r->page = alloc_page(GFP_KERNEL);
+	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
+	if (!r->page || !r->super) {
+		ret = -ENOMEM;
+		goto out_free;
+	}
+
+	main = dm_shift_arg(&as);
+	spare = dm_shift_arg(&as);
+	ti->error = "spare_start and spare_len: expected numbers of sectors";
+	if (parse_sectors(dm_shift_arg(&as), &r->spare_start) ||
+	    parse_sectors(dm_shift_arg(&as), &r->spare_len))
+		goto out_free;
+	ret = parse_options(r, &as, &ti->error);
+	if (ret)
+		goto out_free;
+	ret = get_devices(r, main, spare, &ti->error);
+	if (ret)
+		goto out_free;
+	ret = open_set(r, &ti->error);
+	if (ret)
+		goto out_free;
+
+	ti->error = "out of memory";
+	ret = slots_create(r);
+	if (ret)
+		goto out_free;
+	ret = repair_create(r);
+	if (ret)
+		goto out_slots;
+	report_init(r);
+
+	ret = -EBUSY;
+	ti->error = ranges_enter(r);
+	if (ti->error)
+		goto out_repair;
+	set_target(ti, r);
+	return 0;
+
+out_repair:
+	repair_destroy(r);
+out_slots:
+	slots_destroy(r);
+out_free:
+	remap_free(r);
+	return ret;
+}
+
+static void remap_dtr(struct dm_target *ti)
+{
+	struct remap *r = ti->private;
+
+	report_stop(r);
+	ranges_leave(r);
+	repair_destroy(r);
+	slots_destroy(r);
+	remap_free(r);
+}
+
+/*----------------------------------------------------------------
+ * Suspend and resume
+ *----------------------------------------------------------------
+ */
+
+static void remap_presuspend(struct dm_target *ti)
+{
+	struct remap *r = ti->private;
+
+	/* DM waits for the bios under repair; let it not wait for long. */
+	WRITE_ONCE(r->suspend_deadline, (jiffies + SUSPEND_TIME) | 1);
+}
+
+static void remap_presuspend_undo(struct dm_target *ti)
+{
+	struct remap *r = ti->private;
+
+	WRITE_ONCE(r->suspend_deadline, 0);
+}
+
+static void remap_postsuspend(struct dm_target *ti)
+{
+	repair_quiesce(ti->private);
+}
+
+/* The table's first one loads the set; what is in memory is right after that. */
+static int remap_preresume(struct dm_target *ti)
+{
+	struct remap *r = ti->private;
+	int ret;
+
+	WRITE_ONCE(r->suspend_deadline, 0);
+	if (r->mode != DMR_MODE_INIT)
+		return 0;
+	ret = ranges_claim(r);
+	if (ret)
+		return ret;
+	ret = metadata_load(r);
+	if (ret) {
+		DMERR("%s: the set was not started (%d)", dmr_name(r), ret);
+		return ret;
+	}
+	r->mode = r->read_only ? DMR_MODE_RO : DMR_MODE_RW;
+	return 0;
+}
+
+/*----------------------------------------------------------------
+ * Limits
+ *----------------------------------------------------------------
+ */
+
+static int remap_iterate_devices(struct dm_target *ti,
+				 iterate_devices_callout_fn fn, void *data)
+{
+	struct remap *r = ti->private;
+	int ret;
+
+	ret = fn(ti, r->main, r->main_start, ti->len, data);
+	if (!ret)
+		ret = fn(ti, r->spare, r->spare_start, r->spare_len, data);
+	return ret;
+}
+
+/*
+ * What bounds a bio stays stacked from both devices, since a bio may go to
+ * either.  What describes the disk to its user is main's alone.
+ */
+static void remap_io_hints(struct dm_target *ti, struct queue_limits *limits)
+{
+	struct remap *r = ti->private;
+	struct queue_limits *main = &bdev_get_queue(r->main->bdev)->limits;
+
+	limits->physical_block_size = max(main->physical_block_size,
+					  limits->logical_block_size);
+	limits->io_min = main->io_min;
+	limits->io_opt = main->io_opt;
+	limits->discard_granularity = main->discard_granularity;
+	limits->discard_alignment = main->discard_alignment;
+	limits->max_discard_segments = main->max_discard_segments;
+	limits->max_hw_discard_sectors = main->max_hw_discard_sectors;
+	limits->max_discard_sectors = main->max_discard_sectors;
+}
+
+/*----------------------------------------------------------------*/
+
+static struct target_type remap_target = {
+	.name = "remap",
+	.version = {1, 0, 0},
+	.features = DM_TARGET_NOWAIT,
+	.module = THIS_MODULE,
+	.ctr = remap_ctr,
+	.dtr = remap_dtr,
+	.map = remap_map,
+	.end_io = remap_end_io,
+	.presuspend = remap_presuspend,
+	.presuspend_undo = remap_presuspend_undo,
+	.postsuspend = remap_postsuspend,
+	.preresume = remap_preresume,
+	.status = report_status,
+	.message = report_message,
+	.iterate_devices = remap_iterate_devices,
+	.io_hints = remap_io_hints,
+};
+
+static int __init dm_remap_init(void)
+{
+	return dm_register_target(&remap_target);
+}
+
+static void __exit dm_remap_exit(void)
+{
+	dm_unregister_target(&remap_target);
+}
+
+module_init(dm_remap_init);
+module_exit(dm_remap_exit);
+
+MODULE_DESCRIPTION(DM_NAME " target that keeps a failing disk in service");
+MODULE_AUTHOR("The dm-remap developers");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The in-memory structures of the remap target, and which lock guards what.
+ *
+ * Who may do what, and where:
+ *
+ * map, end_io	any context.  Read the lookup table without a lock.  Take
+ *		r->lock only for a bio that failed, or while notes of pending
+ *		units exist.
+ * narrow work	one thread for a target.  The only one that takes slots and
+ *		gives them back, so the allocator has no lock.
+ * commit work	one thread for a target.  The only one that writes metadata
+ *		while I/O runs and the only one that inserts into the lookup
+ *		table, so neither has a lock.
+ * preresume	no I/O runs and both works are idle: may do all of the above.
+ *
+ * r->lock is never held over I/O or an allocation, r->event_lock nests inside
+ * of nothing.
+ */
+#ifndef DM_REMAP_H
+#define DM_REMAP_H
+
+#include <linux/atomic.h>
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/list.h>
+#include <linux/spinlock.h>
+#include <linux/uuid.h>
+#include <linux/workqueue.h>
+#include <linux/device-mapper.h>
+
+#include "dm-remap-format.h"
+
+#define DM_MSG_PREFIX "remap"
+
+/* 6.1 calls it FMODE_WRITE; dm_table_get_mode() returns whichever exists. */
+#ifndef BLK_OPEN_WRITE
+#define BLK_OPEN_WRITE FMODE_WRITE
+#endif
+
+#define DMR_NO_SLOT		U32_MAX
+#define DMR_MAX_PENDING		4096	/* notes of pending units */
+#define DMR_MAX_UNPROVEN	256	/* pieces mapped on an untagged main
+					 * since it last took a write
+					 */
+/*
+ * Slot states that exist in memory only; the on-disk ones are below 16.  On
+ * disk a slot in one of these states is FREE, but for SEALING: the image of the
+ * commit that is being written says MAPPED.
+ */
+#define DMR_TAKEN		16	/* its data is being written */
+#define DMR_SEALING		17	/* in the commit being written */
+#define DMR_DOUBT		18	/* in a commit that half failed */
+#define DMR_LEFT		19	/* refused its data; not used again */
+/* A LOST slot on its way to MAPPED: holds new data, durable, not committed. */
+#define DMR_FOUND		20
+
+/**
+ * struct dmr_slot - one slot of the spare and, at once, a lookup entry
+ * @unit: unit of main it holds
+ * @next: next entry of the hash chain; while the slot is only taken, the next
+ *	  slot of the same bio
+ * @info: bits 0..7 state, bits 8..31 generation
+ *
+ * An entry is complete before smp_store_release() of the chain's head makes it
+ * visible, and is never unlinked while I/O can run.
+ */
+struct dmr_slot {
+	u64	unit;
+	u32	next;
+	u32	info;
+};
+
+/* One metadata block: number 0 is the superblock, then the table blocks. */
+struct dmr_mblock {
+	u64	seq;
+	u8	standin[2];	/* place of each copy, 0: at home */
+	bool	dirty;		/* belongs to the commit being written */
+	bool	failed;		/* this commit could not make it durable twice */
+};
+
+struct dmr_seg {
+	u64	start;		/* blocks */
+	u64	blocks;
+	u32	first_slot;
+	u32	slots;
+	u32	table_blocks;
+	u32	first_mblock;	/* of its table, in r->mblock */
+};
+
+enum dmr_mode { DMR_MODE_INIT, DMR_MODE_RW, DMR_MODE_RO };
+enum dmr_identity { DMR_BY_SIZE, DMR_BY_ID, DMR_BY_TAG };
+
+enum dmr_event {
+	DMR_EV_REMAPPED,
+	DMR_EV_PENDING,
+	DMR_EV_SPARE_LOW,
+	DMR_EV_SPARE_FULL,
+	DMR_EV_SLOT_BAD,
+	DMR_EV_COPIES,
+	DMR_EV_MODE,
+	DMR_EV_PROBE,
+	DMR_NR_EVENTS
+};
+
+/* What happened of one kind since the last uevent. */
+struct dmr_event_note {
+	u64	unit;		/* the first one, U64_MAX: none in particular */
+	u64	count;		/* units, 0: nothing happened */
+};
+
+struct remap;
+
+/* A range of a disk that a target uses; see ranges_enter(). */
+struct dmr_range {
+	struct list_head	list;
+	struct remap		*r;
+	struct gendisk		*disk;
+	sector_t		start;	/* of the disk, partitions resolved */
+	sector_t		end;
+};
+
+/**
+ * struct remap - one target
+ *
+ * Members up to the first comment are set by ctr and constant afterwards.
+ */
+struct remap {
+	struct dm_target	*ti;
+	struct dm_dev		*main;
+	struct dm_dev		*spare;
+	sector_t		main_start;
+	sector_t		spare_start;
+	sector_t		spare_len;
+	unsigned int		unit;		/* bytes */
+	unsigned int		unit_shift;	/* sectors to units */
+	unsigned int		piece;		/* units, a power of two */
+	sector_t		main_offset;	/* of the partition, sectors */
+	bool			read_only;	/* the table is */
+	bool			errors_medium;	/* option errors medium */
+	bool			has_uuid;	/* option uuid was given */
+	bool			format;		/* blank: format at preresume */
+	uuid_t			uuid;
+	u32			nr_slots;
+	u32			nr_segs;
+	u32			nr_mblocks;
+	struct dmr_seg		seg[DMR_MAX_SEGMENTS];
+	struct bio_set		bs;		/* for replays */
+	struct dmr_range	range[2];
+	bool			ranges_live;	/* see ranges_claim() */
+
+	/* Lookup.  Written by the commit work, read by anyone. */
+	struct dmr_slot		*slot;
+	u32			*head;
+	unsigned int		head_bits;
+	u32			nr_lookup;	/* entries in it, dead or alive */
+
+	/* Written in preresume or by the commit work only. */
+	enum dmr_mode		mode;
+	enum dmr_identity	identity;
+	bool			tagged;
+	struct dmr_mblock	*mblock;
+	struct page		*page;		/* one metadata block */
+	struct dmr_super	*super;		/* the set's, as last written */
+	DECLARE_BITMAP(standin_used, DMR_NR_STANDINS);
+
+	/* The allocator.  Narrow work only. */
+	u32			hint;		/* no free slot below */
+	u32			run_hint;	/* no free run below */
+	struct page		*probe_page;
+	bool			probe_failed;	/* the last probe did */
+
+	/* Written by several, read by status: each a plain statistic. */
+	atomic_t		nr_free;
+	atomic_t		nr_mapped;	/* MAPPED and LOST */
+	atomic_t		nr_lost;
+	atomic_t		nr_bad;
+	atomic_t		nr_doubt;
+	atomic_t		nr_away;	/* copies on stand-ins */
+	atomic64_t		read_errors;
+	atomic64_t		write_errors;
+	atomic64_t		transient;
+	atomic64_t		remapped;
+
+	/* See remap_map_flush(). */
+	atomic64_t		spare_writes;
+	atomic64_t		spare_flushed;
+
+	/* Pieces mapped since main last took a write. */
+	unsigned int		unproven;
+
+	/* Set by presuspend, in jiffies; 0: no suspend waits. */
+	unsigned long		suspend_deadline;
+
+	/* Bios under repair, by stage.  A bio is on one of them until it ends. */
+	spinlock_t		lock;
+	struct list_head	queued;		/* wait for the narrow work */
+	struct list_head	claimed;	/* are being narrowed or committed */
+	struct list_head	commit;		/* wait for a commit, see io->commit */
+	u64			*pending;	/* units, ascending */
+	unsigned int		nr_pending;
+
+	struct workqueue_struct	*narrow_wq;
+	struct workqueue_struct	*commit_wq;
+	struct work_struct	narrow_work;
+	struct work_struct	commit_work;
+
+	/* Events; see dm-remap-report.c. */
+	spinlock_t		event_lock;
+	struct dmr_event_note	note[DMR_NR_EVENTS];
+	u64			event_seq;
+	unsigned long		last_event;	/* jiffies */
+	struct delayed_work	event_work;
+};
+
+enum dmr_io_kind {
+	DMR_IO_MAIN,		/* went to main */
+	DMR_IO_SPARE,		/* went to slots */
+	DMR_IO_FLUSH,		/* flush of the spare; sample is set */
+	DMR_IO_DONE,		/* its status is final: end_io passes it on */
+};
+
+/**
+ * struct dmr_io - per-bio data
+ * @iter: the bio's, in sectors of main, also if it went to the spare
+ * @opf: the bio's; submission may strip REQ_FUA from a clone
+ * @kind: where it went
+ * @status: first error while narrowing
+ * @list: on r->queued or r->claimed
+ * @commit: on r->commit or the commit being written
+ * @first_slot: its taken slots, linked through dmr_slot.next
+ * @found: a LOST slot of it was written
+ * @sample: r->spare_writes before this flush was issued
+ *
+ * map() sets the first three only; the others are set by the error path, and
+ * @sample by a flush.
+ */
+struct dmr_io {
+	struct bvec_iter	iter;
+	blk_opf_t		opf;
+	enum dmr_io_kind	kind;
+	blk_status_t		status;
+	bool			found;
+	u32			first_slot;
+	union {
+		struct list_head	list;
+		u64			sample;
+	};
+	struct list_head	commit;
+};
+
+static inline struct dmr_io *dmr_io(struct bio *bio)
+{
+	return dm_per_bio_data(bio, sizeof(struct dmr_io));
+}
+
+static inline struct bio *dmr_io_bio(struct dmr_io *io)
+{
+	return dm_bio_from_per_bio_data(io, sizeof(struct dmr_io));
+}
+
+static inline unsigned int dmr_state(u32 info)
+{
+	return info & 0xff;
+}
+
+static inline u32 dmr_info(unsigned int state, u32 generation)
+{
+	return generation << 8 | state;
+}
+
+static inline const char *dmr_name(struct remap *r)
+{
+	return dm_device_name(dm_table_get_md(r->ti->table));
+}
+
+static inline u64 dmr_unit_of(struct remap *r, sector_t main_sector)
+{
+	return main_sector >> r->unit_shift;
+}
+
+static inline sector_t dmr_sector_of(struct remap *r, u64 unit)
+{
+	return unit << r->unit_shift;
+}
+
+static inline u64 dmr_main_units(struct remap *r)
+{
+	return dmr_unit_of(r, bdev_nr_sectors(r->main->bdev));
+}
+
+static inline bool dmr_is_write(blk_opf_t opf)
+{
+	return (opf & REQ_OP_MASK) == REQ_OP_WRITE ||
+	       (opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES;
+}
+
+/* dm-remap-slots.c */
+int slots_create(struct remap *r);
+void slots_destroy(struct remap *r);
+void slots_clear(struct remap *r);
+u32 slots_first(struct remap *r, u64 first, u64 last);
+unsigned int slots_run(struct remap *r, u32 slot, unsigned int max);
+void slots_insert(struct remap *r, u32 slot);
+u32 slots_take(struct remap *r, unsigned int want, unsigned int *got);
+void slots_give_back(struct remap *r, u32 slot);
+const struct dmr_seg *slots_seg(struct remap *r, u32 slot);
+sector_t slots_sector(struct remap *r, u32 slot);
+
+/* dm-remap-metadata.c */
+int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
+		 unsigned int bytes, blk_opf_t opf);
+int metadata_inspect(struct remap *r, char **error);
+int metadata_load(struct remap *r);
+int metadata_commit(struct remap *r);
+void metadata_mark_dirty(struct remap *r, u32 slot);
+bool metadata_slot_durable(struct remap *r, u32 slot);
+
+/* dm-remap-repair.c */
+int repair_create(struct remap *r);
+void repair_destroy(struct remap *r);
+void repair_queue(struct remap *r, struct bio *bio, blk_status_t status);
+void repair_quiesce(struct remap *r);
+bool repair_suspect(struct remap *r, blk_status_t status, bool write);
+void repair_main_ok(struct remap *r, struct dmr_io *io);
+
+/* dm-remap-report.c */
+void report_init(struct remap *r);
+void report_stop(struct remap *r);
+void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count);
+void report_status(struct dm_target *ti, status_type_t type,
+		   unsigned int flags, char *result, unsigned int maxlen);
+int report_message(struct dm_target *ti, unsigned int argc, char **argv,
+		   char *result, unsigned int maxlen);
+
+#endif /* DM_REMAP_H */
