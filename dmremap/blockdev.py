@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Facts about block devices, from sysfs, /proc and wipefs. No judgement: that is safety's.
+
+Only signatures and the exclusive open touch the device itself; everything else is sysfs and
+works for everybody and on a device that hangs.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from dmremap.errors import Failure, NotFound
+from dmremap.run import run
+
+SYSFS: Final = Path("/sys")
+PROC: Final = Path("/proc")
+
+Devno = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Something that wipefs recognises. The offset is in bytes."""
+
+    type: str
+    offset: int
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A use of a device or of one of its partitions."""
+
+    device: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What is known about a device before anything is decided.
+
+    `devno` is None where the path is no block device. `below` are the devices that this one
+    consists of, itself, its disk if it is a partition and everything under a stack included;
+    `components` is the same without the disk of a partition, whose other sectors are not its own.
+    `exclusive` is None where an exclusive open succeeded, else the errno.
+    """
+
+    path: str
+    exists: bool = True
+    name: str = ""
+    devno: Devno | None = None
+    sectors: int = 0
+    offset: int = 0
+    logical: int = 512
+    physical: int = 512
+    read_only: bool = False
+    zoned: bool = False
+    mounts: tuple[Use, ...] = ()
+    swaps: tuple[Use, ...] = ()
+    holders: tuple[Use, ...] = ()
+    exclusive: int | None = None
+    signatures: tuple[Signature, ...] = ()
+    disk: Devno | None = None
+    components: frozenset[Devno] = field(default_factory=frozenset)
+    id_type: int = 0
+    id: bytes = b""
+    serial: str = ""
+
+
+def _read(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
+    return None
+
+
+def _number(path: Path, default: int = 0) -> int:
+    text = _read(path)
+    return int(text) if text is not None and text.lstrip("-").isdigit() else default
+
+
+def parse_devno(text: str | None) -> Devno | None:
+    """Return the numbers of `major:minor`."""
+    match = re.fullmatch(r"(\d+):(\d+)", text or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def sysfs_dir(devno: Devno, sysfs: Path = SYSFS) -> Path | None:
+    """Return the directory of a device in sysfs."""
+    link = sysfs / "dev" / "block" / f"{devno[0]}:{devno[1]}"
+    return link.resolve() if link.exists() else None
+
+
+def disk_dir(directory: Path) -> Path:
+    """Return the directory of the whole disk, which a partition's lies in."""
+    return directory.parent if (directory / "partition").exists() else directory
+
+
+def partitions(directory: Path) -> list[Path]:
+    """Return the directories of a disk's partitions."""
+    try:
+        return sorted(path for path in directory.iterdir() if (path / "partition").is_file())
+    except OSError:
+        return []
+
+
+def all_devices(sysfs: Path = SYSFS) -> list[Path]:
+    """Return the directories of all block devices that have any size."""
+    try:
+        found = [path.resolve() for path in sorted((sysfs / "class" / "block").iterdir())]
+    except OSError:
+        return []
+    return [path for path in found if _number(path / "size")]
+
+
+def node(directory: Path) -> str:
+    """Return the device node of a device."""
+    return "/dev/" + directory.name.replace("!", "/")
+
+
+def label(directory: Path) -> str:
+    """Return what people call a device: the name of a mapped device, else the kernel's."""
+    name = _read(directory / "dm" / "name")
+    return f"{directory.name} ({name})" if name else directory.name
+
+
+def _devno(directory: Path) -> Devno | None:
+    return parse_devno(_read(directory / "dev"))
+
+
+def components(directory: Path, sysfs: Path = SYSFS) -> frozenset[Devno]:
+    """Return a device and all that it consists of, down every stack.
+
+    A partition's disk is not among them; a loop device's backing block device is.
+    """
+    out: set[Devno] = set()
+    todo = [directory]
+    while todo:
+        here = todo.pop()
+        devno = _devno(here)
+        if devno is None or devno in out:
+            continue
+        out.add(devno)
+        with contextlib.suppress(OSError):
+            todo += [path.resolve() for path in (here / "slaves").iterdir()]
+        backing = _read(here / "loop" / "backing_file")
+        if backing:
+            with contextlib.suppress(OSError):
+                info = os.stat(backing)
+                if stat.S_ISBLK(info.st_mode):
+                    under = sysfs_dir((os.major(info.st_rdev), os.minor(info.st_rdev)), sysfs)
+                    todo += [under] if under else []
+    return frozenset(out)
+
+
+def holders(directory: Path) -> Iterator[Use]:
+    """Yield what sits on a device or on one of its partitions."""
+    for part in (directory, *partitions(directory)):
+        with contextlib.suppress(OSError):
+            for holder in sorted((part / "holders").iterdir()):
+                yield Use(part.name, label(holder.resolve()))
+
+
+def parse_mountinfo(text: str) -> list[tuple[Devno, str, str]]:
+    """Return device number, mount point and source of each line of mountinfo.
+
+    A file system on several devices, btrfs say, has a number of its own, so the source counts too.
+    """
+    out: list[tuple[Devno, str, str]] = []
+    for line in text.splitlines():
+        words = line.split(" ")
+        devno = parse_devno(words[2]) if len(words) > 9 else None
+        if devno is not None and "-" in words:
+            source = words[words.index("-") + 2] if len(words) > words.index("-") + 2 else ""
+            out.append((devno, unescape(words[4]), unescape(source)))
+    return out
+
+
+def parse_swaps(text: str) -> list[str]:
+    """Return the files and devices of /proc/swaps."""
+    return [unescape(line.split()[0]) for line in text.splitlines()[1:] if line.split()]
+
+
+def unescape(text: str) -> str:
+    r"""Undo the kernel's \040 for blanks in paths."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def block_devno(path: str) -> Devno | None:
+    """Return the number of a block device node."""
+    with contextlib.suppress(OSError, ValueError):
+        info = os.stat(path)
+        if stat.S_ISBLK(info.st_mode):
+            return os.major(info.st_rdev), os.minor(info.st_rdev)
+    return None
+
+
+def _uses(directory: Path, proc: Path) -> tuple[list[Use], list[Use]]:
+    """Return where a device and its partitions are mounted and swapped to."""
+    parts = {_devno(part): part.name for part in (directory, *partitions(directory))}
+    mounts: list[Use] = []
+    for devno, where, source in parse_mountinfo(_read(proc / "self" / "mountinfo") or ""):
+        number = devno if devno in parts else block_devno(source)
+        if number is not None and number in parts:
+            mounts.append(Use(parts[number], where))
+    swaps = [
+        Use(parts[number], path)
+        for path in parse_swaps(_read(proc / "swaps") or "")
+        if (number := block_devno(path)) is not None and number in parts
+    ]
+    return list(dict.fromkeys(mounts)), swaps
+
+
+def parse_wipefs(text: str) -> list[Signature]:
+    """Return what `wipefs --json` lists. It prints nothing where it finds nothing."""
+    if not text.strip():
+        return []
+    try:
+        found = json.loads(text).get("signatures") or []
+        return [
+            Signature(str(item["type"]), int(str(item["offset"]), 0), str(item.get("label") or ""))
+            for item in found
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Failure("DMR-E106", "the answer of wipefs is not understood") from None
+
+
+def signatures(path: str) -> list[Signature]:
+    """Return every signature on a device, partition tables included."""
+    return parse_wipefs(run(["wipefs", "--json", "--noheadings", path]).stdout)
+
+
+def exclusive_errno(path: str) -> int | None:
+    """Return None if a device can be opened exclusively, else why not."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as err:
+        return err.errno or errno.EIO
+    return None
+
+
+def parse_wwid(text: str) -> tuple[int, bytes]:
+    """Return kind and bytes of a SCSI wwid as enum blk_unique_id knows them; (0, b"") if none.
+
+    A T10 id is text of any length and is left to the serial.
+    """
+    kind, _, rest = text.partition(".")
+    number = {"eui": 2, "naa": 3}.get(kind, 0)
+    with contextlib.suppress(ValueError):
+        raw = bytes.fromhex(rest)
+        if number and len(raw) in (8, 12, 16):
+            return number, raw
+    return 0, b""
+
+
+def identity(disk: Path) -> tuple[int, bytes, str]:
+    """Return the driver's unique id of a disk (kind, bytes) and its serial for people."""
+    kind, raw = 0, b""
+    if disk.name.startswith("nvme"):
+        # The driver answers with the NGUID where there is one, else with the EUI-64.
+        for name in ("nguid", "eui"):
+            text = re.sub(r"[-: ]", "", _read(disk / name) or "")
+            if text.strip("0"):
+                kind, raw = 2, bytes.fromhex(text)
+                break
+    else:
+        kind, raw = parse_wwid(_read(disk / "device" / "wwid") or "")
+    serial = ""
+    for name in ("serial", "device/serial", "wwid", "device/wwid", "dm/uuid"):
+        serial = " ".join((_read(disk / name) or "").split())
+        if serial:
+            break
+    return kind, raw, serial
+
+
+def facts(
+    path: str, *, sysfs: Path = SYSFS, proc: Path = PROC, look_inside: bool = True
+) -> DeviceFacts:
+    """Gather the facts about a path. Without `look_inside` the device is not opened."""
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return DeviceFacts(path, exists=False)
+    except OSError as err:
+        raise NotFound("DMR-E302", f"{path}: {err.strerror}") from None
+    if not stat.S_ISBLK(info.st_mode):
+        return DeviceFacts(path)
+    devno = (os.major(info.st_rdev), os.minor(info.st_rdev))
+    directory = sysfs_dir(devno, sysfs)
+    if directory is None:
+        raise NotFound("DMR-E302", f"{path} is a node without a device behind it")
+    found = facts_of(path, directory, sysfs=sysfs, proc=proc)
+    if not look_inside:
+        return found
+    return _with_inside(found)
+
+
+def facts_of(
+    path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PROC
+) -> DeviceFacts:
+    """Gather what sysfs and /proc know about a device."""
+    disk = disk_dir(directory)
+    mounts, swaps = _uses(directory, proc)
+    id_type, raw_id, serial = identity(disk)
+    return DeviceFacts(
+        path=path,
+        name=directory.name,
+        devno=_devno(directory),
+        sectors=_number(directory / "size"),
+        offset=_number(directory / "start"),
+        logical=_number(disk / "queue" / "logical_block_size", 512),
+        physical=_number(disk / "queue" / "physical_block_size", 512),
+        read_only=bool(_number(directory / "ro")),
+        zoned=(_read(disk / "queue" / "zoned") or "none") not in ("none", ""),
+        mounts=tuple(mounts),
+        swaps=tuple(swaps),
+        holders=tuple(holders(directory)),
+        disk=_devno(disk),
+        components=components(directory, sysfs),
+        id_type=id_type,
+        id=raw_id,
+        serial=serial,
+    )
+
+
+def _with_inside(found: DeviceFacts) -> DeviceFacts:
+    from dataclasses import replace
+
+    return replace(
+        found,
+        exclusive=exclusive_errno(found.path),
+        signatures=tuple(signatures(found.path)),
+    )
+
+
+def links(devno: Devno, directory: str = "/dev/disk/by-id") -> list[str]:
+    """Return the stable names of a device, the best for people first."""
+    out: list[str] = []
+    with contextlib.suppress(OSError):
+        out += [
+            entry.path for entry in os.scandir(directory) if block_devno(entry.path) == devno
+        ]
+    return sorted(out, key=_link_rank)
+
+
+def _link_rank(path: str) -> tuple[int, str]:
+    name = os.path.basename(path)
+    opaque: Iterable[str] = ("wwn-", "nvme-eui.", "nvme-nvme.", "scsi-0", "scsi-1", "scsi-3")
+    return (1 if name.startswith(tuple(opaque)) else 0, path)

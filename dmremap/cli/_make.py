@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What create and adopt share."""
+
+import re
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import click
+
+from dmremap.cli.common import (
+    Result,
+    change_options,
+    confirm,
+    fields,
+    need_root,
+    output_option,
+    progress,
+    size,
+)
+from dmremap.errors import Usage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_UNITS = {"": 1, "s": 1, "k": 2, "m": 2 << 10, "g": 2 << 20, "t": 2 << 30}
+
+
+def sectors(_context: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Return a number of sectors, given as that or as a size with K, M, G or T (1024 bytes)."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,18})([skmgt]?)(?:i?b)?", value.lower())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is neither a number of sectors nor a size like 512M")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def make_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Add the arguments and options of create and adopt."""
+    for option in (
+        output_option,
+        change_options,
+        click.option("--force", is_flag=True, help="Destroy recognised data and old sets."),
+        click.option(
+            "--wipe", is_flag=True, help="Overwrite data that is not recognised as anything."
+        ),
+        click.option(
+            "--errors",
+            type=click.Choice(["confirm", "medium"]),
+            default="confirm",
+            show_default=True,
+            help="Which errors may remap: 'medium' trusts the disk to name media errors.",
+        ),
+        click.option(
+            "--spare-size",
+            callback=sectors,
+            metavar="SIZE",
+            help="Size of the area, in sectors or such as 512M; default: to the spare's end.",
+        ),
+        click.option(
+            "--spare-start",
+            callback=sectors,
+            default="0",
+            metavar="SIZE",
+            help="Where the area starts on the spare, a multiple of 8 sectors.",
+        ),
+        click.option("--name", help="Name of the set and of /dev/mapper/NAME."),
+        click.argument("spare"),
+        click.argument("main"),
+    ):
+        function = option(function)
+    return function
+
+
+def make(
+    *,
+    adopt: bool,
+    main: str,
+    spare: str,
+    name: str | None,
+    spare_start: int,
+    spare_size: int | None,
+    errors: str,
+    wipe: bool,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    lock_timeout: float,
+) -> Result:
+    """Plan, ask, carry out."""
+    need_root("create a set")
+    from dmremap import dm, sets
+    from dmremap.lock import locked
+
+    if errors not in ("confirm", "medium"):
+        raise Usage("DMR-E201", f"errors is {errors!r}")
+    request = sets.Request(
+        main=main,
+        spare=spare,
+        name=name,
+        spare_start=spare_start,
+        spare_sectors=spare_size,
+        errors="medium" if errors == "medium" else "confirm",
+        adopt=adopt,
+        wipe=wipe,
+        force=force,
+    )
+    with locked(lock_timeout):
+        plan = sets.plan(request, dry_run=dry_run, progress=progress("checking the spare"))
+        sb = plan.superblock
+        data: dict[str, object] = {
+            "dry_run": dry_run,
+            "name": sb.name,
+            "uuid": sb.uuid,
+            "device": dm.device_path(sb.name),
+            "kind": "adopted" if adopt else "tagged",
+            "main": plan.main.path,
+            "spare": plan.spare.path,
+            "spare_start_sectors": plan.area.start,
+            "spare_sectors": plan.area.sectors,
+            "data_sectors": sb.data_sectors,
+            "unit_bytes": sb.unit,
+            "slots": sb.slots,
+            "table": plan.table.line,
+            "rule": plan.rule.path if plan.rule else None,
+            "steps": plan.steps,
+            "destroys": [finding.message for finding in plan.destroys],
+        }
+        if dry_run:
+            text = "Would:\n" + "\n".join(f"  {step}" for step in plan.steps)
+            return Result(data, text, warnings=plan.warnings)
+        if plan.destroys or plan.clear:
+            what = "\n".join(f"  {finding.message}" for finding in plan.destroys)
+            confirm(
+                (f"This destroys:\n{what}\n" if what else "")
+                + f"Everything in the area on {plan.spare.path}"
+                + ("" if adopt else f" and in the first MiB of {plan.main.path}")
+                + " will be overwritten. Go on?",
+                yes=yes,
+            )
+        else:
+            confirm(f"Create set {sb.name!r} of {main} and {spare}?", yes=yes)
+        sets.carry_out(plan, progress=progress("writing metadata"))
+
+    def text_for_people() -> str:
+        shown = fields(
+            [
+                ("device", data["device"]),
+                ("uuid", sb.uuid),
+                ("size", size(sb.data_sectors)),
+                ("slots", f"{sb.slots} of {sb.unit} bytes"),
+                ("udev rule", plan.rule.path if plan.rule else None),
+            ]
+        )
+        return f"Set {sb.name} is running.\n{shown}"
+
+    return Result(data, text_for_people, warnings=plan.warnings)

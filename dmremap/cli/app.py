@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The main group, and the one place where errors become words and an exit code."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from dmremap import __version__
+from dmremap.cli.common import Result, show, show_error, wanted_format
+from dmremap.errors import DmRemapError, Exit, Failure, Usage
+
+# Verb -> its line in the help. The module is dmremap.cli.<verb>; nothing is imported to list them.
+VERBS: Final[dict[str, str]] = {
+    "create": "Make a set of a main and a spare device and start it.",
+    "adopt": "Put a disk that holds data under a set, in place.",
+    "assemble": "Start sets that exist on disk.",
+    "remove": "Stop a set; what is on disk stays.",
+    "list": "List sets, running or found on disk.",
+    "status": "Show how running sets are.",
+    "health": "Judge running sets and say what to do.",
+    "monitor": "Watch sets and report what happens.",
+    "module": "Load, unload or look at the kernel module.",
+    "selftest": "Try load, create, I/O, remove and unload.",
+    "explain": "Explain an error or health code.",
+    "version": "Show the versions of all parts.",
+}
+
+logging.getLogger("dmremap").addHandler(logging.NullHandler())
+
+
+class LazyGroup(click.Group):
+    """A group that imports a verb's module when the verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the verbs in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return a verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"dmremap.cli.{cmd_name}")
+        command: click.Command = module.command
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 busy, 5 refused, "
+    "6 permission, 7 kernel or module, 8 partial.",
+)
+@click.version_option(__version__, prog_name="dmremapctl", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Log what is run, and show tracebacks.")
+def group(debug: bool) -> None:
+    """Keep a failing disk in service with dm-remap."""
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+
+
+def verb(args: Sequence[str]) -> str:
+    """Return the verb among the arguments, for the envelope."""
+    return next((word for word in args if word in VERBS), "")
+
+
+def run(args: Sequence[str]) -> int:
+    """Run a command line to its exit code."""
+    form = wanted_format(args)
+    command = verb(args)
+    try:
+        code = _run(args, command, form)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader went away. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.FAILURE)
+
+
+def _run(args: Sequence[str], command: str, form: str) -> int:
+    try:
+        answer: Any = group.main(list(args), prog_name="dmremapctl", standalone_mode=False)
+        if isinstance(answer, Result):
+            show(answer, command, form)
+            return int(answer.error.exit if answer.error else answer.exit)
+        # --help and --version come back as click's own exit code.
+        return answer if isinstance(answer, int) else int(Exit.OK)
+    except DmRemapError as err:
+        if "--debug" in args:
+            logging.getLogger("dmremap").debug("raised here", exc_info=True)
+        show_error(err, command, form)
+        return int(err.exit)
+    except click.exceptions.NoArgsIsHelpError as err:
+        sys.stderr.write(err.format_message() + "\n")
+        return int(Exit.USAGE)
+    except click.ClickException as err:
+        show_error(Usage("DMR-E201", err.format_message(), hint=_help_hint(err)), command, form)
+        return int(Exit.USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted\n")
+        return 130
+    except OSError as err:
+        if isinstance(err, BrokenPipeError) or "--debug" in args:
+            raise
+        show_error(Failure("DMR-E100", f"{type(err).__name__}: {err}"), command, form)
+        return int(Exit.FAILURE)
+
+
+def _help_hint(err: click.ClickException) -> str:
+    context = getattr(err, "ctx", None)
+    path = context.command_path if context else "dmremapctl"
+    return f"See '{path} --help'."

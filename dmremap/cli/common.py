@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every verb needs: its result, how it is printed, and the options they share."""
+
+import dataclasses
+import enum
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Final, ParamSpec, TextIO, TypeVar
+from uuid import UUID
+
+import click
+
+from dmremap import __version__
+from dmremap.errors import DmRemapError, Exit, PermissionDenied, Refused, Usage
+
+SCHEMA: Final = "dmremap/1"
+FORMATS: Final = ("table", "json", "jsonl")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a verb has to say.
+
+    `data` goes into the JSON envelope; dataclasses, enums, uuids, paths and bytes are converted.
+    `text` is for people; a callable is asked only when people are to read it. `rows` names the
+    list in `data` that `-o jsonl` prints one a line. A result may carry an error beside its data
+    when some of it worked.
+    """
+
+    data: object
+    text: str | Callable[[], str] = ""
+    warnings: tuple[str, ...] = ()
+    rows: str | None = None
+    exit: Exit = Exit.OK
+    error: DmRemapError | None = None
+
+
+def plain(value: Any) -> Any:
+    """Return a value made of what JSON knows, with the order of fields kept."""
+    match value:
+        case enum.Enum():
+            return value.name.lower() if isinstance(value, enum.IntEnum) else plain(value.value)
+        case None | bool() | int() | float() | str():
+            return value
+        case UUID() | PurePath():
+            return str(value)
+        case bytes():
+            return value.hex()
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [plain(item) for item in value]
+
+
+def envelope(
+    command: str,
+    data: object,
+    *,
+    warnings: Iterable[str] = (),
+    error: DmRemapError | None = None,
+) -> dict[str, Any]:
+    """Return the object that every JSON answer is."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "version": __version__,
+        "warnings": list(warnings),
+        "error": error.as_dict() if error else None,
+        "data": plain(data),
+    }
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return JSON in ASCII: names may hold bytes that are not UTF-8."""
+    return json.dumps(value, indent=indent, ensure_ascii=True)
+
+
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Write text that may hold anything a device can be called."""
+    out = stream or sys.stdout
+    encoding = out.encoding or "utf-8"
+    out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def show(result: Result, command: str, form: str) -> None:
+    """Print a result in one of FORMATS."""
+    if form == "table":
+        for warning in result.warnings:
+            write(f"warning: {warning}\n", sys.stderr)
+        text = result.text if isinstance(result.text, str) else result.text()
+        if text:
+            write(text if text.endswith("\n") else text + "\n")
+        if result.error:
+            show_error(result.error, command, form)
+        return
+    whole = envelope(command, result.data, warnings=result.warnings, error=result.error)
+    if form == "json":
+        write(to_json(whole, indent=2) + "\n")
+        return
+    data = whole["data"]
+    if result.rows and isinstance(data, dict) and data.get(result.rows):
+        for item in data[result.rows]:
+            write(to_json({**whole, "data": {**data, result.rows: [item]}}) + "\n")
+    else:
+        write(to_json(whole) + "\n")
+
+
+def show_error(err: DmRemapError, command: str, form: str) -> None:
+    """Print an error: to people on stderr, to programs as an envelope on stdout."""
+    if form == "table":
+        write(f"dmremapctl: {err.message} [{err.code}]\n", sys.stderr)
+        if err.hint:
+            write(f"  {err.hint}\n", sys.stderr)
+        for note in getattr(err, "__notes__", ()):
+            write(f"  {note}\n", sys.stderr)
+    else:
+        whole = envelope(command, None, error=err)
+        write(to_json(whole, indent=2 if form == "json" else None) + "\n")
+
+
+def wanted_format(args: Sequence[str]) -> str:
+    """Return the output format that the arguments ask for.
+
+    Looked up before click parses them, so that a usage error too is printed in that format.
+    """
+    form = "table"
+    for i, word in enumerate(args):
+        if word == "--":
+            break
+        value = None
+        if word in ("-o", "--output"):
+            value = args[i + 1] if i + 1 < len(args) else None
+        elif word.startswith("--output="):
+            value = word.partition("=")[2]
+        elif word.startswith("-o") and not word.startswith("--"):
+            value = word[2:].removeprefix("=")
+        if value in FORMATS:
+            form = value
+    return form
+
+
+def _keep_output(context: click.Context, _param: click.Parameter, value: str) -> None:
+    context.meta["dmremap.output"] = value
+
+
+def output_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add -o/--output. The verb does not see it: what it returns is printed as asked."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(FORMATS),
+        default="table",
+        show_default=True,
+        expose_value=False,
+        callback=_keep_output,
+        help="Print a table for people, or JSON.",
+    )(function)
+
+
+def change_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Add --dry-run, --yes and --lock-timeout, for verbs that change something."""
+    function = click.option(
+        "--lock-timeout",
+        type=click.FloatRange(min=0),
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for another dmremapctl that changes something.",
+    )(function)
+    function = click.option(
+        "-y", "--yes", is_flag=True, help="Answer questions with yes; needed without a terminal."
+    )(function)
+    return click.option(
+        "-n", "--dry-run", is_flag=True, help="Check everything, say what would be done, stop."
+    )(function)
+
+
+def need_root(what: str) -> None:
+    """Refuse early and in one line where only root can do it."""
+    if os.geteuid() != 0:
+        raise PermissionDenied("DMR-E601", f"only root can {what}")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; never hang without one."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Usage("DMR-E202", f"{question} There is no terminal to ask on.")
+    write(f"{question} [y/N] ", sys.stderr)
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused("DMR-E520", "not confirmed; nothing was done")
+
+
+def progress(what: str) -> Callable[[int, int], None] | None:
+    """Return something that shows progress on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    last = -1
+
+    def step(done: int, total: int) -> None:
+        nonlocal last
+        percent = done * 100 // total if total else 100
+        if percent != last:
+            last = percent
+            write(f"\r{what}: {percent} %" + ("\n" if done >= total else ""), sys.stderr)
+            sys.stderr.flush()
+
+    return step
+
+
+def size(sectors: int) -> str:
+    """Return a number of sectors as people read it."""
+    value = float(sectors * 512)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def fields(pairs: Iterable[tuple[str, object]]) -> str:
+    """Return lines of `name: value`, aligned."""
+    kept = [(name, str(value)) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in kept), default=0)
+    return "\n".join(f"{name + ':':<{width + 2}}{value}".rstrip() for name, value in kept)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table: folded to the terminal's width on one, never cut in a pipe."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    if sys.stdout.isatty():
+        return _rich_table(headers, cells)
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [list(headers), *cells]
+    ]
+    return "\n".join(lines)
+
+
+def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    plain_text = "NO_COLOR" in os.environ
+    # Text and not strings: a name such as a[b] is no markup.
+    grid = Table(box=None, pad_edge=False, header_style="" if plain_text else "bold")
+    for name in headers:
+        grid.add_column(Text(name), overflow="fold")
+    for row in cells:
+        grid.add_row(*(Text(cell) for cell in row))
+    console = Console(
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=shutil.get_terminal_size().columns,
+        no_color=plain_text or None,
+    )
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl explain"""
+
+import click
+
+from dmremap.cli.common import Result, fields, output_option, table
+from dmremap.errors import CODES, Exit, Usage
+
+
+def _all() -> dict[str, dict[str, object]]:
+    from dmremap.health import CODES as HEALTH
+
+    out: dict[str, dict[str, object]] = {
+        name: {
+            "code": name,
+            "title": code.title,
+            "meaning": code.meaning,
+            "action": code.action,
+            "exit": int(Exit(int(name[5]))),
+        }
+        for name, code in CODES.items()
+    }
+    for name, health in HEALTH.items():
+        out[name] = {
+            "code": name,
+            "title": health.title,
+            "meaning": health.meaning,
+            "action": health.next_step.format(name="NAME"),
+            "exit": None,
+        }
+    return out
+
+
+@click.command()
+@click.argument("code", required=False)
+@output_option
+def command(code: str | None) -> Result:
+    """Explain an error or health code, or list all of them."""
+    known = _all()
+    if code is None:
+        rows = [[entry["code"], entry["title"]] for entry in known.values()]
+        return Result(
+            {"codes": list(known.values())}, lambda: table(["CODE", "TITLE"], rows), rows="codes"
+        )
+    entry = known.get(code.upper()) or known.get(f"DMR-{code.upper()}")
+    if entry is None:
+        raise Usage("DMR-E204", f"there is no code {code!r}")
+    return Result({"codes": [entry]}, lambda: fields(entry.items()))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl list"""
+
+import os
+
+import click
+
+from dmremap.cli.common import Result, output_option, size, table
+
+
+@click.command()
+@click.option("--running", "only_running", is_flag=True, help="Do not look for sets on disk.")
+@output_option
+def command(only_running: bool) -> Result:
+    """List sets: those that run, and those found on disk.
+
+    Finding sets reads the metadata of every block device, which only root can do.
+    """
+    from dmremap import sets
+
+    if os.geteuid() != 0:
+        names = sets.names_in_sysfs()
+        return _result(
+            [
+                {"name": name, "uuid": uuid, "state": "running", "device": f"/dev/{kernel}"}
+                for name, uuid, kernel in names
+            ],
+            ("only root sees sets that do not run, and more than their names",),
+        )
+    from dmremap import blockdev
+    from dmremap.ondisk import SetState
+
+    def path(word: str) -> str:
+        devno = blockdev.parse_devno(word)
+        directory = blockdev.sysfs_dir(devno) if devno else None
+        return blockdev.node(directory) if directory else word
+
+    up = sets.running()
+    rows: list[dict[str, object]] = [
+        {
+            "name": one.name,
+            "uuid": one.uuid,
+            "state": "running" if one.device.live_table else "incomplete",
+            "kind": None,
+            "device": one.path,
+            "main": path(one.tables[0].main),
+            "spare": path(one.tables[0].spare),
+            "data_sectors": sum(target.length for target in one.tables),
+            "problems": [],
+        }
+        for one in up
+    ]
+    known = {one.uuid for one in up}
+    found = [] if only_running else sets.scan()
+    for one in found:
+        sb = one.superblock
+        if str(sb.uuid) in known:
+            for row in rows:
+                if row["uuid"] == str(sb.uuid):
+                    row["kind"] = "tagged" if sb.tagged else "adopted"
+            continue
+        problems = list(one.problems)
+        if not one.mains:
+            problems.append("main is missing")
+        elif len(one.mains) > 1:
+            problems.append("main is ambiguous")
+        if sb.state is not SetState.READY:
+            problems.append("format was not completed")
+        rows.append(
+            {
+                "name": one.name,
+                "uuid": str(sb.uuid),
+                "state": "stopped" if not problems else "incomplete",
+                "kind": "tagged" if sb.tagged else "adopted",
+                "device": None,
+                "main": one.mains[0].path if len(one.mains) == 1 else None,
+                "spare": one.spare.path,
+                "data_sectors": sb.data_sectors,
+                "problems": problems,
+            }
+        )
+    return _result(rows, ())
+
+
+def _result(rows: list[dict[str, object]], warnings: tuple[str, ...]) -> Result:
+    def text() -> str:
+        if not rows:
+            return "No set was found."
+        shown = []
+        for row in rows:
+            sectors = row.get("data_sectors")
+            problems = row.get("problems")
+            shown.append(
+                [
+                    row["name"],
+                    row["state"],
+                    size(sectors) if isinstance(sectors, int) else "-",
+                    row.get("main") or "-",
+                    row.get("spare") or "-",
+                    row["uuid"] or "-",
+                    "; ".join(problems) if isinstance(problems, list) else "",
+                ]
+            )
+        return table(["NAME", "STATE", "SIZE", "MAIN", "SPARE", "UUID", "PROBLEM"], shown)
+
+    return Result({"sets": rows}, text, warnings=warnings, rows="sets")

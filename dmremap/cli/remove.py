@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl remove"""
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from dmremap.cli.common import Result, change_options, need_root, output_option
+from dmremap.errors import DmRemapError, Partial, Usage
+
+if TYPE_CHECKING:
+    from dmremap.sets import Running
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME|UUID]...")
+@click.option("--all", "everything", is_flag=True, help="Stop every set.")
+@click.option(
+    "--deferred", is_flag=True, help="If it is in use, let it go when its last user closes it."
+)
+@change_options
+@output_option
+def command(
+    names: tuple[str, ...],
+    everything: bool,
+    deferred: bool,
+    dry_run: bool,
+    yes: bool,  # noqa: ARG001 - nothing is lost, so nothing is asked
+    lock_timeout: float,
+) -> Result:
+    """Stop sets. What is on disk stays, and 'assemble' brings them back.
+
+    Of an adopted set the udev rule /etc/udev/rules.d/59-dmremap-UUID.rules stays too: without the
+    set the disk must not be mounted.
+    """
+    if bool(names) == everything:
+        raise Usage("DMR-E201", "say which set: a name, a uuid or --all")
+    need_root("stop a set")
+    from dmremap import dm, sets, udevrule
+    from dmremap.lock import locked
+
+    done: list[dict[str, object]] = []
+    failed: list[DmRemapError] = []
+    with locked(lock_timeout):
+        chosen = sets.running(names)
+        for one in chosen:
+            rule = udevrule.path_of(one.uuid) if one.uuid else None
+            entry: dict[str, object] = {
+                "name": one.name,
+                "uuid": one.uuid,
+                "back": _back(one),
+                "rule": rule if rule and rule.exists() else None,
+            }
+            try:
+                if not dry_run:
+                    sets.remove(one, deferred=deferred)
+            except DmRemapError as err:
+                failed.append(err)
+                done.append({**entry, "result": "failed", "error": err.as_dict()})
+            else:
+                result = "would stop" if dry_run else "deferred" if deferred else "stopped"
+                if deferred and not dry_run and not dm.exists(one.name):
+                    result = "stopped"
+                done.append({**entry, "result": result, "error": None})
+    if failed and len(chosen) == 1:
+        raise failed[0]
+    error = None
+    if failed:
+        error = Partial(
+            "DMR-E801",
+            f"{len(failed)} of {len(chosen)} sets were not stopped: "
+            + "; ".join(err.message for err in failed),
+        )
+
+    def text() -> str:
+        if not done:
+            return "No set is running."
+        lines: list[str] = []
+        for entry in done:
+            lines.append(f"{entry['name']}: {entry['result']}")
+            if entry["result"] != "failed":
+                lines.append(f"  to bring it back: {entry['back']}")
+            if entry["rule"]:
+                lines.append(f"  its udev rule stays: {entry['rule']}")
+        return "\n".join(lines)
+
+    return Result({"dry_run": dry_run, "sets": done}, text, rows="sets", error=error)
+
+
+def _back(one: "Running") -> str:
+    from dmremap.sets import DM_UUID_PREFIX
+
+    if not one.device.uuid.startswith(DM_UUID_PREFIX):
+        # Made with plain dmsetup: its spare may be of one set with no name and no tag.
+        line = one.tables[0].line
+        return f"dmsetup create {shlex.quote(one.name)} --table {shlex.quote(line)}"
+    start = one.tables[0].spare_start
+    where = f" --spare {one.tables[0].spare} --spare-start {start}" if start else ""
+    return f"dmremapctl assemble {one.uuid}{where}"

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Device-mapper: devices, tables, messages and events."""
+
+from dmremap.dm.device import (
+    Device,
+    Target,
+    TargetVersion,
+    clear,
+    create,
+    deps,
+    device_path,
+    driver_version,
+    exists,
+    info,
+    library_version,
+    list_devices,
+    message,
+    reload,
+    remove,
+    resume,
+    status,
+    suspend,
+    swap,
+    table,
+    targets,
+)
+from dmremap.dm.events import EventPoller
+
+__all__ = [
+    "Device",
+    "EventPoller",
+    "Target",
+    "TargetVersion",
+    "clear",
+    "create",
+    "deps",
+    "device_path",
+    "driver_version",
+    "exists",
+    "info",
+    "library_version",
+    "list_devices",
+    "message",
+    "reload",
+    "remove",
+    "resume",
+    "status",
+    "suspend",
+    "swap",
+    "table",
+    "targets",
+]

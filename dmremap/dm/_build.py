@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Build dmremap.dm._libdm: libdevmapper through cffi in API mode.
+
+libdevmapper and not raw ioctls, because udev cookies, name mangling and the fall-back for systems
+without udevd come right with it. The shim below holds what Python cannot do: the variadic log
+function, and the moments in which the process must not take a page fault because the device that
+its pages are swapped out to may be suspended. No ffi.callback: it needs memory that is writable
+and executable.
+"""
+
+from cffi import FFI
+
+CDEF = r"""
+#define DM_DEVICE_CREATE ...
+#define DM_DEVICE_RELOAD ...
+#define DM_DEVICE_REMOVE ...
+#define DM_DEVICE_SUSPEND ...
+#define DM_DEVICE_RESUME ...
+#define DM_DEVICE_INFO ...
+#define DM_DEVICE_DEPS ...
+#define DM_DEVICE_STATUS ...
+#define DM_DEVICE_TABLE ...
+#define DM_DEVICE_LIST ...
+#define DM_DEVICE_CLEAR ...
+#define DM_DEVICE_LIST_VERSIONS ...
+#define DM_DEVICE_TARGET_MSG ...
+#define DM_ADD_NODE_ON_RESUME ...
+
+struct dm_task;
+struct dm_info {
+    int exists;
+    int suspended;
+    int live_table;
+    int inactive_table;
+    int32_t open_count;
+    uint32_t event_nr;
+    uint32_t major;
+    uint32_t minor;
+    int read_only;
+    int32_t target_count;
+    int deferred_remove;
+    ...;
+};
+struct dm_deps { uint32_t count; uint32_t filler; uint64_t device[]; };
+struct dm_names { uint64_t dev; uint32_t next; char name[]; ...; };
+struct dm_versions { uint32_t next; uint32_t version[3]; char name[]; };
+
+struct dm_task *dm_task_create(int type);
+void dm_task_destroy(struct dm_task *dmt);
+int dm_task_run(struct dm_task *dmt);
+int dm_task_get_errno(struct dm_task *dmt);
+int dm_task_set_name(struct dm_task *dmt, const char *name);
+int dm_task_set_uuid(struct dm_task *dmt, const char *uuid);
+int dm_task_set_ro(struct dm_task *dmt);
+int dm_task_set_add_node(struct dm_task *dmt, int add_node);
+int dm_task_set_message(struct dm_task *dmt, const char *message);
+int dm_task_set_sector(struct dm_task *dmt, uint64_t sector);
+int dm_task_set_cookie(struct dm_task *dmt, uint32_t *cookie, uint16_t flags);
+int dm_task_no_flush(struct dm_task *dmt);
+int dm_task_no_open_count(struct dm_task *dmt);
+int dm_task_skip_lockfs(struct dm_task *dmt);
+int dm_task_query_inactive_table(struct dm_task *dmt);
+int dm_task_retry_remove(struct dm_task *dmt);
+int dm_task_deferred_remove(struct dm_task *dmt);
+int dm_task_add_target(struct dm_task *dmt, uint64_t start, uint64_t size,
+                       const char *ttype, const char *params);
+int dm_task_get_info(struct dm_task *dmt, struct dm_info *info);
+const char *dm_task_get_name(const struct dm_task *dmt);
+const char *dm_task_get_uuid(const struct dm_task *dmt);
+const char *dm_task_get_message_response(struct dm_task *dmt);
+struct dm_deps *dm_task_get_deps(struct dm_task *dmt);
+struct dm_names *dm_task_get_names(struct dm_task *dmt);
+struct dm_versions *dm_task_get_versions(struct dm_task *dmt);
+void *dm_get_next_target(struct dm_task *dmt, void *next, uint64_t *start, uint64_t *length,
+                         char **target_type, char **params);
+int dm_mknodes(const char *name);
+void dm_task_update_nodes(void);
+int dm_driver_version(char *version, size_t size);
+int dm_get_library_version(char *version, size_t size);
+
+int dm_udev_get_sync_support(void);
+int dm_udev_complete(uint32_t cookie);
+int dm_udev_wait_immediate(uint32_t cookie, int *ready);
+
+void dmr_shim_init(void);
+size_t dmr_take_log(char *to, size_t size);
+int dmr_swap(const char *name, int no_flush, int skip_lockfs, uint32_t *cookie, int *err);
+int dmr_arm_poll(int fd);
+"""
+
+SOURCE = r"""
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <linux/dm-ioctl.h>
+#include <libdevmapper.h>
+
+/* What libdevmapper says, kept for the error that is raised. Calls are serialised in Python. */
+static char log_text[4096];
+static size_t log_len;
+
+static void log_line(int level, const char *file, int line, int class, const char *f, ...)
+{
+    int room = sizeof(log_text) - log_len, n;
+    va_list ap;
+
+    (void)file;
+    (void)line;
+    (void)class;
+    if ((level & 7) > 4 || room < 3) /* 4 is _LOG_WARN */
+        return;
+    va_start(ap, f);
+    n = vsnprintf(log_text + log_len, room - 1, f, ap);
+    va_end(ap);
+    if (n < 0)
+        return;
+    log_len += n < room - 1 ? n : room - 2;
+    log_text[log_len++] = '\n';
+}
+
+static void dmr_shim_init(void)
+{
+    dm_log_with_errno_init(log_line);
+}
+
+static size_t dmr_take_log(char *to, size_t size)
+{
+    size_t n = log_len < size ? log_len : size;
+
+    memcpy(to, log_text, n);
+    log_len = 0;
+    return n;
+}
+
+/*
+ * Suspend, swap in the table that was loaded, resume. Everything that can fail for want of memory
+ * or of a semaphore is done before the suspend, and nothing of Python runs between the two.
+ * Returns 0, or which step failed: 1 before the suspend, 2 the suspend, 3 the resume.
+ */
+static int dmr_swap(const char *name, int no_flush, int skip_lockfs, uint32_t *cookie, int *err)
+{
+    struct dm_task *down = dm_task_create(DM_DEVICE_SUSPEND);
+    struct dm_task *up = dm_task_create(DM_DEVICE_RESUME);
+    int step = 1, locked = 0;
+
+    *err = ENOMEM;
+    if (!down || !up || !dm_task_set_name(down, name) || !dm_task_set_name(up, name))
+        goto out;
+    if ((no_flush && !dm_task_no_flush(down)) || (skip_lockfs && !dm_task_skip_lockfs(down)))
+        goto out;
+    if (!dm_task_set_add_node(up, DM_ADD_NODE_ON_RESUME) || !dm_task_set_cookie(up, cookie, 0)) {
+        *err = ENOSPC;
+        goto out;
+    }
+    locked = !mlockall(MCL_CURRENT | MCL_FUTURE);
+    step = 2;
+    if (!dm_task_run(down)) {
+        *err = dm_task_get_errno(down);
+        if (*cookie)
+            dm_udev_complete(*cookie);
+        goto out;
+    }
+    step = 3;
+    if (!dm_task_run(up)) {
+        *err = dm_task_get_errno(up);
+        goto out;
+    }
+    step = 0;
+    *err = 0;
+out:
+    if (locked)
+        munlockall();
+    if (down)
+        dm_task_destroy(down);
+    if (up)
+        dm_task_destroy(up);
+    return step;
+}
+
+/*
+ * After this a poll() of the control node fd reports any event since. Zero or an errno.
+ */
+static int dmr_arm_poll(int fd)
+{
+    struct dm_ioctl arg;
+
+    memset(&arg, 0, sizeof(arg));
+    arg.version[0] = DM_VERSION_MAJOR;
+    arg.data_size = sizeof(arg);
+    return ioctl(fd, DM_DEV_ARM_POLL, &arg) < 0 ? errno : 0;
+}
+"""
+
+builder = FFI()
+builder.cdef(CDEF)
+builder.set_source("dmremap.dm._libdm", SOURCE, libraries=["devmapper"])

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Running the user's program when something happened.
+
+The program gets no arguments and everything it needs in its environment, so
+that no name of a device is ever parsed by a shell.  It cannot hold the monitor
+up: it runs in a process group of its own, at most `concurrency` at a time, and
+the whole group is killed when its time is over.  For one set and one kind of
+event it starts at most once in `interval` seconds; what happens in between is
+added up and told by one later run, so the last state always arrives.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+from dataclasses import dataclass, replace
+
+from dmremap import run
+from dmremap.monitor.tracker import Event
+
+log = logging.getLogger(__name__)
+
+_STATUS_FIELDS = (
+    "mode",
+    "unit",
+    "mapped",
+    "slots",
+    "free",
+    "lost",
+    "pending",
+    "bad",
+    "doubt",
+    "copies",
+    "read_errors",
+    "write_errors",
+    "transient",
+    "remapped",
+    "seq",
+)
+
+
+def environment(event: Event) -> dict[str, str]:
+    """What a hook is told, all of it strings.
+
+    DMREMAP_START is in sectors of the mapped device and DMREMAP_UNIT in bytes.
+    What is not known (a set that is gone, an event about no one target) is left
+    out.
+    """
+    env = {
+        "DMREMAP_EVENT": event.kind,
+        "DMREMAP_NAME": event.name,
+        "DMREMAP_UUID": event.uuid,
+        "DMREMAP_DEVICE": event.device,
+        "DMREMAP_COUNT": str(event.count),
+        "DMREMAP_MESSAGE": event.sentence,
+    }
+    if event.verdict is not None:
+        env["DMREMAP_STATE"] = event.verdict.state.name
+        env["DMREMAP_CODES"] = " ".join(reason.code for reason in event.verdict.reasons)
+    if event.start is not None:
+        env["DMREMAP_START"] = str(event.start)
+    if event.status is not None:
+        for field in _STATUS_FIELDS:
+            env[f"DMREMAP_{field.upper()}"] = str(getattr(event.status, field))
+    return env
+
+
+@dataclass(slots=True)
+class _Running:
+    """A hook at work.  deadline: on the monotonic clock, seconds."""
+
+    process: subprocess.Popen[bytes]
+    event: Event
+    deadline: float
+    pidfd: int
+
+
+_Key = tuple[str, str]
+
+
+class Hooks:
+    """Starts hooks, watches over them and holds back what comes too fast.
+
+    timeout, interval: seconds.  `now` is always the monotonic clock, passed in.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        *,
+        timeout: float = 30.0,
+        concurrency: int = 4,
+        interval: float = 10.0,
+    ) -> None:
+        """Keep the limits; nothing is started before the first `step`."""
+        self._program = program
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._interval = interval
+        self._base_env = run.environment()
+        self._waiting: dict[_Key, Event] = {}
+        self._started: dict[_Key, float] = {}
+        self._running: list[_Running] = []
+
+    def submit(self, event: Event) -> None:
+        """Take an event; `step` starts its hook when its turn has come."""
+        key = (event.uuid or event.name, event.kind)
+        earlier = self._waiting.get(key)
+        if earlier is not None:
+            event = replace(event, count=event.count + earlier.count)
+        self._waiting[key] = event
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return not self._running and not self._waiting
+
+    def filenos(self) -> list[int]:
+        """Descriptors that become readable when a hook ends."""
+        return [hook.pidfd for hook in self._running]
+
+    def step(self, now: float, *, draining: bool = False) -> None:
+        """Collect hooks that ended, kill those out of time, start what is due.
+
+        draining: the monitor is about to end; what waits only because of the
+        interval is started at once.
+        """
+        self._collect(now)
+        for key in list(self._waiting):
+            if len(self._running) >= self._concurrency:
+                break
+            last = self._started.get(key)
+            if draining or last is None or now - last >= self._interval:
+                self._started[key] = now
+                self._start(self._waiting.pop(key), now)
+        # Bounded by what is recent, not by how many sets there ever were.
+        self._started = {k: t for k, t in self._started.items() if now - t < self._interval}
+
+    def next_step(self, now: float) -> float | None:
+        """Seconds until `step` has something to do on its own, None if never."""
+        times = [hook.deadline for hook in self._running]
+        if len(self._running) < self._concurrency:
+            times += [self._started.get(key, now) + self._interval for key in self._waiting]
+        return max(0.0, min(times) - now) if times else None
+
+    def close(self) -> None:
+        """Kill what still runs and forget what waits."""
+        for hook in self._running:
+            self._kill(hook)
+            self._reap(hook)
+        self._running.clear()
+        self._waiting.clear()
+
+    def _start(self, event: Event, now: float) -> None:
+        try:
+            process = subprocess.Popen(
+                [self._program],
+                env=self._base_env | environment(event),
+                stdin=subprocess.DEVNULL,
+                # Standard output is the monitor's own, for its lines only.
+                stdout=2,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.warning("hook %s cannot be started: %s", self._program, error.strerror)
+            return
+        self._running.append(
+            _Running(process, event, now + self._timeout, os.pidfd_open(process.pid))
+        )
+
+    def _collect(self, now: float) -> None:
+        still: list[_Running] = []
+        for hook in self._running:
+            if hook.process.poll() is None and now >= hook.deadline:
+                log.warning(
+                    "hook %s for %s of %s took more than %g s and was killed",
+                    self._program,
+                    hook.event.kind,
+                    hook.event.name,
+                    self._timeout,
+                )
+                self._kill(hook)
+            if hook.process.poll() is None:
+                still.append(hook)
+            else:
+                self._reap(hook)
+                if hook.process.returncode > 0:
+                    log.warning(
+                        "hook %s for %s of %s ended with exit status %d",
+                        self._program,
+                        hook.event.kind,
+                        hook.event.name,
+                        hook.process.returncode,
+                    )
+        self._running = still
+
+    @staticmethod
+    def _kill(hook: _Running) -> None:
+        """Kill the hook's whole process group and wait for its leader.
+
+        Only while the leader is not reaped: until then its id, which is the
+        group's, cannot belong to anything else.
+        """
+        if hook.process.returncode is None:
+            os.killpg(hook.process.pid, signal.SIGKILL)
+            hook.process.wait()
+
+    @staticmethod
+    def _reap(hook: _Running) -> None:
+        os.close(hook.pidfd)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The metadata on the spare and the tag on main, through the kernel's own header."""
+
+from dmremap.ondisk.area import (
+    Head,
+    Tables,
+    format_area,
+    read_head,
+    read_tables,
+    read_tag,
+    wipe_area,
+    wipe_tag,
+    write_tag,
+)
+from dmremap.ondisk.device import BlockDevice, Progress, opened
+from dmremap.ondisk.layout import (
+    BLOCK,
+    BLOCK_SECTORS,
+    FORMAT_VERSION,
+    HEAD_BLOCKS,
+    MIN_AREA_BLOCKS,
+    NAME_MAX,
+    SERIAL_MAX,
+    TAG_SECTORS,
+    Entry,
+    Segment,
+    SetState,
+    SlotState,
+    Superblock,
+    Tag,
+    segment_for,
+)
+
+__all__ = [
+    "BLOCK",
+    "BLOCK_SECTORS",
+    "FORMAT_VERSION",
+    "HEAD_BLOCKS",
+    "MIN_AREA_BLOCKS",
+    "NAME_MAX",
+    "SERIAL_MAX",
+    "TAG_SECTORS",
+    "BlockDevice",
+    "Entry",
+    "Head",
+    "Progress",
+    "Segment",
+    "SetState",
+    "SlotState",
+    "Superblock",
+    "Tables",
+    "Tag",
+    "format_area",
+    "opened",
+    "read_head",
+    "read_tables",
+    "read_tag",
+    "segment_for",
+    "wipe_area",
+    "wipe_tag",
+    "write_tag",
+]

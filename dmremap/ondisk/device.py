@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Blocks on a device: read past the page cache, written durably.
+
+The kernel writes a live set's metadata below the page cache, so a cached read can be stale and a
+cached write can come late. Everything here goes through O_DIRECT where the file allows it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from dmremap.errors import Busy, Failure, NotFound, PermissionDenied
+from dmremap.ondisk.layout import BLOCK, is_zero
+
+CHUNK: Final = 1 << 20
+BLKGETSIZE64: Final = 0x80081272
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+
+# What a failing medium answers, by the kind of disk: SCSI and NVMe give ENODATA.
+_UNREADABLE: Final = frozenset(
+    {errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOLINK}
+)
+
+
+class BlockDevice:
+    """An open block device, or a regular file that stands for one in tests."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        """Take over the descriptor; see opened()."""
+        self.fd = fd
+        self.path = path
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        info = os.fstat(self.fd)
+        if stat.S_ISREG(info.st_mode):
+            return info.st_size
+        raw = fcntl.ioctl(self.fd, BLKGETSIZE64, bytes(8))
+        return int(struct.unpack("Q", raw)[0])
+
+    def read(self, offset: int, length: int) -> bytes | None:
+        """Return bytes, None where the medium does not give them all."""
+        with mmap.mmap(-1, length) as buffer:
+            done = 0
+            while done < length:
+                try:
+                    got = os.preadv(self.fd, [memoryview(buffer)[done:]], offset + done)
+                except OSError as err:
+                    if err.errno in _UNREADABLE:
+                        return None
+                    raise Failure(
+                        "DMR-E103", f"cannot read {self.path} at {offset + done}: {err.strerror}"
+                    ) from None
+                if not got:
+                    return None
+                done += got
+            return buffer[:]
+
+    def read_block(self, start: int, block: int) -> bytes | None:
+        """Return one block of the area or disk that starts at sector `start`."""
+        return self.read(start * 512 + block * BLOCK, BLOCK)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write bytes; durable after flush()."""
+        with mmap.mmap(-1, len(data)) as buffer:
+            buffer[:] = data
+            done = 0
+            while done < len(data):
+                try:
+                    done += os.pwritev(self.fd, [memoryview(buffer)[done:]], offset + done)
+                except OSError as err:
+                    raise Failure(
+                        "DMR-E103", f"cannot write {self.path} at {offset + done}: {err.strerror}"
+                    ) from None
+
+    def write_block(self, start: int, block: int, data: bytes) -> None:
+        """Write one block of the area or disk that starts at sector `start`."""
+        self.write(start * 512 + block * BLOCK, data)
+
+    def flush(self) -> None:
+        """Make durable what was written."""
+        try:
+            os.fsync(self.fd)
+        except OSError as err:
+            raise Failure("DMR-E103", f"cannot flush {self.path}: {err.strerror}") from None
+
+    def first_nonzero(
+        self, offset: int, length: int, progress: Progress | None = None
+    ) -> tuple[int, bool] | None:
+        """Look for anything but zeroes.
+
+        Returns None where every byte was read and is zero, else the offset of the 4 KiB block and
+        whether it could be read: unreadable is not blank.
+        """
+        for done in range(0, length, CHUNK):
+            size = min(CHUNK, length - done)
+            if progress:
+                progress(done, length)
+            data = self.read(offset + done, size)
+            if data is not None and is_zero(data):
+                continue
+            for inner in range(0, size, BLOCK):
+                piece = self.read(offset + done + inner, min(BLOCK, size - inner))
+                if piece is None or not is_zero(piece):
+                    return offset + done + inner, piece is not None
+        if progress:
+            progress(length, length)
+        return None
+
+
+@contextlib.contextmanager
+def opened(path: str, *, write: bool = False, exclusive: bool = False) -> Iterator[BlockDevice]:
+    """Open a device; with `exclusive`, only if nobody else has claimed it."""
+    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
+    if exclusive and not os.path.isfile(path):
+        flags |= os.O_EXCL
+    fd = _open(path, flags)
+    try:
+        yield BlockDevice(fd, path)
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, flags: int) -> int:
+    try:
+        try:
+            return os.open(path, flags | os.O_DIRECT)
+        except OSError as err:
+            if err.errno != errno.EINVAL:  # a file system without O_DIRECT
+                raise
+            return os.open(path, flags)
+    except FileNotFoundError:
+        raise NotFound("DMR-E302", f"{path} does not exist") from None
+    except PermissionError as err:
+        raise PermissionDenied("DMR-E601", f"cannot open {path}: {err.strerror}") from None
+    except OSError as err:
+        if err.errno == errno.EBUSY:
+            raise Busy("DMR-E404", f"{path} is opened exclusively by something else") from None
+        if err.errno in (errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM):
+            raise NotFound("DMR-E302", f"{path}: {err.strerror}") from None
+        raise Failure("DMR-E103", f"cannot open {path}: {err.strerror}") from None

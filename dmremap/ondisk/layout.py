@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Metadata blocks as Python records, and back. Pure: bytes in, records out."""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from dmremap.ondisk._format import ffi, lib
+
+FORMAT_VERSION: Final[int] = lib.DMR_VERSION
+BLOCK: Final[int] = lib.DMR_BLOCK_SIZE
+BLOCK_SECTORS: Final[int] = lib.DMR_BLOCK_SECTORS
+HEAD_BLOCKS: Final[int] = lib.DMR_HEAD_BLOCKS
+MIN_AREA_BLOCKS: Final[int] = lib.DMR_MIN_AREA_BLOCKS
+TAG_SECTORS: Final[int] = lib.DMR_TAG_SECTORS
+TAG_BLOCKS: Final[tuple[int, int]] = (lib.DMR_TAG0_BLOCK, lib.DMR_TAG1_BLOCK)
+SUPER_HOMES: Final[tuple[int, int]] = (lib.DMR_SB0_BLOCK, lib.DMR_SB1_BLOCK)
+STANDINS: Final[range] = range(lib.DMR_STANDIN_FIRST, lib.DMR_STANDIN_LAST + 1)
+ENTRIES: Final[int] = lib.DMR_ENTRIES
+NAME_MAX: Final[int] = lib.DMR_NAME_SIZE - 1
+SERIAL_MAX: Final[int] = lib.DMR_SERIAL_SIZE - 1
+
+
+class SetState(enum.IntEnum):
+    """How far a set's format came."""
+
+    FORMATTING = lib.DMR_FORMATTING
+    READY = lib.DMR_READY
+
+
+class SlotState(enum.IntEnum):
+    """What a slot holds."""
+
+    FREE = lib.DMR_FREE
+    MAPPED = lib.DMR_MAPPED
+    LOST = lib.DMR_LOST
+    BAD = lib.DMR_BAD
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The header of a valid metadata block."""
+
+    uuid: UUID
+    seq: int
+    home: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment of the area, in blocks from the area's start."""
+
+    start: int
+    blocks: int
+    slots: int
+    table_blocks: int
+
+    @property
+    def copy_a(self) -> int:
+        """The first block of table copy A."""
+        return self.start
+
+    @property
+    def copy_b(self) -> int:
+        """The first block of table copy B."""
+        return self.start + self.blocks - self.table_blocks
+
+    @property
+    def data(self) -> int:
+        """The first block of the slots."""
+        return self.start + self.table_blocks
+
+    def used(self, index: int) -> int:
+        """Return how many entries of table block `index` stand for a slot."""
+        return min(ENTRIES, self.slots - index * ENTRIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """All that a set knows about itself."""
+
+    uuid: UUID
+    name: str
+    state: SetState
+    unit: int
+    area_blocks: int
+    segments: tuple[Segment, ...]
+    tagged: bool
+    main_sectors: int
+    data_start: int
+    data_sectors: int
+    main_offset: int = 0
+    created: int = 0
+    main_id_type: int = 0
+    main_id: bytes = b""
+    main_serial: str = ""
+    seq: int = 1
+    compat: int = 0
+    ro_compat: int = 0
+    incompat: int = 0
+
+    @property
+    def slots(self) -> int:
+        """The number of slots in all segments."""
+        return sum(segment.slots for segment in self.segments)
+
+    @property
+    def area_sectors(self) -> int:
+        """The size of the area in sectors."""
+        return self.area_blocks * BLOCK_SECTORS
+
+    @property
+    def units(self) -> int:
+        """The number of main's units."""
+        return self.main_sectors * 512 // self.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a tagged main says about itself."""
+
+    uuid: UUID
+    name: str
+    main_sectors: int
+    data_start: int
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One slot that is not free."""
+
+    slot: int
+    state: SlotState
+    unit: int
+    generation: int
+
+
+class Invalid(ValueError):
+    """A block that has our header and checksum but cannot be used. The text is the reason."""
+
+
+def segment_for(blocks: int, unit: int) -> Segment | None:
+    """Return the one segment of a fresh area of this many blocks, None if it has no room."""
+    room = blocks - HEAD_BLOCKS
+    slots = lib.dmr_segment_slots(max(room, 0), unit)
+    if not slots:
+        return None
+    return Segment(HEAD_BLOCKS, room, slots, lib.dmr_table_blocks(slots))
+
+
+def header(block: bytes, kind: int, place: int) -> Header | None:
+    """Return the header of a block of this kind, None if it is not one or is damaged."""
+    if len(block) != BLOCK or not lib.dmr_header_ok(ffi.from_buffer("char[]", block), kind, place):
+        return None
+    h = ffi.from_buffer("struct dmr_header *", block)
+    return Header(
+        uuid=UUID(bytes=bytes(ffi.buffer(h.uuid))),
+        seq=lib.dmr_h64(h.seq),
+        home=lib.dmr_h64(h.home),
+        version=lib.dmr_h16(h.version),
+    )
+
+
+def same_body(a: bytes, b: bytes) -> bool:
+    """Say whether two blocks agree in all that follows the header."""
+    return bool(lib.dmr_same_body(ffi.from_buffer("char[]", a), ffi.from_buffer("char[]", b)))
+
+
+def is_zero(data: Any) -> bool:
+    """Say whether all bytes of a buffer are zero."""
+    view = ffi.from_buffer("char[]", data)
+    return bool(lib.dmr_is_zero(view, len(data)))
+
+
+def _text(field: Any) -> str:
+    return ffi.string(field).decode("utf-8", "backslashreplace")
+
+
+def _bytes(text: str, limit: int, what: str) -> bytes:
+    raw = text.encode()
+    if len(raw) > limit or b"\0" in raw:
+        raise ValueError(f"{what} is longer than {limit} bytes or has a NUL")
+    return raw
+
+
+def parse_super(block: bytes, place: int) -> Superblock | None:
+    """Return the superblock in a block, None if there is none.
+
+    Raises Invalid when it is ours, its checksum is right, and this version cannot use it.
+    """
+    head = header(block, lib.DMR_TYPE_SUPER, place)
+    if head is None:
+        return None
+    sb = ffi.from_buffer("struct dmr_super *", block)
+    wrong = lib.dmr_super_check(sb)
+    if wrong:
+        raise Invalid(ffi.string(wrong).decode())
+    get32, get64 = lib.dmr_h32, lib.dmr_h64
+    segments = tuple(
+        Segment(get64(s.start), get64(s.blocks), get32(s.slots), get32(s.table_blocks))
+        for s in (sb.segment[i] for i in range(get32(sb.nr_segments)))
+    )
+    return Superblock(
+        uuid=head.uuid,
+        seq=head.seq,
+        name=_text(sb.name),
+        state=SetState(get32(sb.state)),
+        unit=get32(sb.unit),
+        area_blocks=get64(sb.area_blocks),
+        segments=segments,
+        tagged=bool(get32(sb.main_flags) & lib.DMR_MAIN_TAGGED),
+        main_sectors=get64(sb.main_sectors),
+        main_offset=get64(sb.main_offset),
+        data_start=get64(sb.data_start),
+        data_sectors=get64(sb.data_sectors),
+        created=get64(sb.created),
+        main_id_type=sb.main_id_type,
+        main_id=bytes(ffi.buffer(sb.main_id))[: sb.main_id_len],
+        main_serial=_text(sb.main_serial),
+        compat=get64(sb.compat),
+        ro_compat=get64(sb.ro_compat),
+        incompat=get64(sb.incompat),
+    )
+
+
+def pack_super(sb: Superblock, home: int, place: int | None = None) -> bytes:
+    """Return the block of a superblock for its home, or for a stand-in at `place`."""
+    block = bytearray(BLOCK)
+    raw = ffi.from_buffer("struct dmr_super *", block)
+    put32, put64 = lib.dmr_h32, lib.dmr_h64
+    raw.compat = put64(sb.compat)
+    raw.ro_compat = put64(sb.ro_compat)
+    raw.incompat = put64(sb.incompat)
+    raw.state = put32(sb.state)
+    raw.unit = put32(sb.unit)
+    raw.area_blocks = put64(sb.area_blocks)
+    raw.nr_segments = put32(len(sb.segments))
+    raw.main_flags = put32(lib.DMR_MAIN_TAGGED if sb.tagged else 0)
+    raw.main_sectors = put64(sb.main_sectors)
+    raw.main_offset = put64(sb.main_offset)
+    raw.data_start = put64(sb.data_start)
+    raw.data_sectors = put64(sb.data_sectors)
+    raw.created = put64(sb.created)
+    raw.main_id_type = sb.main_id_type
+    raw.main_id_len = len(sb.main_id)
+    for field, value in (
+        (raw.main_id, sb.main_id),
+        (raw.main_serial, _bytes(sb.main_serial, SERIAL_MAX, "the serial")),
+        (raw.name, _bytes(sb.name, NAME_MAX, "the name")),
+    ):
+        ffi.buffer(field)[: len(value)] = value
+    for slot, segment in zip(raw.segment, sb.segments, strict=False):
+        slot.start = put64(segment.start)
+        slot.blocks = put64(segment.blocks)
+        slot.slots = put32(segment.slots)
+        slot.table_blocks = put32(segment.table_blocks)
+    wrong = lib.dmr_super_check(_sealed(raw, lib.DMR_TYPE_SUPER, sb.uuid, sb.seq, home, place))
+    if wrong:
+        raise ValueError(ffi.string(wrong).decode())
+    return bytes(block)
+
+
+def _sealed(raw: Any, kind: int, uuid: UUID, seq: int, home: int, place: int | None) -> Any:
+    lib.dmr_seal(raw, kind, uuid.bytes, seq, home, home if place is None else place)
+    return raw
+
+
+def pack_tag(tag: Tag, home: int) -> bytes:
+    """Return the block of a tag for one of its two homes."""
+    block = bytearray(BLOCK)
+    raw = ffi.from_buffer("struct dmr_tag *", block)
+    raw.main_sectors = lib.dmr_h64(tag.main_sectors)
+    raw.data_start = lib.dmr_h64(tag.data_start)
+    raw.unit = lib.dmr_h32(tag.unit)
+    name = _bytes(tag.name, NAME_MAX, "the name")
+    ffi.buffer(raw.name)[: len(name)] = name
+    _sealed(raw, lib.DMR_TYPE_TAG, tag.uuid, 1, home, None)
+    return bytes(block)
+
+
+def parse_tag(block: bytes, place: int) -> Tag | None:
+    """Return the tag in a block, None if there is none."""
+    head = header(block, lib.DMR_TYPE_TAG, place)
+    if head is None:
+        return None
+    raw = ffi.from_buffer("struct dmr_tag *", block)
+    return Tag(
+        uuid=head.uuid,
+        name=_text(raw.name),
+        main_sectors=lib.dmr_h64(raw.main_sectors),
+        data_start=lib.dmr_h64(raw.data_start),
+        unit=lib.dmr_h32(raw.unit),
+    )
+
+
+def pack_empty_table(uuid: UUID, home: int, seq: int = 1) -> bytes:
+    """Return a table block in which every slot is free."""
+    block = bytearray(BLOCK)
+    _sealed(ffi.from_buffer("struct dmr_table *", block), lib.DMR_TYPE_TABLE, uuid, seq, home, None)
+    return bytes(block)
+
+
+def pack_table(uuid: UUID, entries: list[Entry], first_slot: int, home: int, seq: int) -> bytes:
+    """Return a table block with these entries; others are free."""
+    block = bytearray(BLOCK)
+    raw = ffi.from_buffer("struct dmr_table *", block)
+    for entry in entries:
+        slot = raw.entry[entry.slot - first_slot]
+        slot.unit = lib.dmr_h64(entry.unit)
+        slot.state_gen = lib.dmr_h32(entry.state | entry.generation << 8)
+    _sealed(raw, lib.DMR_TYPE_TABLE, uuid, seq, home, None)
+    return bytes(block)
+
+
+def check_table(block: bytes, used: int, units: int) -> str | None:
+    """Return what is wrong with the entries of a table block, None if nothing is."""
+    wrong = lib.dmr_table_check(ffi.from_buffer("struct dmr_table *", block), used, units)
+    return ffi.string(wrong).decode() if wrong else None
+
+
+def parse_entries(block: bytes, used: int, first_slot: int) -> Iterator[Entry]:
+    """Yield the entries of a checked table block that are not free."""
+    raw = ffi.from_buffer("struct dmr_table *", block)
+    for i in range(used):
+        state_gen = lib.dmr_h32(raw.entry[i].state_gen)
+        if state_gen & 0xFF != SlotState.FREE:
+            yield Entry(
+                slot=first_slot + i,
+                state=SlotState(state_gen & 0xFF),
+                unit=lib.dmr_h64(raw.entry[i].unit),
+                generation=state_gen >> 8,
+            )

@@ -1,0 +1,685 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The life of a set: create, adopt, assemble, remove, list, status.
+
+The superblock on the spare is the only truth about a set; nothing is kept anywhere else. Creating
+works in two steps: plan() checks everything and writes nothing, carry_out() does what the plan
+says and takes back what it wrote itself if any step fails.
+"""
+
+import contextlib
+import time
+import uuid as uuidlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal
+from uuid import UUID
+
+from dmremap import blockdev, dm, module, safety, udevrule
+from dmremap.blockdev import DeviceFacts, Devno
+from dmremap.errors import (
+    Busy,
+    DmRemapError,
+    NotFound,
+    Refused,
+    Usage,
+)
+from dmremap.ondisk import (
+    BLOCK,
+    BLOCK_SECTORS,
+    HEAD_BLOCKS,
+    NAME_MAX,
+    SERIAL_MAX,
+    TAG_SECTORS,
+    Progress,
+    SetState,
+    Superblock,
+    Tag,
+    format_area,
+    opened,
+    read_head,
+    read_tag,
+    segment_for,
+    wipe_area,
+    wipe_tag,
+    write_tag,
+)
+from dmremap.run import run
+from dmremap.safety import Area, Finding, Metadata
+from dmremap.table import (
+    TARGET,
+    ErrorPolicy,
+    LineError,
+    RemapTable,
+    Status,
+    parse_status,
+    parse_table,
+)
+
+DM_UUID_PREFIX: Final = "REMAP-"
+_HEAD_BYTES: Final = HEAD_BLOCKS * BLOCK
+# A device-mapper name is 127 bytes at most, after mangling.
+_DM_NAME_MAX: Final = 127
+
+Kind = Literal["tagged", "adopted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asks for; sectors count 512 bytes."""
+
+    main: str
+    spare: str
+    name: str | None = None
+    spare_start: int = 0
+    spare_sectors: int | None = None
+    errors: ErrorPolicy = "confirm"
+    adopt: bool = False
+    wipe: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What carry_out() will do. `steps` says it to people; `destroys` is what is overridden."""
+
+    superblock: Superblock
+    main: DeviceFacts
+    spare: DeviceFacts
+    area: Area
+    table: RemapTable
+    clear: bool
+    destroys: tuple[Finding, ...]
+    rule: udevrule.Rule | None
+    steps: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the set and of its device."""
+        return self.superblock.name
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A device that has `remap` targets."""
+
+    device: dm.Device
+    uuid: str | None
+    tables: tuple[RemapTable, ...]
+    status: tuple[Status, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the device."""
+        return self.device.name
+
+    @property
+    def path(self) -> str:
+        """The node of the device."""
+        return dm.device_path(self.device.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A set found on disk. `mains` are the devices that may be its main."""
+
+    superblock: Superblock
+    spare: DeviceFacts
+    spare_start: int
+    mains: tuple[DeviceFacts, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name that the superblock gives."""
+        return self.superblock.name or f"remap-{str(self.superblock.uuid)[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A set that assemble() started or found running."""
+
+    name: str
+    uuid: str
+    path: str
+    already: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Undo:
+    """Steps to take back, the last first. A step that fails does not stop the others."""
+
+    steps: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
+
+    def add(self, what: str, step: Callable[[], object]) -> None:
+        self.steps.append((what, step))
+
+    @contextlib.contextmanager
+    def on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as err:
+            for what, step in reversed(self.steps):
+                try:
+                    step()
+                except (DmRemapError, OSError) as also:
+                    err.add_note(f"could not {what}: {also}")
+            raise
+
+
+def dm_uuid(uuid: UUID | str) -> str:
+    """Return the device-mapper uuid of a set."""
+    return f"{DM_UUID_PREFIX}{uuid}"
+
+
+def check_name(name: str) -> str:
+    """Return a name that is fit for a set and for a device, or raise."""
+    raw = name.encode()
+    # A backslash would be taken for the start of an escaped character by udev and libdevmapper.
+    if not raw or len(raw) > NAME_MAX or not name.isprintable() or set("/\\") & set(name):
+        raise Usage("DMR-E203", f"{name!r} cannot be a set's name")
+    if name in (".", "..", "control"):
+        raise Usage("DMR-E203", f"{name!r} is a reserved name")
+    if len(dm.device_path(name).encode()) - len("/dev/mapper/") > _DM_NAME_MAX:
+        raise Usage("DMR-E203", f"{name!r} is too long once its special characters are escaped")
+    return name
+
+
+# ------------------------------------------------------------------- create
+
+
+def geometry(
+    main_sectors: int, unit: int, *, tagged: bool, data_start: int = TAG_SECTORS
+) -> tuple[int, int]:
+    """Return first sector and number of sectors of main that a set shows.
+
+    Whole units, and whole 4 KiB where the data begins behind a tag, so that what is put on top is
+    as aligned as the disk.
+    """
+    start = data_start if tagged else 0
+    grain = max(unit // 512, BLOCK_SECTORS if tagged else 1)
+    return start, max(main_sectors - start, 0) // grain * grain
+
+
+def _metadata(path: str, *starts: int) -> Metadata:
+    """Look for anything of ours on a device."""
+    with opened(path) as device:
+        sectors = device.size // 512
+        fits = [start for start in dict.fromkeys(starts) if start + TAG_SECTORS <= sectors]
+        return Metadata(
+            tag=read_tag(device) if sectors >= TAG_SECTORS else None,
+            heads=tuple(read_head(device, start) for start in fits),
+        )
+
+
+def _blank(
+    path: str, offset: int, length: int, progress: Progress | None
+) -> tuple[int, bool] | None:
+    with opened(path) as device:
+        return device.first_nonzero(offset, length, progress)
+
+
+def plan(
+    request: Request, *, dry_run: bool = False, progress: Progress | None = None
+) -> Plan:
+    """Check everything and return what is to be done. Writes nothing."""
+    uuid = uuidlib.uuid4()
+    name = check_name(request.name or f"remap-{str(uuid)[:8]}")
+    main, spare = blockdev.facts(request.main), blockdev.facts(request.spare)
+    sectors = request.spare_sectors
+    if sectors is None:
+        sectors = spare.sectors - request.spare_start
+    area = Area(request.spare_start, sectors // BLOCK_SECTORS * BLOCK_SECTORS)
+    data_start, data_sectors = geometry(main.sectors, main.logical, tagged=not request.adopt)
+
+    # What does not need a look inside comes first: nothing is read from a device in use.
+    safety.refuse(
+        [
+            *safety.check_usable(main),
+            *safety.check_usable(spare),
+            *safety.check_pair(main, spare),
+            *safety.check_area(spare, area),
+            *safety.check_main_size(main, data_sectors),
+        ]
+    )
+    if dm.exists(name):
+        raise Busy("DMR-E406", f"a device-mapper device {name!r} exists already")
+    module.ensure(dry_run=dry_run)
+
+    on_main = list(safety.check_metadata(main, _metadata(main.path, 0)))
+    if request.adopt:
+        # Nothing is written to an adopted disk, so nothing can make another set's disk ours.
+        on_main = [replace(finding, override=safety.Override.NEVER) for finding in on_main]
+    findings = [
+        *on_main,
+        *safety.check_metadata(spare, _metadata(spare.path, 0, area.start)),
+        *safety.check_signatures(spare),
+        *safety.check_outside(spare, area),
+    ]
+    if not request.adopt:
+        findings += safety.check_signatures(main)
+    # Reading the whole area takes long, so what is known already is said before.
+    destroys = list(safety.refuse(findings, wipe=request.wipe, force=request.force))
+    if not (request.wipe or request.force):
+        findings = list(
+            safety.check_blank(
+                spare.path,
+                _blank(spare.path, area.start * 512, area.sectors * 512, progress),
+                "the area",
+            )
+        )
+        if not request.adopt:
+            findings += safety.check_blank(
+                main.path, _blank(main.path, 0, _HEAD_BYTES, None), "its first MiB"
+            )
+        destroys += safety.refuse(findings)
+
+    segment = segment_for(area.sectors // BLOCK_SECTORS, main.logical)
+    if segment is None:
+        raise Refused("DMR-E510", f"an area of {area.sectors} sectors has no room for a slot")
+    superblock = Superblock(
+        uuid=uuid,
+        name=name,
+        state=SetState.READY,
+        unit=main.logical,
+        area_blocks=area.sectors // BLOCK_SECTORS,
+        segments=(segment,),
+        tagged=not request.adopt,
+        main_sectors=main.sectors,
+        main_offset=main.offset,
+        data_start=data_start,
+        data_sectors=data_sectors,
+        created=int(time.time()),
+        # The kernel records the driver's id itself at the first start.
+        main_serial=main.serial.encode()[:SERIAL_MAX].decode(errors="ignore"),
+    )
+    rule = udevrule.make(uuid, name, main) if request.adopt else None
+    made = Plan(
+        superblock=superblock,
+        main=main,
+        spare=spare,
+        area=area,
+        table=table_line(superblock, main, spare, area.start, request.errors),
+        clear=request.wipe or request.force,
+        destroys=tuple(destroys),
+        rule=rule,
+        steps=(),
+        warnings=_warnings(request, main, spare, rule),
+    )
+    return replace(made, steps=_steps(made))
+
+
+def _warnings(
+    request: Request, main: DeviceFacts, spare: DeviceFacts, rule: udevrule.Rule | None
+) -> tuple[str, ...]:
+    out: list[str] = []
+    if request.spare_start:
+        out.append(
+            f"the area does not start at sector 0: 'assemble' needs --spare {spare.path} "
+            f"--spare-start {request.spare_start}"
+        )
+    if main.disk is not None and main.disk == spare.disk:
+        out.append("main and spare are on one disk: the spare fails when the disk does")
+    if request.adopt and rule is None:
+        out.append(
+            f"{main.path} has no id by which a udev rule could know it: its links in "
+            "/dev/disk/by-uuid stay, so mount /dev/mapper names only"
+        )
+    return tuple(out)
+
+
+def _steps(made: Plan) -> tuple[str, ...]:
+    sb = made.superblock
+    out: list[str] = []
+    if made.rule:
+        out.append(f"write {made.rule.path}, so that udev takes {made.main.path} for a member")
+    out += [f"destroy: {finding.message}" for finding in made.destroys]
+    out.append(
+        f"write metadata of {sb.slots} slots to {made.spare.path}, "
+        f"sectors {made.area.start} to {made.area.start + made.area.sectors - 1}"
+    )
+    if sb.tagged:
+        out.append(f"write a tag into the first MiB of {made.main.path}")
+    out.append(f"create device {made.name} ({dm_uuid(sb.uuid)}): {made.table.line}")
+    return tuple(out)
+
+
+def table_line(
+    sb: Superblock, main: DeviceFacts, spare: DeviceFacts, spare_start: int, errors: ErrorPolicy
+) -> RemapTable:
+    """Return the table line of a set on these devices."""
+    return RemapTable(
+        start=0,
+        length=sb.data_sectors,
+        main=_numbers(main),
+        spare=_numbers(spare),
+        spare_start=spare_start,
+        spare_len=sb.area_sectors,
+        main_start=sb.data_start,
+        uuid=str(sb.uuid),
+        errors=errors,
+    )
+
+
+def _numbers(facts: DeviceFacts) -> str:
+    # Numbers and not a path: what was checked is what is used, whatever udev renames meanwhile.
+    if facts.devno is None:
+        raise ValueError(f"{facts.path} is no block device")
+    return f"{facts.devno[0]}:{facts.devno[1]}"
+
+
+def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
+    """Do what a plan says. The caller holds the lock."""
+    sb, main, spare = made.superblock, made.main.path, made.spare.path
+    undo = _Undo()
+    with undo.on_failure():
+        # Time has passed since the plan: perhaps somebody was asked a question.
+        again = (blockdev.facts(main), blockdev.facts(spare))
+        safety.refuse(finding for facts in again for finding in safety.check_usable(facts))
+        for facts, before in zip(again, (made.main, made.spare), strict=True):
+            if (facts.devno, facts.signatures) != (before.devno, before.signatures):
+                raise Busy("DMR-E409", f"{facts.path} has changed while this was being decided")
+        if made.rule:
+            undo.add(f"remove {made.rule.path}", made.rule.remove)
+            made.rule.install()
+        for facts in again if sb.tagged else again[1:]:
+            if facts.signatures:
+                run(["wipefs", "--all", facts.path])
+
+        with opened(spare, write=True, exclusive=True) as device:
+            undo.add(f"clear {spare}", lambda: _wipe(spare, sb, made.area.start))
+            format_area(device, sb, made.area.start, clear=made.clear, progress=progress)
+        if sb.tagged:
+            tag = Tag(sb.uuid, sb.name, sb.main_sectors, sb.data_start, sb.unit)
+            with opened(main, write=True, exclusive=True) as device:
+                undo.add(f"take the tag off {main}", lambda: _untag(main))
+                write_tag(device, tag, clear=made.clear)
+        _start(sb.name, sb.uuid, made.table)
+    return Started(sb.name, str(sb.uuid), dm.device_path(sb.name), warnings=made.warnings)
+
+
+def _wipe(path: str, sb: Superblock, start: int) -> None:
+    with opened(path, write=True, exclusive=True) as device:
+        wipe_area(device, sb, start)
+
+
+def _untag(path: str) -> None:
+    with opened(path, write=True, exclusive=True) as device:
+        wipe_tag(device)
+
+
+def _start(name: str, uuid: UUID, line: RemapTable, *, readonly: bool = False) -> dm.Device:
+    target = dm.Target(line.start, line.length, TARGET, line.params)
+    return dm.create(name, dm_uuid(uuid), [target], readonly=readonly)
+
+
+# ----------------------------------------------------------------- assemble
+
+
+def scan(spares: Sequence[tuple[str, int]] = ()) -> list[Found]:
+    """Look for sets on the given spares (path, start sector), else on all block devices.
+
+    Devices that cannot be read are passed over: a disk that fails must not keep others from
+    being assembled.
+    """
+    directories = blockdev.all_devices()
+    tags: dict[UUID, list[DeviceFacts]] = {}
+    found: list[Found] = []
+    everything: list[DeviceFacts] = []
+    named = {blockdev.block_devno(path): start for path, start in spares}
+    for directory in directories:
+        facts = blockdev.facts_of(blockdev.node(directory), directory)
+        if facts.sectors < TAG_SECTORS or _is_set(directory):
+            continue
+        everything.append(facts)
+        with contextlib.suppress(DmRemapError), opened(facts.path) as device:
+            tag = read_tag(device)
+            if tag is not None:
+                tags.setdefault(tag.uuid, []).append(facts)
+            if spares and facts.devno not in named:
+                continue
+            start = named.get(facts.devno, 0)
+            head = read_head(device, start)
+            found += [Found(sb, facts, start, problems=head.problems) for sb in head.superblocks]
+    found = _topmost(found)
+    return [
+        replace(one, mains=_mains(one.superblock, tags, everything)) for one in found
+    ]
+
+
+def _is_set(directory: Path) -> bool:
+    uuid = directory / "dm" / "uuid"
+    with contextlib.suppress(OSError):
+        return uuid.read_text(encoding="ascii", errors="replace").startswith(DM_UUID_PREFIX)
+    return False
+
+
+def _under(devno: Devno | None, others: Sequence[DeviceFacts]) -> bool:
+    return any(other.devno != devno and devno in other.components for other in others)
+
+
+def _topmost(found: Sequence[Found]) -> list[Found]:
+    """Leave out paths of a multipath device, legs of a mirror and the like."""
+    return [
+        one
+        for one in found
+        if not _under(
+            one.spare.devno,
+            [two.spare for two in found if two.superblock.uuid == one.superblock.uuid],
+        )
+    ]
+
+
+def matches_main(sb: Superblock, facts: DeviceFacts) -> bool:
+    """Say whether a device is the main of an adopted set, as far as can be known."""
+    if facts.sectors != sb.main_sectors or facts.offset != sb.main_offset:
+        return False
+    if sb.main_id_type and facts.id_type == sb.main_id_type:
+        return facts.id == sb.main_id
+    return bool(sb.main_serial) and facts.serial == sb.main_serial
+
+
+def _mains(
+    sb: Superblock, tags: dict[UUID, list[DeviceFacts]], everything: Sequence[DeviceFacts]
+) -> tuple[DeviceFacts, ...]:
+    if sb.tagged:
+        some = tags.get(sb.uuid, [])
+    else:
+        some = [facts for facts in everything if matches_main(sb, facts)]
+    return tuple(facts for facts in some if not _under(facts.devno, some))
+
+
+def select(found: Sequence[Found], names: Sequence[str]) -> list[Found]:
+    """Return the sets of these names or uuids."""
+    out: list[Found] = []
+    for name in names:
+        hits = [one for one in found if name in (one.name, str(one.superblock.uuid))]
+        if not hits:
+            raise NotFound("DMR-E303", f"there is no set {name!r} on any block device")
+        uuids = {one.superblock.uuid for one in hits}
+        if len(uuids) > 1:
+            raise Refused(
+                "DMR-E521",
+                f"several sets are called {name!r}: {', '.join(sorted(map(str, uuids)))}",
+                hint="Name the set by its uuid.",
+            )
+        out += [one for one in hits if one not in out]
+    return out
+
+
+def assemble(
+    one: Found,
+    *,
+    main: str | None = None,
+    name: str | None = None,
+    errors: ErrorPolicy = "confirm",
+    readonly: bool = False,
+    dry_run: bool = False,
+) -> tuple[Started, RemapTable]:
+    """Start a set that was found on disk. The caller holds the lock."""
+    sb = one.superblock
+    running = dm.exists(uuid=dm_uuid(sb.uuid))
+    if running:
+        path = dm.device_path(running.name)
+        line = table_line(sb, one.spare, one.spare, one.spare_start, errors)
+        current = _tables(running.name)
+        return Started(running.name, str(sb.uuid), path, already=True), (
+            current[0] if current else line
+        )
+    if one.problems:
+        raise Refused("DMR-E514", f"set {one.name!r}: {one.problems[0]}")
+    if sb.state is not SetState.READY:
+        raise Refused("DMR-E515", f"the format of set {one.name!r} was not completed")
+    chosen = _choose_main(one, main)
+    safety.refuse(
+        [
+            *safety.check_usable(
+                replace(chosen, exclusive=blockdev.exclusive_errno(chosen.path)),
+                write=not readonly,
+            ),
+            *safety.check_usable(
+                replace(one.spare, exclusive=blockdev.exclusive_errno(one.spare.path)),
+                write=not readonly,
+            ),
+            *safety.check_pair(chosen, one.spare),
+        ]
+    )
+    module.ensure(dry_run=dry_run)
+    wanted = check_name(name or one.name)
+    free = _free_name(wanted)
+    if name and free != name:
+        raise Busy("DMR-E406", f"a device-mapper device {name!r} exists already")
+    warnings = (
+        (f"the name {wanted!r} is taken, so the device is called {free!r}",)
+        if free != wanted
+        else ()
+    )
+    line = table_line(sb, chosen, one.spare, one.spare_start, errors)
+    if not dry_run:
+        _start(free, sb.uuid, line, readonly=readonly)
+    return Started(free, str(sb.uuid), dm.device_path(free), warnings=warnings), line
+
+
+def _choose_main(one: Found, main: str | None) -> DeviceFacts:
+    sb = one.superblock
+    if main is not None:
+        facts = blockdev.facts(main, look_inside=False)
+        if facts.devno is None:
+            safety.refuse(safety.check_usable(facts))
+        if not sb.tagged:
+            # The user names the disk; size and id, where there is one, must agree all the same.
+            wrong = facts.sectors != sb.main_sectors or (
+                sb.main_id_type != 0
+                and facts.id_type == sb.main_id_type
+                and facts.id != sb.main_id
+            )
+        else:
+            wrong = facts.devno not in {candidate.devno for candidate in one.mains}
+        if wrong:
+            raise Refused("DMR-E513", f"{main} is not the main device of set {one.name!r}")
+        return facts
+    if not one.mains:
+        if not sb.tagged and not sb.main_serial and not sb.main_id_type:
+            raise Refused("DMR-E516", f"the main device of set {one.name!r} cannot be recognised")
+        what = f"serial {sb.main_serial}, " if sb.main_serial else ""
+        raise NotFound(
+            "DMR-E305",
+            f"the main device of set {one.name!r} ({what}{sb.main_sectors} sectors) is not there",
+        )
+    if len(one.mains) > 1:
+        paths = ", ".join(facts.path for facts in one.mains)
+        raise Refused("DMR-E516", f"several devices may be the main of set {one.name!r}: {paths}")
+    return one.mains[0]
+
+
+def _free_name(name: str) -> str:
+    candidate, number = name, 0
+    while dm.exists(candidate):
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+# ------------------------------------------------------------------ running
+
+
+def _tables(name: str, *, inactive: bool = False) -> tuple[RemapTable, ...]:
+    return tuple(
+        parse_table(line.start, line.length, line.params)
+        for line in dm.table(name, inactive=inactive)
+        if line.type == TARGET
+    )
+
+
+def running(names: Sequence[str] = ()) -> list[Running]:
+    """Return the devices with `remap` targets, of these names or uuids, else all."""
+    out: list[Running] = []
+    for device in dm.list_devices():
+        with contextlib.suppress(NotFound):
+            one = _running(device)
+            if one is not None:
+                out.append(one)
+    if not names:
+        return sorted(out, key=lambda one: one.name)
+    chosen: list[Running] = []
+    for name in names:
+        plain = name.removeprefix("/dev/mapper/")
+        hits = [one for one in out if plain in (one.name, one.uuid, one.device.uuid)]
+        if not hits:
+            raise NotFound("DMR-E303", f"no set {name!r} is running")
+        chosen += [one for one in hits if one not in chosen]
+    return chosen
+
+
+def _running(device: dm.Device) -> Running | None:
+    tables = _tables(device.name)
+    if not tables:
+        # A table that was loaded and never resumed: half-made, but ours and in the way.
+        tables = _tables(device.name, inactive=True)
+    if not tables:
+        return None
+    status: list[Status] = []
+    with contextlib.suppress(LineError):
+        status = [
+            parse_status(line.start, line.length, line.params)
+            for line in dm.status(device.name)
+            if line.type == TARGET
+        ]
+    uuid = next((table.uuid for table in tables if table.uuid), None)
+    if uuid is None:
+        uuid = next((one.uuid for one in status if one.uuid), None)
+    return Running(device, uuid, tables, tuple(status))
+
+
+def names_in_sysfs(sysfs: Path = blockdev.SYSFS) -> list[tuple[str, str, str]]:
+    """Return name, uuid and kernel name of running sets as anybody may read them."""
+    out: list[tuple[str, str, str]] = []
+    for directory in blockdev.all_devices(sysfs):
+        if _is_set(directory):
+            name = (directory / "dm" / "name").read_text(errors="surrogateescape").strip()
+            uuid = (directory / "dm" / "uuid").read_text().strip()
+            out.append((name, uuid.removeprefix(DM_UUID_PREFIX), directory.name))
+    return out
+
+
+def remove(one: Running, *, deferred: bool = False) -> None:
+    """Stop a set. What is on disk stays."""
+    if not deferred:
+        directory = blockdev.sysfs_dir((one.device.major, one.device.minor))
+        if directory is not None:
+            facts = blockdev.facts_of(one.path, directory)
+            busy = [
+                finding
+                for finding in safety.check_usable(facts, write=False)
+                if finding.code in ("DMR-E401", "DMR-E402", "DMR-E403")
+            ]
+            if busy:
+                raise Busy(
+                    "DMR-E405", f"set {one.name!r} is in use: {busy[0].message}"
+                )
+    try:
+        dm.remove(one.name, deferred=deferred)
+    except Busy:
+        raise Busy("DMR-E405", f"set {one.name!r} is opened by some program") from None

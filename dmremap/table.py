@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Table lines, status lines and message replies of the `remap` target.
+
+Everything here is pure: text in, frozen records out, and back.  Sectors are
+512 bytes, as everywhere in device-mapper.  What the kernel appends in a later
+version (unknown options, unknown status keys) is kept and printed again, never
+dropped and never an error; what is missing or malformed is a `LineError`.
+"""
+
+import re
+import uuid as uuidlib
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from dmremap.errors import Failure
+
+TARGET = "remap"
+SECTOR = 512
+"""Bytes in a sector."""
+
+ErrorPolicy = Literal["confirm", "medium"]
+Mode = Literal["init", "rw", "ro"]
+Identity = Literal["tag", "id", "size"]
+SlotState = Literal["mapped", "lost", "bad"]
+
+_U64 = (1 << 64) - 1
+_NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
+
+
+class LineError(Failure):
+    """A line that is not what the `remap` target prints or takes."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the sentence, which quotes the line."""
+        super().__init__("DMR-E106", message)
+
+
+def _number(text: str, what: str, line: str) -> int:
+    """Read a plain decimal number that fits the kernel's u64."""
+    if _NUMBER.fullmatch(text) is None or (value := int(text)) > _U64:
+        raise LineError(f"{what} is {text!r} and not a number, in {line!r}")
+    return value
+
+
+def _choice(text: str, choices: tuple[str, ...], what: str, line: str) -> str:
+    if text not in choices:
+        raise LineError(f"{what} is {text!r} and none of {', '.join(choices)}, in {line!r}")
+    return text
+
+
+def _uuid(text: str, line: str) -> str:
+    """Check the 36-character form that kernel and superblock use."""
+    try:
+        canonical = str(uuidlib.UUID(text))
+    except ValueError:
+        canonical = ""
+    if canonical != text.lower():
+        raise LineError(f"uuid is {text!r} and not of the 36-character form, in {line!r}")
+    return canonical
+
+
+def _device(text: str, what: str) -> str:
+    """A device in a table line is one word: DM splits the line at white space."""
+    if not text or text.split() != [text]:
+        raise LineError(f"{what} {text!r} is not one word")
+    return text
+
+
+# ---------------------------------------------------------------- table line
+
+
+@dataclass(frozen=True, slots=True)
+class RemapTable:
+    """One `remap` target of a device's table.
+
+    start, length: sectors of the mapped device.  main, spare: as in the line,
+    a path or major:minor.  spare_start, spare_len: sectors of the spare, the
+    area.  main_start: sector of main that is sector `start` of the mapped
+    device.  extra: option words this version does not know, in their order.
+    """
+
+    start: int
+    length: int
+    main: str
+    spare: str
+    spare_start: int
+    spare_len: int
+    main_start: int = 0
+    uuid: str | None = None
+    errors: ErrorPolicy = "confirm"
+    extra: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> str:
+        """The part behind the target's name, as the DM ioctl takes it."""
+        words: list[str] = []
+        if self.main_start:
+            words += ["main_start", str(self.main_start)]
+        if self.uuid is not None:
+            words += ["uuid", self.uuid]
+        if self.errors != "confirm":
+            words += ["errors", self.errors]
+        words += self.extra
+        line = [
+            _device(self.main, "the main device"),
+            _device(self.spare, "the spare device"),
+            str(self.spare_start),
+            str(self.spare_len),
+        ]
+        if words:
+            line += [str(len(words)), *words]
+        return " ".join(line)
+
+    @property
+    def line(self) -> str:
+        """The whole line, as `dmsetup create` takes it."""
+        return f"{self.start} {self.length} {TARGET} {self.params}"
+
+
+def parse_table(start: int, length: int, params: str) -> RemapTable:
+    """Parse the parameters of a `remap` target; start and length in sectors."""
+    words = params.split()
+    if len(words) < 4:
+        raise LineError(
+            "expected <main_dev> <spare_dev> <spare_start> <spare_len> "
+            f"[<#opts> <opt>...], got {params!r}"
+        )
+    main, spare, spare_start, spare_len = words[:4]
+    options = words[5:]
+    if len(words) > 4 and _number(words[4], "#opts", params) != len(options):
+        raise LineError(f"#opts is {words[4]} but {len(options)} words follow, in {params!r}")
+
+    main_start = 0
+    uuid: str | None = None
+    errors = "confirm"
+    extra: list[str] = []
+    seen: set[str] = set()
+    rest = iter(options)
+    for word in rest:
+        if word not in ("main_start", "uuid", "errors"):
+            # How many words an unknown option takes is unknown too, so the
+            # words are kept as they are, in their order.
+            extra.append(word)
+            continue
+        if word in seen:
+            raise LineError(f"option {word} is given twice, in {params!r}")
+        seen.add(word)
+        value = next(rest, None)
+        if value is None:
+            raise LineError(f"option {word} lacks its value, in {params!r}")
+        if word == "main_start":
+            main_start = _number(value, word, params)
+        elif word == "uuid":
+            uuid = _uuid(value, params)
+        else:
+            errors = _choice(value, get_args(ErrorPolicy), word, params)
+    return RemapTable(
+        start=start,
+        length=length,
+        main=main,
+        spare=spare,
+        spare_start=_number(spare_start, "spare_start", params),
+        spare_len=_number(spare_len, "spare_len", params),
+        main_start=main_start,
+        uuid=uuid,
+        errors=cast("ErrorPolicy", errors),
+        extra=tuple(extra),
+    )
+
+
+def split_line(line: str) -> tuple[int, int, str, str]:
+    """Split `<start> <length> <target> <params>` as `dmsetup` prints it.
+
+    Start and length are in sectors.  `dmsetup` puts `<name>: ` before the line
+    where it is asked about more than one device; strip it first.
+    """
+    words = line.strip().split(maxsplit=3)
+    if len(words) < 3:
+        raise LineError(f"expected <start> <length> <target> <parameters>, got {line!r}")
+    start = _number(words[0], "start", line)
+    length = _number(words[1], "length", line)
+    return start, length, words[2], words[3] if len(words) == 4 else ""
+
+
+def _remap_line(line: str) -> tuple[int, int, str]:
+    start, length, target, params = split_line(line)
+    if target != TARGET:
+        raise LineError(f"target is {target!r} and not {TARGET!r}, in {line!r}")
+    return start, length, params
+
+
+def parse_table_line(line: str) -> RemapTable:
+    """Parse a whole table line of a `remap` target."""
+    return parse_table(*_remap_line(line))
+
+
+# --------------------------------------------------------------- status line
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a `remap` target says of itself.
+
+    start, length: sectors of the mapped device.  unit: bytes.  mapped: slots
+    in use for a unit, those whose content is lost included.  pending: units
+    that main could not read.  doubt: units whose commit failed half-way.
+    read_errors, write_errors, transient, remapped, seq count up from the load
+    of the table.  copies: metadata copies that live on a stand-in.
+    extra: key and value of what this version does not know, in their order.
+    """
+
+    start: int
+    length: int
+    mode: Mode
+    unit: int
+    mapped: int
+    slots: int
+    lost: int
+    pending: int
+    bad: int
+    free: int
+    doubt: int
+    read_errors: int
+    write_errors: int
+    transient: int
+    remapped: int
+    copies: int
+    identity: Identity
+    seq: int
+    uuid: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def params(self) -> str:
+        """The line as the kernel prints it, behind the target's name."""
+        pairs = [(key, str(getattr(self, key))) for key in _COUNTERS_BEFORE_IDENTITY]
+        pairs += [("identity", self.identity), ("seq", str(self.seq))]
+        if self.uuid is not None:
+            pairs.append(("uuid", self.uuid))
+        head = f"{self.mode} {self.unit} {self.mapped}/{self.slots}"
+        return " ".join([head, *(f"{key}={value}" for key, value in (*pairs, *self.extra))])
+
+
+_COUNTERS_BEFORE_IDENTITY = (
+    "lost",
+    "pending",
+    "bad",
+    "free",
+    "doubt",
+    "read_errors",
+    "write_errors",
+    "transient",
+    "remapped",
+    "copies",
+)
+COUNTERS = (*_COUNTERS_BEFORE_IDENTITY, "seq")
+"""The numbers among the keys of a status line; each is a field of Status."""
+
+_UUID_NONE = ("", "-")
+
+
+def parse_status(start: int, length: int, params: str) -> Status:
+    """Parse the status of a `remap` target; start and length in sectors.
+
+    The ABI only ever grows at the end, so every key of the first version is
+    required: a counter that is not there is not zero.
+    """
+    words = params.split()
+    if len(words) < 3:
+        raise LineError(
+            f"expected <init|rw|ro> <unit> <mapped>/<slots> <key>=<value>..., got {params!r}"
+        )
+    mode = _choice(words[0], get_args(Mode), "mode", params)
+    unit = _number(words[1], "unit", params)
+    mapped, slash, slots = words[2].partition("/")
+    if not slash:
+        raise LineError(f"expected <mapped>/<slots>, got {words[2]!r}, in {params!r}")
+
+    known: dict[str, str] = {}
+    extra: list[tuple[str, str]] = []
+    for word in words[3:]:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise LineError(f"expected <key>=<value>, got {word!r}, in {params!r}")
+        if key not in COUNTERS and key not in ("identity", "uuid"):
+            extra.append((key, value))
+        elif key in known:
+            raise LineError(f"{key} is there twice, in {params!r}")
+        else:
+            known[key] = value
+    missing = [key for key in (*COUNTERS, "identity") if key not in known]
+    if missing:
+        raise LineError(f"{', '.join(missing)} missing, in {params!r}")
+
+    counters = {key: _number(known[key], key, params) for key in COUNTERS}
+    uuid = known.get("uuid", "")
+    return Status(
+        start=start,
+        length=length,
+        mode=cast("Mode", mode),
+        unit=unit,
+        mapped=_number(mapped, "mapped", params),
+        slots=_number(slots, "slots", params),
+        identity=cast(
+            "Identity", _choice(known["identity"], get_args(Identity), "identity", params)
+        ),
+        uuid=None if uuid in _UUID_NONE else _uuid(uuid, params),
+        extra=tuple(extra),
+        **counters,
+    )
+
+
+def parse_status_line(line: str) -> Status:
+    """Parse a whole status line of a `remap` target."""
+    return parse_status(*_remap_line(line))
+
+
+# ----------------------------------------------------------- message replies
+
+
+@dataclass(frozen=True, slots=True)
+class ListEntry:
+    """One slot that is not free.
+
+    sector, sectors: of the mapped device; sector is None where the unit lies
+    outside the target and for a bad slot, which holds no unit.
+    """
+
+    sector: int | None
+    sectors: int
+    slot: int
+    state: SlotState
+    generation: int
+
+    @property
+    def line(self) -> str:
+        """The line as the kernel prints it."""
+        sector = "-" if self.sector is None else self.sector
+        return f"{sector} {self.sectors} {self.slot} {self.state} {self.generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEntry:
+    """Sectors of the mapped device that main could not read."""
+
+    sector: int
+    sectors: int
+
+    @property
+    def line(self) -> str:
+        """The line as the kernel prints it."""
+        return f"{self.sector} {self.sectors}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """A reply to `list`; next is the slot to go on from, None at the end."""
+
+    entries: tuple[ListEntry, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPage:
+    """A reply to `pending`; next is the sector to go on from, None at the end."""
+
+    entries: tuple[PendingEntry, ...]
+    next: int | None
+
+
+def list_message(start: int, count: int) -> str:
+    """The message that asks for at most `count` slots, from slot `start` on."""
+    return f"list {start} {count}"
+
+
+def pending_message(start: int, count: int) -> str:
+    """The message that asks for at most `count` ranges, from sector `start` on."""
+    return f"pending {start} {count}"
+
+
+def _split_page(reply: str) -> tuple[list[list[str]], int | None]:
+    """Split a paged reply into the words of its lines and where to go on."""
+    lines = [line.split() for line in reply.splitlines() if line.strip()]
+    last = lines.pop() if lines else []
+    if last == ["end"]:
+        return lines, None
+    if len(last) == 2 and last[0] == "next":
+        return lines, _number(last[1], "next", " ".join(last))
+    # A reply that the kernel's buffer cut short must not pass for a full one.
+    raise LineError(f"the reply ends with {' '.join(last)!r} and not with 'next <n>' or 'end'")
+
+
+def parse_list(reply: str) -> ListPage:
+    """Parse the reply to `list`."""
+    lines, following = _split_page(reply)
+    entries: list[ListEntry] = []
+    for words in lines:
+        line = " ".join(words)
+        if len(words) != 5:
+            raise LineError(f"expected <sector> <sectors> <slot> <state> <gen>, got {line!r}")
+        sector, sectors, slot, state, generation = words
+        entries.append(
+            ListEntry(
+                sector=None if sector == "-" else _number(sector, "sector", line),
+                sectors=_number(sectors, "sectors", line),
+                slot=_number(slot, "slot", line),
+                state=cast("SlotState", _choice(state, get_args(SlotState), "state", line)),
+                generation=_number(generation, "generation", line),
+            )
+        )
+    return ListPage(tuple(entries), following)
+
+
+def parse_pending(reply: str) -> PendingPage:
+    """Parse the reply to `pending`."""
+    lines, following = _split_page(reply)
+    entries: list[PendingEntry] = []
+    for words in lines:
+        line = " ".join(words)
+        if len(words) != 2:
+            raise LineError(f"expected <sector> <sectors>, got {line!r}")
+        sector, sectors = words
+        entries.append(
+            PendingEntry(_number(sector, "sector", line), _number(sectors, "sectors", line))
+        )
+    return PendingPage(tuple(entries), following)

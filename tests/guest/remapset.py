@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A set of the `remap` target for the tests in a guest: made, looked at, taken apart.
+
+Both legs are fault devices, so that a test can fail them, hold them and count what arrives there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from dmremap.ondisk import (
+    BLOCK_SECTORS,
+    SetState,
+    Superblock,
+    Tag,
+    format_area,
+    opened,
+    segment_for,
+    write_tag,
+)
+from dmremap.table import (
+    ListEntry,
+    RemapTable,
+    Status,
+    parse_list,
+    parse_pending,
+    parse_status_line,
+    parse_table_line,
+)
+from guest.lib import (
+    MIB,
+    SECTOR,
+    CommandError,
+    Fault,
+    describe,
+    dm_create,
+    dm_message,
+    dm_remove,
+    dmsetup,
+    fault_device,
+    load_module,
+    loop_device,
+    queue,
+    read,
+    sectors,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+SMALLEST_AREA = 2072
+"""Sectors of the smallest area: it has one block of slots."""
+
+
+class KernelLog:
+    """The lines that the kernel logs from now on."""
+
+    def __init__(self) -> None:
+        self.fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.lseek(self.fd, 0, os.SEEK_END)
+        self.text = ""
+
+    def __enter__(self) -> KernelLog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.read()
+        os.close(self.fd)
+
+    def read(self) -> str:
+        """Return all of them so far; they stay in `text`."""
+        while True:
+            try:
+                record = os.read(self.fd, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return self.text
+            except BrokenPipeError:  # the oldest were overwritten
+                continue
+            self.text += record.splitlines()[0].partition(";")[2] + "\n"
+
+
+def refusal(table: str, *, name: str = "refused", readonly: bool = False) -> str:
+    """Create a device that must be refused; return what the kernel logs about it."""
+    with KernelLog() as log:
+        try:
+            dm_create(name, table, readonly=readonly)
+        except CommandError:
+            pass
+        else:
+            dm_remove(name)
+            raise AssertionError(f"this table was accepted: {table}")
+    assert name not in dmsetup("ls").split()
+    return log.text
+
+
+def contents(*paths: Path | str) -> list[str]:
+    """Return a digest of all that devices hold."""
+    return [hashlib.sha256(read(path, 0, sectors(path))).hexdigest() for path in paths]
+
+
+def status(name: str, sector: int = 0) -> Status:
+    """Return the status of the target that starts at a sector."""
+    lines = (parse_status_line(line) for line in dmsetup("status", name).splitlines())
+    return next(line for line in lines if line.start == sector)
+
+
+def table(name: str) -> RemapTable:
+    """Return the table of a device of one target."""
+    return parse_table_line(dmsetup("table", name))
+
+
+def entries(name: str, sector: int = 0, page: int = 1000) -> list[ListEntry]:
+    """Return all slots that are not free, of the target at a sector."""
+    found: list[ListEntry] = []
+    start: int | None = 0
+    while start is not None:
+        reply = parse_list(dm_message(name, "list", start, page, sector=sector))
+        found += reply.entries
+        start = reply.next
+    return found
+
+
+def mapped(name: str, sector: int = 0) -> list[int]:
+    """Return the first sectors of all mapped units, sorted."""
+    return sorted(entry.sector for entry in entries(name, sector) if entry.sector is not None)
+
+
+def pending(name: str, sector: int = 0, page: int = 1000) -> list[int]:
+    """Return the first sectors of all pending units."""
+    found: list[int] = []
+    start: int | None = 0
+    while start is not None:
+        reply = parse_pending(dm_message(name, "pending", start, page, sector=sector))
+        found += [entry.sector for entry in reply.entries]
+        start = reply.next
+    return found
+
+
+def texts(first: int, count: int, generation: int = 0, **other: Iterable[int]) -> list[str]:
+    """Return what describe() says of sectors; `other` are those of generations g1, g2...
+
+    >>> texts(4, 3, g2=[5])
+    ['4/0', '5/2', '6/0']
+    """
+    of = {sector: int(name[1:]) for name, numbers in other.items() for sector in numbers}
+    return [f"{sector}/{of.get(sector, generation)}" for sector in range(first, first + count)]
+
+
+def held(path: Path | str, sector: int = 0, count: int = 1) -> list[str]:
+    """Say what is in sectors of a device, see describe()."""
+    return describe(read(path, sector, count))
+
+
+@dataclass(frozen=True)
+class RemapSet:
+    """A device with one `remap` target."""
+
+    name: str
+    path: Path
+    line: str
+    main: Fault
+    spare: Fault
+    main_disk: Path
+    spare_disk: Path
+
+    @property
+    def status(self) -> Status:
+        """What the target says of itself."""
+        return status(self.name)
+
+    @property
+    def mapped(self) -> list[int]:
+        """The first sectors of all mapped units, sorted."""
+        return mapped(self.name)
+
+    @property
+    def pending(self) -> list[int]:
+        """The first sectors of all pending units."""
+        return pending(self.name)
+
+    def remove(self) -> None:
+        """Remove the device."""
+        dm_remove(self.name)
+
+    def create(self, *, readonly: bool = False) -> None:
+        """Create the device that was removed."""
+        dm_create(self.name, self.line, readonly=readonly)
+
+    def recreate(self, *, readonly: bool = False) -> None:
+        """Remove and create."""
+        self.remove()
+        self.create(readonly=readonly)
+
+    def reset(self) -> None:
+        """Set the counters of both legs to zero."""
+        self.main.reset()
+        self.spare.reset()
+
+    def heal(self) -> None:
+        """End all that fails or holds in both legs."""
+        for leg in (self.main, self.spare):
+            leg.delay(0)
+            leg.release()
+            leg.clear()
+            leg.dead()
+            leg.readonly()
+
+    def wait_event(self, after: int) -> None:
+        """Wait until the number of events is higher."""
+        wait_for(lambda: self.status.seq > after, "an event")
+
+
+@contextmanager
+def remap_set(
+    *options: str,
+    main_size: int = 8 * MIB,
+    spare_size: int = 4 * MIB,
+    main_disk: Path | None = None,
+    spare_disk: Path | None = None,
+    main_options: Iterable[str] = (),
+    spare_start: int = 0,
+    spare_len: int | None = None,
+    length: int | None = None,
+    readonly: bool = False,
+    name: str = "set",
+) -> Iterator[RemapSet]:
+    """Have a set over two fault devices while the block runs."""
+    load_module("dm_remap")
+    with ExitStack() as stack:
+        main_disk = main_disk or stack.enter_context(loop_device(main_size))
+        spare_disk = spare_disk or stack.enter_context(loop_device(spare_size))
+        main = stack.enter_context(fault_device(main_disk, *main_options, name=f"{name}-main"))
+        spare = stack.enter_context(fault_device(spare_disk, name=f"{name}-spare"))
+        if length is None:
+            length = sectors(main.path)
+            if "main_start" in options:
+                length -= int(options[options.index("main_start") + 1])
+        if spare_len is None:
+            spare_len = sectors(spare.path) - spare_start
+        line = f"0 {length} remap {main.path} {spare.path} {spare_start} {spare_len}"
+        if options:
+            line += f" {len(options)} {' '.join(options)}"
+        path = dm_create(name, line, readonly=readonly)
+        made = RemapSet(name, path, line, main, spare, main_disk, spare_disk)
+        try:
+            yield made
+        finally:
+            with suppress(CommandError):
+                made.heal()
+            if name in dmsetup("ls").split():
+                dm_remove(name)
+
+
+def new_superblock(
+    main: Path,
+    spare_len: int,
+    *,
+    tagged: bool = False,
+    data_start: int = 0,
+    uuid: UUID | None = None,
+) -> Superblock:
+    """Describe a set that covers an area, as the kernel and the control plane do."""
+    unit = int(queue(main, "logical_block_size"))
+    blocks = spare_len // BLOCK_SECTORS
+    segment = segment_for(blocks, unit)
+    assert segment is not None
+    return Superblock(
+        uuid=uuid or uuid4(),
+        name="test",
+        state=SetState.READY,
+        unit=unit,
+        area_blocks=blocks,
+        segments=(segment,),
+        tagged=tagged,
+        main_sectors=sectors(main),
+        data_start=data_start,
+        data_sectors=sectors(main) - data_start,
+    )
+
+
+def format_set(spare: Path, superblock: Superblock, start: int = 0) -> None:
+    """Write a set onto a spare whose area is blank, without the kernel's help."""
+    with opened(str(spare), write=True) as device:
+        format_area(device, superblock, start)
+
+
+def tag_main(main: Path, superblock: Superblock) -> None:
+    """Write the tag of a set onto its main."""
+    tag = Tag(
+        uuid=superblock.uuid,
+        name=superblock.name,
+        main_sectors=superblock.main_sectors,
+        data_start=superblock.data_start,
+        unit=superblock.unit,
+    )
+    with opened(str(main), write=True) as device:
+        write_tag(device, tag)
+
+
+@contextmanager
+def tagged_set(*, main_size: int = 8 * MIB, spare_size: int = 4 * MIB) -> Iterator[RemapSet]:
+    """Have a set whose main is tagged; its data starts at sector 2048 of main."""
+    with loop_device(main_size) as main, loop_device(spare_size) as spare:
+        superblock = new_superblock(main, spare_size // SECTOR, tagged=True, data_start=2048)
+        format_set(spare, superblock)
+        tag_main(main, superblock)
+        options = ("main_start", "2048", "uuid", str(superblock.uuid))
+        with remap_set(*options, main_disk=main, spare_disk=spare) as made:
+            yield made
+
+
+def with_seq(superblock: Superblock, seq: int) -> Superblock:
+    """Return a superblock with another sequence."""
+    return replace(superblock, seq=seq)

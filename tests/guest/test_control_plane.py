@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl from create to assemble, with dmsetup as the oracle. In a guest, as root.
+
+Verbs are called in this process, for Python takes seconds to start in a guest.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from guest.lib import (
+    MIB,
+    dm_device,
+    dmsetup,
+    load_module,
+    loop_device,
+    pattern,
+    read,
+    run,
+    sectors,
+    wait_for,
+    write,
+)
+
+from dmremap import dm, sets
+from dmremap.cli import main
+from dmremap.errors import Failure
+
+pytestmark = [pytest.mark.guest, pytest.mark.module]
+
+SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
+UDEV = Path("/run/udev/control").exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        whole: dict[str, Any] = json.loads(self.out)
+        jsonschema.Draft202012Validator(SCHEMA).validate(whole)
+        return whole
+
+    @property
+    def data(self) -> dict[str, Any]:
+        assert self.code == 0, self
+        data = self.json["data"]
+        assert isinstance(data, dict)
+        return data
+
+    @property
+    def error(self) -> str:
+        error = self.json["error"]
+        assert self.code == error["exit"]
+        code = error["code"]
+        assert isinstance(code, str)
+        return code
+
+
+Ctl = Callable[..., Answer]
+
+
+@pytest.fixture
+def ctl(capfd: pytest.CaptureFixture[str]) -> Ctl:
+    def call(*args: object, form: str = "json") -> Answer:
+        capfd.readouterr()
+        words = [str(arg) for arg in args]
+        code = main([*words, "-o", form] if form else words)
+        out = capfd.readouterr()
+        return Answer(code, out.out, out.err)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers() -> Iterator[None]:
+    load_module("dm_remap")
+    yield
+    for one in sets.running():
+        sets.remove(one)
+    assert dmsetup("ls") == "No devices found"
+    assert dmsetup("udevcookies").count("\n") == 0
+
+
+@pytest.fixture
+def disks() -> Iterator[tuple[Path, Path]]:
+    with ExitStack() as stack:
+        yield (
+            stack.enter_context(loop_device(32 * MIB)),
+            stack.enter_context(loop_device(8 * MIB)),
+        )
+
+
+def partition_table(start: int, count: int) -> bytes:
+    """Return a sector with a DOS partition table of one partition."""
+    entry = struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), start, count)
+    return bytes(446) + entry + bytes(48) + b"\x55\xaa"
+
+
+def checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, sectors(path), 2048):
+        digest.update(read(path, start, min(2048, sectors(path) - start)))
+    return digest.hexdigest()
+
+
+def blank(path: Path) -> bool:
+    return not any(read(path, 0, sectors(path)))
+
+
+def test_from_create_to_assemble(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    main_disk, spare = disks
+    made = ctl("create", main_disk, spare, "--name", "one", "--yes").data
+    device = Path(made["device"])
+    assert device.is_block_device()
+    assert dmsetup("info", "-c", "--noheadings", "-o", "name,uuid") == f"one:REMAP-{made['uuid']}"
+    kind = run("lsblk", "--nodeps", "--noheadings", "--output", "TYPE", device).strip()
+    assert kind == "remap"
+    table = dmsetup("table", "one").split()
+    assert table[:3] == ["0", str(made["data_sectors"]), "remap"]
+    assert sectors(device) == made["data_sectors"] == sectors(main_disk) - 2048
+
+    write(device, 100, pattern(100, 8))
+    assert read(main_disk, 2148, 8) == pattern(100, 8)
+
+    shown = ctl("status", "one").data["sets"][0]
+    assert (shown["state"], shown["health"], shown["uuid"]) == ("rw", "ok", made["uuid"])
+    status = shown["targets"][0]["status"]
+    assert status["slots"] == status["free"] == made["slots"]
+    assert status["identity"] == "tag"
+    assert dmsetup("status", "one").split()[5] == f"{status['mapped']}/{status['slots']}"
+    words = ctl("status", "one", form="table")
+    assert f"0/{made['slots']} slots" in words.out
+    assert str(spare) in words.out
+
+    listed = ctl("list").data["sets"]
+    assert [(row["name"], row["state"], row["kind"]) for row in listed] == [
+        ("one", "running", "tagged")
+    ]
+    gone = ctl("remove", "one").data["sets"][0]
+    assert gone["result"] == "stopped"
+    assert not device.exists()
+    listed = ctl("list").data["sets"][0]
+    assert (listed["name"], listed["state"]) == ("one", "stopped")
+    assert (listed["main"], listed["spare"]) == (str(main_disk), str(spare))
+
+    back = ctl("assemble", made["uuid"]).data["sets"][0]
+    assert back["result"] == "started"
+    assert device.is_block_device()
+    assert read(device, 100, 8) == pattern(100, 8)
+    assert dmsetup("table", "one").split() == table
+    assert ctl("assemble", "one").data["sets"][0]["result"] == "running"
+    assert ctl("assemble", "--all").data["sets"][0]["result"] == "running"
+
+
+def test_dry_run_writes_nothing(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    before = [checksum(path) for path in disks]
+    would = ctl("create", *disks, "--name", "one", "--dry-run").data
+    assert would["dry_run"]
+    assert " remap " in would["table"]
+    assert would["steps"]
+    assert [checksum(path) for path in disks] == before
+    assert dmsetup("ls") == "No devices found"
+    made = ctl("create", *disks, "--name", "one", "--yes").data
+    assert ctl("remove", "one", "--dry-run").data["sets"][0]["result"] == "would stop"
+    assert dm.exists("one")
+    ctl("remove", "one")
+    before = [checksum(path) for path in disks]
+    would = ctl("assemble", made["uuid"], "--dry-run").data["sets"][0]
+    assert would["result"] == "would start"
+    assert [checksum(path) for path in disks] == before
+    assert not dm.exists("one")
+
+
+def test_no_terminal_and_no_yes(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    assert ctl("create", *disks).error == "DMR-E202"
+    assert all(blank(path) for path in disks)
+
+
+def test_missing_and_not_a_device(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    assert ctl("create", disks[0], "/dev/none", "--yes").error == "DMR-E302"
+    assert ctl("create", disks[0], "/etc/passwd", "--yes").error == "DMR-E501"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_mounted(ctl: Ctl, disks: tuple[Path, Path], which: int, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", disks[which])
+    run("mount", disks[which], tmp_path)
+    try:
+        assert ctl("create", *disks, "--yes", "--force").error == "DMR-E401"
+    finally:
+        run("umount", tmp_path)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_swap(ctl: Ctl, disks: tuple[Path, Path], which: int) -> None:
+    run("mkswap", disks[which])
+    run("swapon", disks[which])
+    try:
+        assert ctl("create", *disks, "--yes", "--force").error == "DMR-E402"
+    finally:
+        run("swapoff", disks[which])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_held(ctl: Ctl, disks: tuple[Path, Path], which: int) -> None:
+    with dm_device("holder", f"0 8 linear {disks[which]} 0"):
+        answer = ctl("create", *disks, "--yes", "--force")
+        assert answer.error == "DMR-E403"
+        assert "holder" in answer.json["error"]["message"]
+
+
+def test_opened_exclusively(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    fd = os.open(disks[1], os.O_RDONLY | os.O_EXCL)
+    try:
+        assert ctl("create", *disks, "--yes", "--force").error == "DMR-E404"
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_signature_and_force(ctl: Ctl, disks: tuple[Path, Path], which: int) -> None:
+    run("mkfs.ext4", "-q", "-L", "precious", disks[which])
+    before = checksum(disks[which])
+    for options in ((), ("--wipe",)):
+        answer = ctl("create", *disks, "--yes", *options)
+        assert answer.error == "DMR-E503"
+        assert "ext4 (precious)" in answer.json["error"]["message"]
+    assert checksum(disks[which]) == before
+    made = ctl("create", *disks, "--yes", "--force", "--name", "one").data
+    assert made["destroys"]
+    assert run("wipefs", "--noheadings", disks[which]) == ""
+
+
+def test_partition_table(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    write(disks[1], 0, partition_table(2048, 8192))
+    answer = ctl("create", *disks, "--yes")
+    assert answer.error == "DMR-E503"
+    assert " dos," in answer.json["error"]["message"]
+
+
+def test_not_blank_and_wipe(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    write(disks[1], 9000, b"x" * 512)
+    answer = ctl("create", *disks, "--yes")
+    assert answer.error == "DMR-E505"
+    assert str(9000 * 512) in answer.json["error"]["message"]
+    write(disks[1], 9000, bytes(512))
+    write(disks[0], 5, b"x" * 512)
+    assert ctl("create", *disks, "--yes").error == "DMR-E505"
+    made = ctl("create", *disks, "--yes", "--wipe", "--name", "one").data
+    assert made["name"] == "one"
+
+
+def test_same_device_and_overlap(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    assert ctl("create", disks[0], disks[0], "--yes").error == "DMR-E506"
+    write(disks[0], 0, partition_table(2048, 8192))
+    run("partx", "--add", disks[0])
+    part = Path(f"{disks[0]}p1")
+    if not part.exists():  # nobody makes nodes where no udevd runs
+        number = Path(f"/sys/class/block/{part.name}/dev").read_text().strip().split(":")
+        run("mknod", part, "b", *number)
+    try:
+        assert ctl("create", disks[0], part, "--yes", "--force").error == "DMR-E507"
+        assert ctl("create", part, disks[0], "--yes", "--force").error == "DMR-E507"
+    finally:
+        run("partx", "--delete", disks[0])
+        part.unlink(missing_ok=True)
+
+
+def test_area(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    for start, size, code in (
+        ("4", "4M", "DMR-E509"),
+        ("0", "1M", "DMR-E510"),
+        ("1M", "8M", "DMR-E511"),
+        ("16384", "0", "DMR-E510"),
+    ):
+        answer = ctl("create", *disks, "--yes", "--spare-start", start, "--spare-size", size)
+        assert answer.error == code
+
+
+def test_bigger_blocks_on_the_spare(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    with loop_device(8 * MIB, sector_size=4096) as big:
+        assert ctl("create", disks[0], big, "--yes").error == "DMR-E508"
+
+
+def test_small_main(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    with loop_device(MIB) as tiny:
+        assert ctl("create", tiny, disks[1], "--yes").error == "DMR-E512"
+
+
+def test_area_somewhere_on_the_spare(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    area = ("--spare-start", "1M", "--spare-size", "4M")
+    made = ctl("create", *disks, "--yes", "--name", "one", *area)
+    assert made.data["spare_start_sectors"] == 2048
+    assert "--spare-start 2048" in made.json["warnings"][0]
+    gone = ctl("remove", "one").data["sets"][0]
+    assert blank_range(disks[1], 0, 2048)
+    assert ctl("assemble", "one").error == "DMR-E303"
+    words = ("--spare", disks[1], "--spare-start", "2048")
+    assert gone["back"].endswith("--spare-start 2048")
+    assert ctl("assemble", *words).data["sets"][0]["result"] == "started"
+
+
+def blank_range(path: Path, start: int, count: int) -> bool:
+    return not any(read(path, start, count))
+
+
+def test_metadata_of_another_set(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    ctl("create", *disks, "--yes", "--name", "old")
+    ctl("remove", "old")
+    with loop_device(32 * MIB) as third:
+        for pair in ((disks[0], third), (third, disks[1]), (disks[1], third), (third, disks[0])):
+            for options in ((), ("--wipe",)):
+                answer = ctl("create", *pair, "--yes", *options)
+                assert answer.error == "DMR-E504", pair
+                assert "'old'" in answer.json["error"]["message"]
+        made = ctl("create", disks[0], third, "--yes", "--force", "--name", "new").data
+        ctl("remove", "new")
+        # The old set has lost its main and must not take another's.
+        assert ctl("assemble", "old").error == "DMR-E305"
+        assert ctl("assemble", "old", "--main", disks[0]).error == "DMR-E513"
+        assert ctl("assemble", "new").data["sets"][0]["uuid"] == made["uuid"]
+
+
+def test_failure_takes_back_what_was_written(
+    ctl: Ctl, disks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_args: object, **_options: object) -> None:
+        raise Failure("DMR-E100", "planted")
+
+    monkeypatch.setattr(sets, "_start", fails)
+    assert ctl("create", *disks, "--yes").error == "DMR-E100"
+    assert all(blank(path) for path in disks)
+
+
+def test_names(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    name = "a[b] c\u00df"
+    made = ctl("create", *disks, "--yes", "--name", name).data
+    assert Path(made["device"]).is_block_device()
+    assert name in ctl("list", form="table").out
+    assert name in ctl("status", form="table").out
+    with loop_device(32 * MIB) as one, loop_device(8 * MIB) as two:
+        assert ctl("create", one, two, "--yes", "--name", name).error == "DMR-E406"
+        assert blank(two)
+    ctl("remove", name)
+    with dm_device("taken", f"0 8 linear {disks[0]} 0"):
+        pass
+    with loop_device() as other, dm_device("x", f"0 8 linear {other} 0"):
+        answer = ctl("assemble", made["uuid"], "--name", "x")
+        assert answer.error == "DMR-E406"
+
+
+def test_a_name_that_is_taken_gets_a_number(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    ctl("remove", "one")
+    with loop_device() as other, dm_device("one", f"0 8 linear {other} 0"):
+        answer = ctl("assemble", made["uuid"])
+        assert answer.data["sets"][0]["name"] == "one_1"
+        assert "taken" in answer.json["warnings"][0]
+        ctl("remove", "one_1")
+
+
+def test_adopt_changes_nothing_on_main(ctl: Ctl, disks: tuple[Path, Path], tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", disks[0])
+    before = checksum(disks[0])
+    answer = ctl("adopt", *disks, "--yes", "--name", "home")
+    made = answer.data
+    device = Path(made["device"])
+    assert sectors(device) == sectors(disks[0])
+    assert checksum(disks[0]) == before
+    assert "by-uuid" in answer.json["warnings"][0]  # a loop device has no serial
+    assert ctl("status", "home").data["sets"][0]["targets"][0]["status"]["identity"] == "size"
+    run("mount", device, tmp_path)
+    try:
+        assert ctl("remove", "home").error == "DMR-E405"
+    finally:
+        run("umount", tmp_path)
+    ctl("remove", "home")
+    # Nothing tells this disk from another of its size, so it has to be named.
+    assert ctl("assemble", "home").error == "DMR-E516"
+    with loop_device(16 * MIB) as other:
+        assert ctl("assemble", "home", "--main", other).error == "DMR-E513"
+    again = ctl("assemble", "home", "--main", disks[0]).data["sets"][0]
+    assert again["result"] == "started"
+
+
+def test_read_only_assembly_writes_nothing(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    ctl("create", *disks, "--yes", "--name", "one")
+    ctl("remove", "one")
+    before = [checksum(path) for path in disks]
+    ctl("assemble", "one", "--readonly")
+    shown = ctl("status", "one").data["sets"][0]
+    assert shown["readonly"]
+    ctl("remove", "one")
+    assert [checksum(path) for path in disks] == before
+
+
+def test_remove_while_open(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    with Path(made["device"]).open("rb"):
+        begin = time.monotonic()
+        assert ctl("remove", "one").error == "DMR-E405"
+        assert time.monotonic() - begin < 60
+        assert ctl("remove", "one", "--deferred").data["sets"][0]["result"] == "deferred"
+    wait_for(lambda: dm.exists("one") is None, "the deferred removal")
+    Path(made["device"]).unlink(missing_ok=True)
+
+
+def test_a_set_of_plain_dmsetup(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    """The line of the README, without the control plane, is seen by it."""
+    with dm_device("plain", f"0 20480 remap {disks[0]} {disks[1]} 0 16384"):
+        shown = ctl("status", "plain").data["sets"][0]
+        assert shown["state"] == "rw"
+        assert shown["uuid"]
+        assert ctl("status", shown["uuid"]).data["sets"][0]["name"] == "plain"
+        row = ctl("list").data["sets"][0]
+        assert (row["name"], row["kind"]) == ("plain", "adopted")
+
+
+def test_several_sets(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    with loop_device(32 * MIB) as main_disk, loop_device(8 * MIB) as spare:
+        ctl("create", *disks, "--yes", "--name", "one")
+        ctl("create", main_disk, spare, "--yes", "--name", "two")
+        assert [row["name"] for row in ctl("status").data["sets"]] == ["one", "two"]
+        lines = ctl("status", form="jsonl").out.splitlines()
+        assert [json.loads(line)["data"]["sets"][0]["name"] for line in lines] == ["one", "two"]
+        done = ctl("remove", "--all").data["sets"]
+        assert [entry["result"] for entry in done] == ["stopped", "stopped"]
+        write(main_disk, 8, bytes(512 * 8))
+        write(main_disk, 2040, bytes(512 * 8))
+        partly = ctl("assemble", "--all")
+        assert partly.code == 8
+        whole = partly.json
+        assert whole["error"]["code"] == "DMR-E801"
+        assert {row["name"]: row["result"] for row in whole["data"]["sets"]} == {
+            "one": "started",
+            "two": "failed",
+        }
+        ctl("remove", "one")
+
+
+def test_unknown_names(ctl: Ctl) -> None:
+    for verb in ("status", "remove", "assemble"):
+        assert ctl(verb, "nobody").error == "DMR-E303"
+
+
+def test_module(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    status = ctl("module", "status").data["module"]
+    assert status["loaded"]
+    assert status["target"]
+    ctl("create", *disks, "--yes", "--name", "one")
+    answer = ctl("module", "unload")
+    assert answer.error == "DMR-E408"
+    assert "one" in answer.json["error"]["message"]
+    ctl("remove", "one")
+    assert ctl("module", "unload").data["changed"]
+    assert not Path("/sys/module/dm_remap").exists()
+    assert not ctl("module", "unload").data["changed"]
+
+
+def test_another_command_is_running(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    from dmremap.lock import locked
+
+    with locked():
+        answer = ctl("create", *disks, "--yes", "--lock-timeout", "0")
+    assert answer.error == "DMR-E407"
+    assert str(os.getpid()) in answer.json["error"]["message"]
+
+
+@pytest.mark.skipif(not UDEV, reason="no udevd in this guest")
+def test_coldplug_keeps_the_link(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    assert Path(made["device"]).is_symlink()
+    run("udevadm", "trigger", "--action=add", "--settle", "--subsystem-match=block")
+    assert Path(made["device"]).is_symlink()

@@ -1,0 +1,971 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * dm-fault: a linear device that fails on request. For tests only.
+ *
+ * It maps its range 1:1 onto a lower device and fails the I/O that its rules
+ * name, with any block status, sector by sector, for reads, writes, flushes,
+ * discards and write-zeroes apart. It also counts what passes, holds bios back
+ * so that a test can build an interleaving, and delays failures like a disk
+ * that retries for seconds.
+ *
+ * A bio that overlaps one failing sector fails whole and never reaches the
+ * lower device, as a request to a real disk fails: nothing of it is executed.
+ *
+ * Table:
+ *
+ *   <start> <len> fault <dev> <dev_start> [read_only] [logical <bytes>]
+ *                                         [physical <bytes>]
+ *
+ *   read_only          start as if 'readonly target' had been sent, which is
+ *                      what a write-protected SCSI disk answers
+ *   logical, physical  raise the logical block size; set the physical one
+ *
+ * Messages. Sectors are of 512 bytes and count from the start of the target;
+ * <dir> is read, write, flush, discard, write_zeroes or any; <status> is
+ * medium, ioerr, target, transport, timeout, offline, notsupp, nospc,
+ * resource, again or protection:
+ *
+ *   add <sector> <count> <dir> <status> [<times>|until_written]
+ *                      fail bios of that direction that touch that range: for
+ *                      ever (<times> absent or 0), <times> times, or, reads
+ *                      only, each sector until a write or write-zeroes to it
+ *                      has completed. The first rule that matches decides.
+ *                      Rules for flush have no range: give 0 0. 'any' is
+ *                      everything that has a range, so all but flush.
+ *   clear [<sector> <count>]
+ *                      forget all rules; or that range, in all rules with one
+ *   dead <status>|off  fail everything, flushes too, before any rule is asked
+ *   readonly <status>|off
+ *                      fail writes, write-zeroes and discards; reads and
+ *                      flushes go on
+ *   hold <dir> [<sector> <count>]
+ *                      hold these bios back (flushes whatever the range; 'any'
+ *                      has flushes too); replaces an earlier hold, what that
+ *                      one has caught stays caught
+ *   hold off [<status>]
+ *                      let them go in the order they came, each judged by the
+ *                      rules of now; or fail them with a status
+ *   delay <ms>         complete failures that much later, from a worker;
+ *                      0 (the default): at once, in the submitter's context
+ *   count [reset]      one line of counters; they count bios at their arrival,
+ *                      also those that fail; 'held' is how many are held now
+ *
+ * Flushes and FUA arrive here even if the lower device has no write cache.
+ * A suspend fails the held bios with an I/O error, or it would wait for ever.
+ *
+ * Status: <live rules> <dead> <readonly> <counters as in 'count'>
+ */
+
+#include <linux/bio.h>
+#include <linux/bitmap.h>
+#include <linux/blkdev.h>
+#include <linux/device-mapper.h>
+#include <linux/list.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+#define DM_MSG_PREFIX "fault"
+
+#define MAX_RULE_SECTORS BIT(24)	/* a bitmap of 2 MiB */
+
+/* What a bio does, as a bit: what a rule or a hold applies to is a set. */
+enum {
+	FAULT_READ		= BIT(0),
+	FAULT_WRITE		= BIT(1),
+	FAULT_FLUSH		= BIT(2),
+	FAULT_DISCARD		= BIT(3),
+	FAULT_WRITE_ZEROES	= BIT(4),
+	FAULT_ANY		= GENMASK(4, 0),
+};
+
+/* In the order of the bits */
+static const char * const dir_names[] = {
+	"read", "write", "flush", "discard", "write_zeroes", "any",
+};
+
+static const struct {
+	const char *name;
+	blk_status_t status;
+} fault_statuses[] = {
+	{ "off",	BLK_STS_OK },
+	{ "medium",	BLK_STS_MEDIUM },
+	{ "ioerr",	BLK_STS_IOERR },
+	{ "target",	BLK_STS_TARGET },
+	{ "transport",	BLK_STS_TRANSPORT },
+	{ "timeout",	BLK_STS_TIMEOUT },
+	{ "offline",	BLK_STS_OFFLINE },
+	{ "notsupp",	BLK_STS_NOTSUPP },
+	{ "nospc",	BLK_STS_NOSPC },
+	{ "resource",	BLK_STS_RESOURCE },
+	{ "again",	BLK_STS_AGAIN },
+	{ "protection",	BLK_STS_PROTECTION },
+};
+
+/* The first five in the order of the bits */
+enum {
+	COUNT_READS, COUNT_WRITES, COUNT_FLUSHES, COUNT_DISCARDS,
+	COUNT_WRITE_ZEROES, COUNT_FUA, COUNT_FAILED, COUNT_READ_SECTORS,
+	COUNT_WRITE_SECTORS, NR_COUNTERS
+};
+
+static const char * const counter_names[] = {
+	"reads", "writes", "flushes", "discards", "write_zeroes", "fua",
+	"failed", "read_sectors", "write_sectors",
+};
+
+/*
+ * A rule is over when no bit of 'bad' is set or 'left' is 0. It then stays in
+ * the list, where it matches nothing, until the next rule is added: bits and
+ * 'left' also change in contexts that must not free a big bitmap.
+ */
+struct fault_rule {
+	struct list_head list;
+	unsigned int dir;
+	blk_status_t status;
+	bool until_written;
+	u64 left;		/* times to fire; U64_MAX: for ever */
+	sector_t start;
+	unsigned int count;	/* 1 for a flush rule */
+	unsigned long *bad;	/* a bit a sector */
+};
+
+struct fault_c {
+	/* Constant after ctr */
+	struct dm_target *ti;
+	struct dm_dev *dev;
+	sector_t start;
+	bool read_only;
+	unsigned int logical;	/* 0: the lower device's */
+	unsigned int physical;
+
+	/*
+	 * Protects everything below. Taken with interrupts off: end_io runs in
+	 * any context. No bio is submitted or ended under it.
+	 */
+	spinlock_t lock;
+	struct list_head rules;
+	blk_status_t dead;
+	blk_status_t readonly;
+	u64 counters[NR_COUNTERS];
+
+	unsigned int hold_dir;	/* 0: nothing is held */
+	sector_t hold_start;
+	sector_t hold_count;
+	struct bio_list held;
+
+	unsigned int delay_ms;
+	struct bio_list delayed;	/* failed, not yet ended */
+
+	struct workqueue_struct *wq;
+	struct delayed_work end_delayed;
+};
+
+/* What end_io and the worker need to know; the bio's own iter moves. */
+struct fault_io {
+	sector_t sector;	/* in the target */
+	unsigned int count;
+	unsigned int dir;
+	unsigned long due;	/* jiffies; of a delayed failure */
+};
+
+static struct fault_io *fault_bio_data(struct bio *bio)
+{
+	return dm_per_bio_data(bio, sizeof(struct fault_io));
+}
+
+static bool overlap(sector_t a, sector_t a_count, sector_t b, sector_t b_count)
+{
+	return a < b + b_count && b < a + a_count;
+}
+
+static const char *status_name(blk_status_t status)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(fault_statuses); i++)
+		if (fault_statuses[i].status == status)
+			return fault_statuses[i].name;
+
+	return "?";
+}
+
+/*----------------------------------------------------------------*/
+
+/* Rules. The functions with a leading __ are called with the lock held. */
+
+/*
+ * The part of a rule that [sector, sector + count) covers, in bits of its
+ * bitmap. Returns false if there is none.
+ */
+static bool rule_part(const struct fault_rule *rule, sector_t sector,
+		      sector_t count, unsigned int *first, unsigned int *end)
+{
+	if (rule->dir == FAULT_FLUSH ||
+	    !overlap(sector, count, rule->start, rule->count))
+		return false;
+
+	*first = max(sector, rule->start) - rule->start;
+	*end = min(sector + count, rule->start + rule->count) - rule->start;
+
+	return true;
+}
+
+static bool __rule_live(const struct fault_rule *rule)
+{
+	return rule->left && !bitmap_empty(rule->bad, rule->count);
+}
+
+static bool __rule_matches(const struct fault_rule *rule,
+			   const struct fault_io *io)
+{
+	unsigned int first, end;
+
+	if (!(rule->dir & io->dir) || !rule->left)
+		return false;
+
+	if (rule->dir == FAULT_FLUSH)
+		return true;
+
+	if (!rule_part(rule, io->sector, io->count, &first, &end))
+		return false;
+
+	return find_next_bit(rule->bad, end, first) < end;
+}
+
+static void __clear_range(struct fault_c *fc, sector_t sector, sector_t count,
+			  bool written)
+{
+	struct fault_rule *rule;
+	unsigned int first, end;
+
+	list_for_each_entry(rule, &fc->rules, list) {
+		if (written && !rule->until_written)
+			continue;
+		if (rule_part(rule, sector, count, &first, &end))
+			bitmap_clear(rule->bad, first, end - first);
+	}
+}
+
+/* The status a bio shall have, BLK_STS_OK to let it pass. Uses a rule up. */
+static blk_status_t __judge(struct fault_c *fc, const struct fault_io *io)
+{
+	blk_status_t status = BLK_STS_OK;
+	struct fault_rule *rule;
+
+	if (!(io->dir & (FAULT_READ | FAULT_FLUSH)))
+		status = fc->readonly;
+	if (fc->dead)
+		status = fc->dead;
+
+	list_for_each_entry(rule, &fc->rules, list) {
+		if (status)
+			break;
+		if (!__rule_matches(rule, io))
+			continue;
+		if (rule->left != U64_MAX)
+			rule->left--;
+		status = rule->status;
+	}
+
+	if (status)
+		fc->counters[COUNT_FAILED]++;
+
+	return status;
+}
+
+static void free_rules(struct list_head *rules)
+{
+	struct fault_rule *rule, *next;
+
+	list_for_each_entry_safe(rule, next, rules, list) {
+		list_del(&rule->list);
+		kvfree(rule->bad);
+		kfree(rule);
+	}
+}
+
+static struct fault_rule *alloc_rule(sector_t start, unsigned int count)
+{
+	struct fault_rule *rule;
+
+	rule = kzalloc(sizeof(*rule), GFP_KERNEL);
+	if (!rule)
+		return NULL;
+
+	rule->bad = kvcalloc(BITS_TO_LONGS(count), sizeof(long), GFP_KERNEL);
+	if (!rule->bad) {
+		kfree(rule);
+		return NULL;
+	}
+
+	bitmap_set(rule->bad, 0, count);
+	rule->start = start;
+	rule->count = count;
+
+	return rule;
+}
+
+/*----------------------------------------------------------------*/
+
+/* Failing and releasing bios. None of these holds the lock over a bio. */
+
+static void fail_bio(struct fault_c *fc, struct bio *bio, blk_status_t status)
+{
+	unsigned long flags;
+	unsigned int delay;
+
+	bio->bi_status = status;
+
+	spin_lock_irqsave(&fc->lock, flags);
+	delay = fc->delay_ms;
+	if (delay) {
+		fault_bio_data(bio)->due = jiffies + msecs_to_jiffies(delay);
+		bio_list_add(&fc->delayed, bio);
+	}
+	spin_unlock_irqrestore(&fc->lock, flags);
+
+	/* At once, because the worker then sleeps until the first is due. */
+	if (delay)
+		mod_delayed_work(fc->wq, &fc->end_delayed, 0);
+	else
+		bio_endio(bio);
+}
+
+static void end_delayed(struct work_struct *work)
+{
+	struct fault_c *fc = container_of(to_delayed_work(work),
+					  struct fault_c, end_delayed);
+	struct bio_list due = BIO_EMPTY_LIST, later = BIO_EMPTY_LIST;
+	unsigned long now = jiffies, wait = MAX_JIFFY_OFFSET;
+	struct bio *bio;
+
+	spin_lock_irq(&fc->lock);
+	while ((bio = bio_list_pop(&fc->delayed))) {
+		struct fault_io *io = fault_bio_data(bio);
+
+		if (!fc->delay_ms || time_after_eq(now, io->due)) {
+			bio_list_add(&due, bio);
+		} else {
+			wait = min(wait, io->due - now);
+			bio_list_add(&later, bio);
+		}
+	}
+	fc->delayed = later;
+	spin_unlock_irq(&fc->lock);
+
+	if (!bio_list_empty(&later))
+		queue_delayed_work(fc->wq, &fc->end_delayed, wait);
+
+	while ((bio = bio_list_pop(&due)))
+		bio_endio(bio);
+}
+
+/*
+ * End the hold and let go what it has caught: failed with 'status', or, if
+ * that is BLK_STS_OK, judged anew. May submit bios, so process context only.
+ */
+static void release_held(struct fault_c *fc, blk_status_t status)
+{
+	struct bio_list held;
+	struct bio *bio;
+
+	spin_lock_irq(&fc->lock);
+	fc->hold_dir = 0;
+	held = fc->held;
+	bio_list_init(&fc->held);
+	spin_unlock_irq(&fc->lock);
+
+	while ((bio = bio_list_pop(&held))) {
+		blk_status_t verdict = status;
+
+		spin_lock_irq(&fc->lock);
+		if (verdict)
+			fc->counters[COUNT_FAILED]++;
+		else
+			verdict = __judge(fc, fault_bio_data(bio));
+		spin_unlock_irq(&fc->lock);
+
+		if (verdict)
+			fail_bio(fc, bio, verdict);
+		else
+			dm_submit_bio_remap(bio, NULL);
+	}
+}
+
+/*----------------------------------------------------------------*/
+
+/* map and end_io */
+
+static unsigned int bio_dir(const struct bio *bio)
+{
+	/* The core splits data off: a bio with PREFLUSH is a flush alone. */
+	if (bio->bi_opf & REQ_PREFLUSH)
+		return FAULT_FLUSH;
+
+	switch (bio_op(bio)) {
+	case REQ_OP_READ:
+		return FAULT_READ;
+	case REQ_OP_DISCARD:
+		return FAULT_DISCARD;
+	case REQ_OP_WRITE_ZEROES:
+		return FAULT_WRITE_ZEROES;
+	default:
+		return FAULT_WRITE;
+	}
+}
+
+static void __count_bio(struct fault_c *fc, const struct fault_io *io, bool fua)
+{
+	fc->counters[__ffs(io->dir)]++;
+	if (fua)
+		fc->counters[COUNT_FUA]++;
+	if (io->dir == FAULT_READ)
+		fc->counters[COUNT_READ_SECTORS] += io->count;
+	if (io->dir == FAULT_WRITE)
+		fc->counters[COUNT_WRITE_SECTORS] += io->count;
+}
+
+static bool __must_hold_back(struct fault_c *fc, const struct fault_io *io)
+{
+	if (!(fc->hold_dir & io->dir))
+		return false;
+
+	return io->dir == FAULT_FLUSH ||
+	       overlap(io->sector, io->count, fc->hold_start, fc->hold_count);
+}
+
+static int fault_map(struct dm_target *ti, struct bio *bio)
+{
+	struct fault_io *io = fault_bio_data(bio);
+	struct fault_c *fc = ti->private;
+	blk_status_t status = BLK_STS_OK;
+	unsigned long flags;
+	bool held;
+
+	io->dir = bio_dir(bio);
+	io->count = bio_sectors(bio);
+	io->sector = 0;
+	if (io->dir != FAULT_FLUSH)
+		io->sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
+
+	bio_set_dev(bio, fc->dev->bdev);
+	bio->bi_iter.bi_sector = fc->start + io->sector;
+
+	spin_lock_irqsave(&fc->lock, flags);
+	__count_bio(fc, io, bio->bi_opf & REQ_FUA);
+	held = __must_hold_back(fc, io);
+	if (held)
+		bio_list_add(&fc->held, bio);
+	else
+		status = __judge(fc, io);
+	spin_unlock_irqrestore(&fc->lock, flags);
+
+	/* A held bio may be gone by now. */
+	if (held)
+		return DM_MAPIO_SUBMITTED;
+
+	if (status) {
+		fail_bio(fc, bio, status);
+		return DM_MAPIO_SUBMITTED;
+	}
+
+	return DM_MAPIO_REMAPPED;
+}
+
+static int fault_end_io(struct dm_target *ti, struct bio *bio,
+			blk_status_t *error)
+{
+	struct fault_io *io = fault_bio_data(bio);
+	struct fault_c *fc = ti->private;
+	unsigned long flags;
+
+	if (!*error && (io->dir & (FAULT_WRITE | FAULT_WRITE_ZEROES))) {
+		spin_lock_irqsave(&fc->lock, flags);
+		__clear_range(fc, io->sector, io->count, true);
+		spin_unlock_irqrestore(&fc->lock, flags);
+	}
+
+	return DM_ENDIO_DONE;
+}
+
+static void fault_presuspend(struct dm_target *ti)
+{
+	release_held(ti->private, BLK_STS_IOERR);
+}
+
+/*----------------------------------------------------------------*/
+
+/* Messages */
+
+static int parse_dir(const char *arg, unsigned int *dir)
+{
+	int i = match_string(dir_names, ARRAY_SIZE(dir_names), arg);
+
+	if (i < 0)
+		return -EINVAL;
+	*dir = strcmp(arg, "any") ? BIT(i) : FAULT_ANY;
+
+	return 0;
+}
+
+/* BLK_STS_OK is spelled 'off', and is for those messages that have an 'off'. */
+static int parse_status(const char *arg, blk_status_t *status)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(fault_statuses); i++) {
+		if (!strcmp(arg, fault_statuses[i].name)) {
+			*status = fault_statuses[i].status;
+			return 0;
+		}
+	}
+
+	return -EINVAL;
+}
+
+static int parse_range(struct fault_c *fc, char **argv, sector_t *start,
+		       sector_t *count)
+{
+	u64 from, n;
+
+	if (kstrtou64(argv[0], 10, &from) || kstrtou64(argv[1], 10, &n))
+		return -EINVAL;
+
+	if (!n || from >= fc->ti->len || n > fc->ti->len - from)
+		return -EINVAL;
+
+	*start = from;
+	*count = n;
+
+	return 0;
+}
+
+static int parse_times(struct fault_rule *rule, const char *arg)
+{
+	if (!strcmp(arg, "until_written")) {
+		rule->until_written = true;
+		return rule->dir == FAULT_READ ? 0 : -EINVAL;
+	}
+
+	if (kstrtou64(arg, 10, &rule->left))
+		return -EINVAL;
+	if (!rule->left)
+		rule->left = U64_MAX;
+
+	return 0;
+}
+
+static int message_add(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	sector_t start = 0, count = 1;
+	struct fault_rule *rule, *old, *next;
+	LIST_HEAD(over);
+	unsigned int dir;
+	blk_status_t status;
+
+	if (parse_dir(argv[3], &dir) || parse_status(argv[4], &status) ||
+	    !status)
+		return -EINVAL;
+
+	if (dir != FAULT_FLUSH) {
+		dir &= ~FAULT_FLUSH;
+		if (parse_range(fc, argv + 1, &start, &count) ||
+		    count > MAX_RULE_SECTORS)
+			return -EINVAL;
+	} else if (strcmp(argv[1], "0") || strcmp(argv[2], "0")) {
+		return -EINVAL;
+	}
+
+	rule = alloc_rule(start, count);
+	if (!rule)
+		return -ENOMEM;
+	rule->dir = dir;
+	rule->status = status;
+	rule->left = U64_MAX;
+	if (argc > 5 && parse_times(rule, argv[5])) {
+		list_add(&rule->list, &over);
+		free_rules(&over);
+		return -EINVAL;
+	}
+
+	spin_lock_irq(&fc->lock);
+	list_for_each_entry_safe(old, next, &fc->rules, list)
+		if (!__rule_live(old))
+			list_move(&old->list, &over);
+	list_add_tail(&rule->list, &fc->rules);
+	spin_unlock_irq(&fc->lock);
+	free_rules(&over);
+
+	return 0;
+}
+
+static int message_clear(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	sector_t start, count;
+	LIST_HEAD(over);
+
+	if (argc == 2 || (argc == 3 && parse_range(fc, argv + 1, &start, &count)))
+		return -EINVAL;
+
+	spin_lock_irq(&fc->lock);
+	if (argc == 3)
+		__clear_range(fc, start, count, false);
+	else
+		list_splice_init(&fc->rules, &over);
+	spin_unlock_irq(&fc->lock);
+	free_rules(&over);
+
+	return 0;
+}
+
+/* 'dead' and 'readonly' */
+static int message_mode(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	blk_status_t status;
+
+	if (parse_status(argv[1], &status))
+		return -EINVAL;
+
+	spin_lock_irq(&fc->lock);
+	if (!strcmp(argv[0], "dead"))
+		fc->dead = status;
+	else
+		fc->readonly = status;
+	spin_unlock_irq(&fc->lock);
+
+	return 0;
+}
+
+static int message_hold(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	sector_t start = 0, count = fc->ti->len;
+	blk_status_t status = BLK_STS_OK;
+	unsigned int dir;
+
+	if (!strcmp(argv[1], "off")) {
+		if (argc == 4 || (argc == 3 && parse_status(argv[2], &status)))
+			return -EINVAL;
+		release_held(fc, status);
+		return 0;
+	}
+
+	if (argc == 3 || parse_dir(argv[1], &dir) ||
+	    (argc == 4 && parse_range(fc, argv + 2, &start, &count)))
+		return -EINVAL;
+
+	spin_lock_irq(&fc->lock);
+	fc->hold_dir = dir;
+	fc->hold_start = start;
+	fc->hold_count = count;
+	spin_unlock_irq(&fc->lock);
+
+	return 0;
+}
+
+static int message_delay(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	unsigned int ms;
+
+	if (kstrtouint(argv[1], 10, &ms) || ms > 3600 * MSEC_PER_SEC)
+		return -EINVAL;
+
+	spin_lock_irq(&fc->lock);
+	fc->delay_ms = ms;
+	spin_unlock_irq(&fc->lock);
+	mod_delayed_work(fc->wq, &fc->end_delayed, 0);
+
+	return 0;
+}
+
+/* Appends to the 'sz' bytes that are in 'result' already. */
+static void emit_counters(struct fault_c *fc, char *result,
+			  unsigned int maxlen, unsigned int sz)
+{
+	u64 counters[NR_COUNTERS];
+	unsigned int held, i;
+
+	spin_lock_irq(&fc->lock);
+	memcpy(counters, fc->counters, sizeof(counters));
+	held = bio_list_size(&fc->held);
+	spin_unlock_irq(&fc->lock);
+
+	for (i = 0; i < NR_COUNTERS; i++)
+		DMEMIT("%s=%llu ", counter_names[i], counters[i]);
+	DMEMIT("held=%u", held);
+}
+
+static int message_count(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	/* Without an argument it only replies: see fault_message(). */
+	if (argc == 1)
+		return 1;
+
+	if (strcmp(argv[1], "reset"))
+		return -EINVAL;
+
+	spin_lock_irq(&fc->lock);
+	memset(fc->counters, 0, sizeof(fc->counters));
+	spin_unlock_irq(&fc->lock);
+
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	unsigned int min_argc;
+	unsigned int max_argc;
+	int (*fn)(struct fault_c *fc, unsigned int argc, char **argv);
+	const char *usage;
+} fault_messages[] = {
+	{ "add", 5, 6, message_add,
+	  "<sector> <count> <dir> <status> [<times>|until_written]" },
+	{ "clear", 1, 3, message_clear, "[<sector> <count>]" },
+	{ "dead", 2, 2, message_mode, "<status>|off" },
+	{ "readonly", 2, 2, message_mode, "<status>|off" },
+	{ "hold", 2, 4, message_hold, "<dir> [<sector> <count>]|off [<status>]" },
+	{ "delay", 2, 2, message_delay, "<ms>" },
+	{ "count", 1, 2, message_count, "[reset]" },
+};
+
+static int fault_message(struct dm_target *ti, unsigned int argc, char **argv,
+			 char *result, unsigned int maxlen)
+{
+	struct fault_c *fc = ti->private;
+	unsigned int i;
+	int r = -EINVAL;
+
+	for (i = 0; i < ARRAY_SIZE(fault_messages); i++) {
+		if (strcmp(argv[0], fault_messages[i].name))
+			continue;
+
+		if (argc >= fault_messages[i].min_argc &&
+		    argc <= fault_messages[i].max_argc)
+			r = fault_messages[i].fn(fc, argc, argv);
+		if (r == -EINVAL)
+			DMERR("%s: expected: %s %s",
+			      dm_table_device_name(ti->table), argv[0],
+			      fault_messages[i].usage);
+		if (r == 1)
+			emit_counters(fc, result, maxlen, 0);
+		return r;
+	}
+
+	DMERR("%s: unknown message %s", dm_table_device_name(ti->table),
+	      argv[0]);
+
+	return -EINVAL;
+}
+
+/*----------------------------------------------------------------*/
+
+/* Construction, status and limits */
+
+static int parse_block_size(const char *arg, unsigned int *size)
+{
+	if (kstrtouint(arg, 10, size) || *size < SECTOR_SIZE ||
+	    !is_power_of_2(*size))
+		return -EINVAL;
+
+	return 0;
+}
+
+static int parse_options(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	for (; argc; argc--, argv++) {
+		unsigned int *size;
+
+		if (!strcmp(argv[0], "read_only")) {
+			fc->read_only = true;
+			fc->readonly = BLK_STS_TARGET;
+			continue;
+		}
+
+		if (!strcmp(argv[0], "logical"))
+			size = &fc->logical;
+		else if (!strcmp(argv[0], "physical"))
+			size = &fc->physical;
+		else
+			return -EINVAL;
+
+		argc--;
+		argv++;
+		if (!argc || parse_block_size(argv[0], size))
+			return -EINVAL;
+	}
+
+	return fc->logical > PAGE_SIZE ? -EINVAL : 0;
+}
+
+static int fault_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+{
+	struct fault_c *fc;
+	u64 start;
+	int r;
+
+	if (argc < 2 || kstrtou64(argv[1], 10, &start)) {
+		ti->error = "Expected <dev> <dev_start> [<option>...]";
+		return -EINVAL;
+	}
+
+	fc = kzalloc(sizeof(*fc), GFP_KERNEL);
+	if (!fc) {
+		ti->error = "Cannot allocate context";
+		return -ENOMEM;
+	}
+
+	fc->ti = ti;
+	fc->start = start;
+	spin_lock_init(&fc->lock);
+	INIT_LIST_HEAD(&fc->rules);
+	bio_list_init(&fc->held);
+	bio_list_init(&fc->delayed);
+	INIT_DELAYED_WORK(&fc->end_delayed, end_delayed);
+
+	r = parse_options(fc, argc - 2, argv + 2);
+	if (r) {
+		ti->error = "Invalid option";
+		goto out_with_context;
+	}
+
+	fc->wq = alloc_workqueue("dm-fault", WQ_MEM_RECLAIM | WQ_UNBOUND, 1);
+	if (!fc->wq) {
+		ti->error = "Cannot allocate workqueue";
+		r = -ENOMEM;
+		goto out_with_context;
+	}
+
+	r = dm_get_device(ti, argv[0], dm_table_get_mode(ti->table), &fc->dev);
+	if (r) {
+		ti->error = "Device lookup failed";
+		goto out_with_wq;
+	}
+
+	ti->num_flush_bios = 1;
+	ti->num_discard_bios = 1;
+	ti->num_write_zeroes_bios = 1;
+	ti->flush_supported = true;
+	ti->accounts_remapped_io = true;
+	ti->per_io_data_size = sizeof(struct fault_io);
+	ti->private = fc;
+
+	return 0;
+
+out_with_wq:
+	destroy_workqueue(fc->wq);
+out_with_context:
+	kfree(fc);
+	return r;
+}
+
+static void fault_dtr(struct dm_target *ti)
+{
+	struct fault_c *fc = ti->private;
+
+	cancel_delayed_work_sync(&fc->end_delayed);
+	destroy_workqueue(fc->wq);
+	free_rules(&fc->rules);
+	dm_put_device(ti, fc->dev);
+	kfree(fc);
+}
+
+static unsigned int count_rules(struct fault_c *fc)
+{
+	struct fault_rule *rule;
+	unsigned int live = 0;
+
+	spin_lock_irq(&fc->lock);
+	list_for_each_entry(rule, &fc->rules, list)
+		live += __rule_live(rule);
+	spin_unlock_irq(&fc->lock);
+
+	return live;
+}
+
+static void fault_status(struct dm_target *ti, status_type_t type,
+			 unsigned int status_flags, char *result,
+			 unsigned int maxlen)
+{
+	struct fault_c *fc = ti->private;
+	unsigned int sz = 0;
+
+	switch (type) {
+	case STATUSTYPE_INFO:
+		DMEMIT("%u %s %s ", count_rules(fc),
+		       status_name(READ_ONCE(fc->dead)),
+		       status_name(READ_ONCE(fc->readonly)));
+		emit_counters(fc, result, maxlen, sz);
+		break;
+
+	case STATUSTYPE_TABLE:
+		DMEMIT("%s %llu", fc->dev->name, (u64)fc->start);
+		if (fc->read_only)
+			DMEMIT(" read_only");
+		if (fc->logical)
+			DMEMIT(" logical %u", fc->logical);
+		if (fc->physical)
+			DMEMIT(" physical %u", fc->physical);
+		break;
+
+	case STATUSTYPE_IMA:
+		*result = '\0';
+		break;
+	}
+}
+
+static int fault_iterate_devices(struct dm_target *ti,
+				 iterate_devices_callout_fn fn, void *data)
+{
+	struct fault_c *fc = ti->private;
+
+	return fn(ti, fc->dev, fc->start, ti->len, data);
+}
+
+static void fault_io_hints(struct dm_target *ti, struct queue_limits *limits)
+{
+	struct fault_c *fc = ti->private;
+
+	limits->logical_block_size = max(limits->logical_block_size,
+					 fc->logical);
+	if (fc->physical)
+		limits->physical_block_size = fc->physical;
+	limits->physical_block_size = max(limits->physical_block_size,
+					  limits->logical_block_size);
+	limits->io_min = max(limits->io_min, limits->physical_block_size);
+}
+
+static struct target_type fault_target = {
+	.name = "fault",
+	.version = {1, 0, 0},
+	.features = DM_TARGET_NOWAIT,
+	.module = THIS_MODULE,
+	.ctr = fault_ctr,
+	.dtr = fault_dtr,
+	.map = fault_map,
+	.end_io = fault_end_io,
+	.presuspend = fault_presuspend,
+	.message = fault_message,
+	.status = fault_status,
+	.iterate_devices = fault_iterate_devices,
+	.io_hints = fault_io_hints,
+};
+
+static int __init dm_fault_init(void)
+{
+	return dm_register_target(&fault_target);
+}
+
+static void __exit dm_fault_exit(void)
+{
+	dm_unregister_target(&fault_target);
+}
+
+module_init(dm_fault_init);
+module_exit(dm_fault_exit);
+
+MODULE_DESCRIPTION(DM_NAME " target that fails on request, for tests");
+MODULE_AUTHOR("The dm-remap authors");
+MODULE_LICENSE("GPL");

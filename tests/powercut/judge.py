@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Judges a log of a set of dm-remap at every cut, on the host.
+
+At each cut: the durable state; what a write that was under way may have left of itself; and twice
+what else may have survived. The generators are seeded with ``seed`` and the cut.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from powercut.log import SECTOR, Entry, Image, Mark, Replay, Write, cut_points
+from powercut.oracle import Oracle
+from powercut.reader import Loaded, Refused, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@contextmanager
+def torn(replay: Replay, index: int, random: Random) -> Iterator[None]:
+    """Have a write in the images that was under way when the power went: some sectors of it."""
+    entry = replay.log[index]
+    assert isinstance(entry, Write)
+    image = replay.images[entry.leg]
+    end = entry.offset + len(entry.data)
+    before = bytes(image[entry.offset : end])
+    for start in range(0, len(entry.data), SECTOR):
+        if random.random() < 0.5:
+            part = entry.data[start : start + SECTOR]
+            image[entry.offset + start : entry.offset + start + len(part)] = part
+    try:
+        yield
+    finally:
+        image[entry.offset : end] = before
+
+
+@dataclass
+class Judge:
+    """Goes through a log, cut by cut."""
+
+    log: Sequence[Entry]
+    seed: int
+    main: bytes
+    """What main holds before the log begins."""
+    spare: int
+    """The size of the spare, which is blank then, in bytes."""
+    oracle: Oracle = field(default_factory=Oracle)
+    states: int = 0
+    formatting: list[int] = field(default_factory=list)
+    """Cuts at which there is no set yet."""
+    between: list[int] = field(default_factory=list)
+    """Cuts between copy A and copy B."""
+    away: list[int] = field(default_factory=list)
+    """Cuts at which a stand-in holds a copy."""
+    problems: list[str] = field(default_factory=list)
+
+    def start(self) -> Replay:
+        """Return a replay of the log from its start."""
+        main: Image = bytearray(self.main)
+        spare: Image = bytearray(self.spare)
+        return Replay(self.log, {"main": main, "spare": spare})
+
+    def judge_all(self) -> None:
+        """Judge every cut, strictly and with what else may have survived."""
+        replay = self.start()
+        for cut in cut_points(self.log):
+            random = Random(f"{self.seed} {cut}")
+            entry = self.log[cut - 1]
+            if isinstance(entry, Write) and len(entry.data) > SECTOR:
+                replay.advance(cut - 1)
+                self.oracle.follow(replay.promised())
+                with torn(replay, cut - 1, random):
+                    self.state(replay, f"{cut}, its last write torn")
+            replay.advance(cut)
+            self.oracle.follow(replay.promised())
+            loaded = self.state(replay, f"{cut}")
+            if loaded is None:
+                self.formatting.append(cut)
+            elif loaded.away:
+                self.away.append(cut)
+            elif loaded.unequal and self.oracle.ready:
+                self.between.append(cut)
+            for tearing in (False, True):
+                with replay.survivors(random, torn=tearing):
+                    self.state(replay, f"{cut}, with survivors")
+
+    def state(self, replay: Replay, name: str) -> Loaded | None:
+        """Judge the images as they are."""
+        self.states += 1
+        main, spare = replay.images["main"], replay.images["spare"]
+        try:
+            loaded = load(spare)
+        except Refused as refused:
+            if self.oracle.ready:
+                self.problems.append(f"cut {name}: {refused}")
+            return None
+        self.problems += [f"cut {name}: {text}" for text in self.oracle.check(loaded, main, spare)]
+        return loaded
+
+
+def not_forced(log: Sequence[Entry]) -> list[str]:
+    """Return the FUA writes that reached a disk without FUA."""
+    forced: dict[tuple[int, int], bool] = {}
+    for entry in log:
+        if isinstance(entry, Write) and entry.data.startswith(b"pattern\0"):
+            for start in range(0, len(entry.data), SECTOR):
+                sector = int.from_bytes(entry.data[start + 8 : start + 16], "little")
+                number = int.from_bytes(entry.data[start + 16 : start + 24], "little")
+                forced[sector, number] = forced.get((sector, number), True) and entry.fua
+    asked = [entry.text.split() for entry in log if isinstance(entry, Mark)]
+    return [
+        f"sector {sector}, generation {number}"
+        for first, count, number in (
+            map(int, words[1:4]) for words in asked if words[0] == "ack" and words[4] == "1"
+        )
+        for sector in range(first, first + count)
+        if not forced.get((sector, number))
+    ]

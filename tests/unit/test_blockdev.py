@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Facts from a sysfs and a /proc made of files."""
+
+from pathlib import Path
+
+import pytest
+
+from dmremap import blockdev
+from dmremap.blockdev import Signature, Use
+from dmremap.errors import Failure
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+class Sysfs:
+    """Just enough of /sys/block and /sys/dev/block."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "dev" / "block").mkdir(parents=True)
+        (root / "class" / "block").mkdir(parents=True)
+
+    def device(self, path: str, devno: str, sectors: int, **files: str) -> Path:
+        directory = self.root / "devices" / path
+        put(directory / "dev", devno)
+        put(directory / "size", str(sectors))
+        for name, text in files.items():
+            put(directory / name.replace("__", "/"), text)
+        for sub in ("holders", "slaves"):
+            (directory / sub).mkdir(exist_ok=True)
+        (self.root / "dev" / "block" / devno).symlink_to(directory)
+        (self.root / "class" / "block" / directory.name).symlink_to(directory)
+        return directory
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path) -> Sysfs:
+    made = Sysfs(tmp_path / "sys")
+    sda = made.device(
+        "pci0/sda",
+        "8:0",
+        2048000,
+        ro="0",
+        queue__logical_block_size="512",
+        queue__physical_block_size="4096",
+        queue__zoned="none",
+        device__wwid="naa.5000c500a1b2c3d4",
+    )
+    sda1 = made.device("pci0/sda/sda1", "8:1", 4096, partition="1", start="2048", ro="0")
+    dm = made.device("virtual/dm-0", "253:0", 4096, dm__name="vg-a[b]", ro="1")
+    (dm / "slaves" / "sda1").symlink_to(sda1)
+    (sda1 / "holders" / "dm-0").symlink_to(dm)
+    assert sda.is_dir()
+    return made
+
+
+def test_disk_with_a_partition_in_use(sysfs: Sysfs, tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    put(
+        proc / "self" / "mountinfo",
+        r"36 35 8:1 / /srv/my\040disk rw,noatime shared:1 - ext4 /dev/sda1 rw",
+    )
+    put(proc / "swaps", "Filename Type Size Used Priority")
+    facts = blockdev.facts_of(
+        "/dev/sda", sysfs.root / "devices/pci0/sda", sysfs=sysfs.root, proc=proc
+    )
+    assert facts.devno == facts.disk == (8, 0)
+    assert (facts.sectors, facts.logical, facts.physical) == (2048000, 512, 4096)
+    assert facts.mounts == (Use("sda1", "/srv/my disk"),)
+    assert facts.holders == (Use("sda1", "dm-0 (vg-a[b])"),)
+    assert facts.components == frozenset({(8, 0)})
+    assert (facts.id_type, facts.id.hex()) == (3, "5000c500a1b2c3d4")
+    assert facts.serial == "naa.5000c500a1b2c3d4"
+
+
+def test_partition_and_stack(sysfs: Sysfs, tmp_path: Path) -> None:
+    devices = sysfs.root / "devices"
+    part = blockdev.facts_of(
+        "/dev/sda1", devices / "pci0/sda/sda1", sysfs=sysfs.root, proc=tmp_path
+    )
+    assert part.disk == (8, 0)
+    assert part.offset == 2048
+    assert part.physical == 4096
+    mapped = blockdev.facts_of(
+        "/dev/dm-0", devices / "virtual/dm-0", sysfs=sysfs.root, proc=tmp_path
+    )
+    assert mapped.components == frozenset({(253, 0), (8, 1)})
+    assert mapped.read_only
+
+
+def test_all_devices_and_nodes(sysfs: Sysfs) -> None:
+    sysfs.device("pci1/cciss!c0d0", "104:0", 100)
+    sysfs.device("virtual/loop0", "7:0", 0)
+    found = blockdev.all_devices(sysfs.root)
+    assert [blockdev.node(path) for path in found] == [
+        "/dev/cciss/c0d0",
+        "/dev/dm-0",
+        "/dev/sda",
+        "/dev/sda1",
+    ]
+
+
+def test_wipefs() -> None:
+    text = '{"signatures": [{"device":"sdb","offset":"0x438","type":"ext4","label":null}]}'
+    assert blockdev.parse_wipefs(text) == [Signature("ext4", 0x438)]
+    assert blockdev.parse_wipefs("") == []
+    with pytest.raises(Failure, match="wipefs"):
+        blockdev.parse_wipefs("ext4")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("naa.5000c500a1b2c3d4", (3, "5000c500a1b2c3d4")),
+        ("eui.0025388b71b2c3d4", (2, "0025388b71b2c3d4")),
+        ("t10.ATA     DISK 1", (0, "")),
+        ("naa.xyz", (0, "")),
+        ("", (0, "")),
+    ],
+)
+def test_wwid(text: str, expected: tuple[int, str]) -> None:
+    kind, raw = blockdev.parse_wwid(text)
+    assert (kind, raw.hex()) == expected
+
+
+def test_mountinfo_of_a_file_system_on_several_devices() -> None:
+    text = "30 1 0:26 /@ / rw - btrfs /dev/sdc2 rw,subvol=/@\nbroken line\n"
+    assert blockdev.parse_mountinfo(text) == [((0, 26), "/", "/dev/sdc2")]

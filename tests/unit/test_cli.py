@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: usage, output, exit codes, cold start."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+import dmremap
+from dmremap.cli import common, main
+from dmremap.cli.app import VERBS, LazyGroup, group
+from dmremap.errors import DmRemapError, Exit, Failure, Partial, Usage, error
+
+SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
+
+
+def valid(text: str) -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(text)
+    jsonschema.Draft202012Validator(SCHEMA).validate(whole)
+    return whole
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dmremapctl {dmremap.__version__}\n"
+
+
+def test_help_lists_every_verb_without_importing_it() -> None:
+    code = (
+        "import sys; from dmremap.cli import main; main(['--help']); "
+        "print(sorted(m for m in sys.modules if m.startswith('dmremap.cli.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("['dmremap.cli.app', 'dmremap.cli.common']\n")
+    for verb in VERBS:
+        assert f"\n  {verb} " in done.stdout
+
+
+def test_version_imports_next_to_nothing() -> None:
+    code = "import sys; from dmremap.cli import main; main(['--version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {"click", "rich", "pyudev", "pyroute2", "_cffi_backend", "json"}
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help(verb: str) -> None:
+    done = CliRunner().invoke(group, [verb, "--help"])
+    assert done.exit_code == 0, done.output
+    assert "Usage:" in done.output
+
+
+def test_the_verb_is_imported_when_asked_for() -> None:
+    context = click.Context(group)
+    assert isinstance(group, LazyGroup)
+    assert group.get_command(context, "nosuch") is None
+    found = group.get_command(context, "explain")
+    assert found is not None
+    assert found.name == "explain"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nosuch"],
+        ["create"],
+        ["create", "/dev/a"],
+        ["create", "/dev/a", "/dev/b", "--spare-size", "12x"],
+        ["status", "--nosuch"],
+        ["assemble"],
+        ["assemble", "--all", "name"],
+        ["remove"],
+        ["explain", "DMR-E999"],
+        ["list", "-o", "xml"],
+    ],
+)
+def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("dmremapctl: ")
+    assert "[DMR-E20" in out.err
+
+
+def test_wrong_usage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["create", "-o", "json"]) == 2
+    out = capsys.readouterr()
+    assert out.err == ""
+    whole = valid(out.out)
+    assert whole["command"] == "create"
+    assert whole["error"]["exit"] == 2
+    assert whole["data"] is None
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["create", "/dev/a", "/dev/b"],
+        ["adopt", "/dev/a", "/dev/b"],
+        ["assemble", "--all"],
+        ["remove", "x"],
+        ["module", "load"],
+        ["module", "unload"],
+    ],
+)
+def test_changing_needs_root(
+    args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(args) == 6
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.splitlines()[0].startswith("dmremapctl: only root can ")
+
+
+@pytest.mark.parametrize("args", [["list"], ["status"], ["module", "status"]])
+def test_looking_needs_no_root(
+    args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main([*args, "-o", "json"]) == 0
+    valid(capsys.readouterr().out)
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "e401"]) == 0
+    assert "Unmount it first." in capsys.readouterr().out
+    assert main(["explain", "DMR-H101", "-o", "json"]) == 0
+    whole = valid(capsys.readouterr().out)
+    assert whole["data"]["codes"][0]["code"] == "DMR-H101"
+
+
+def test_jsonl_is_one_envelope_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "-ojsonl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 50
+    assert all(len(valid(line)["data"]["codes"]) == 1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("args", "form"),
+    [
+        (["status"], "table"),
+        (["status", "-o", "json"], "json"),
+        (["status", "--output=jsonl"], "jsonl"),
+        (["-ojson"], "json"),
+        (["status", "--", "-o", "json"], "table"),
+        (["status", "-o"], "table"),
+        (["status", "-o", "xml"], "table"),
+    ],
+)
+def test_wanted_format(args: list[str], form: str) -> None:
+    assert common.wanted_format(args) == form
+
+
+def test_partial_has_data_and_error(capsys: pytest.CaptureFixture[str]) -> None:
+    result = common.Result({"sets": []}, "words", error=Partial("DMR-E801", "one failed"))
+    common.show(result, "remove", "json")
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["error"]["exit"] == 8
+    assert whole["data"] == {"sets": []}
+
+
+def test_brackets_survive(capsys: pytest.CaptureFixture[str]) -> None:
+    common.write(common.table(["NAME"], [["a[b]c"], ["[red]x[/red]"]]))
+    assert capsys.readouterr().out.splitlines() == ["NAME", "a[b]c", "[red]x[/red]"]
+
+
+def test_brackets_survive_rich_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    text = common.table(["NAME", "PATH"], [["a[b]c", "/dev/disk/by-id/" + "x" * 60]])
+    assert "a[b]c" in text
+    assert "\x1b" not in text
+    assert all(len(line) <= 40 for line in text.splitlines())
+    assert "…" not in text
+
+
+def test_nothing_is_cut_in_a_pipe() -> None:
+    path = "/dev/disk/by-id/" + "x" * 200
+    assert path in common.table(["A", "B"], [[path, path]])
+
+
+def test_bytes_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"a\xff")
+    common.write(name + "\n")
+    assert json.loads(common.to_json([name])) == [name]
+    assert capsys.readouterr().out == "a\\udcff\n"
+
+
+def test_confirm_never_waits_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    common.confirm("Go on?", yes=True)
+    with pytest.raises(Usage) as caught:
+        common.confirm("Go on?", yes=False)
+    assert caught.value.code == "DMR-E202"
+
+
+def test_size() -> None:
+    assert [common.size(n) for n in (1, 2, 3, 2048, 1 << 21, 3 << 20)] == [
+        "512 B",
+        "1 KiB",
+        "1.5 KiB",
+        "1 MiB",
+        "1 GiB",
+        "1.5 GiB",
+    ]
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_bug_is_an_error_too(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dmremap import sets
+
+    def broken(_names: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(sets, "running", broken)
+    assert main(["status", "-o", form]) == 1
+    out = capsys.readouterr()
+    assert "DMR-E100" in (out.err if form == "table" else valid(out.out)["error"]["code"])
+
+
+def test_errors_know_their_exit_code() -> None:
+    assert isinstance(error("DMR-E100", "x"), Failure)
+    for cls in DmRemapError.__subclasses__():
+        assert cls.exit in Exit

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's reasons, out of its log."""
+
+from dmremap.dm.kernellog import parse_record, reasons
+
+
+def test_record() -> None:
+    assert parse_record("3,812,99,-;device-mapper: x\n SUBSYSTEM=block\n") == "device-mapper: x"
+
+
+def test_a_targets_sentence_comes_first_and_once() -> None:
+    lines = [
+        "device-mapper: remap: dm-0: something on the way",
+        "device-mapper: table: 253:0: remap: spare area is not blank (-EINVAL)",
+        "device-mapper: ioctl: error adding target to table",
+        "device-mapper: table: 253:0: remap: spare area is not blank (-EINVAL)",
+        "usb 1-1: new device",
+    ]
+    assert reasons(lines) == ["spare area is not blank", "remap: dm-0: something on the way"]
+
+
+def test_a_reason_may_have_brackets_and_no_errno() -> None:
+    lines = ["device-mapper: table: 253:10: linear: Invalid (device) sector"]
+    assert reasons(lines) == ["Invalid (device) sector"]
+
+
+def test_unknown_target() -> None:
+    lines = ["device-mapper: table: 253:0: nosuch: unknown target type"]
+    assert reasons(lines) == ["unknown target type"]

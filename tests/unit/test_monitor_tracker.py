@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From two scans to events."""
+
+import dataclasses
+
+import pytest
+
+from dmremap.monitor.sources import Hint, hint_of
+from dmremap.monitor.tracker import KINDS, Event, SetSnapshot, compare
+from dmremap.table import parse_status
+
+UUID = "6f1c9d0e-3b5a-4c1e-9a77-0123456789ab"
+GOOD = parse_status(
+    0,
+    20480,
+    "rw 512 0/1000 lost=0 pending=0 bad=0 free=1000 doubt=0 read_errors=0 write_errors=0 "
+    f"transient=0 remapped=0 copies=0 identity=tag seq=0 uuid={UUID}",
+)
+
+
+def snapshot(**fields: int | str) -> SetSnapshot:
+    status = dataclasses.replace(GOOD, **fields)  # type: ignore[arg-type]
+    return SetSnapshot(f"REMAP-{UUID}", "data", "/dev/mapper/data", UUID, (status,))
+
+
+def between(old: SetSnapshot, new: SetSnapshot, *hinted: str) -> list[Event]:
+    hints = {new.name: frozenset(hinted)}
+    return compare({old.key: old}, {new.key: new}, hinted=hints)
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind for event in events]
+
+
+def test_nothing_happened() -> None:
+    assert between(snapshot(), snapshot()) == []
+    assert compare({}, {}) == []
+
+
+def test_sets_come_and_go() -> None:
+    one = snapshot()
+    (found,) = compare({}, {one.key: one}, first=True)
+    assert (found.kind, found.name, found.device) == ("found", "data", "/dev/mapper/data")
+    assert found.sentence == "the set is OK"
+    (assembled,) = compare({}, {one.key: one})
+    assert assembled.kind == "assembled"
+    (removed,) = compare({one.key: one}, {})
+    assert (removed.kind, removed.uuid, removed.status) == ("removed", UUID, None)
+    assert removed.verdict is None
+
+
+def test_a_set_that_is_found_ill_says_so() -> None:
+    ill = snapshot(pending=2)
+    (found,) = compare({}, {ill.key: ill}, first=True)
+    assert found.sentence == ("the set is DEGRADED: 2 blocks of the main device cannot be read.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"mapped": 3}, "remapped"),
+        ({"pending": 3}, "pending"),
+        ({"lost": 3}, "lost"),
+        ({"bad": 3}, "slot_bad"),
+        ({"copies": 3}, "copies"),
+        ({"doubt": 3}, "doubt"),
+    ],
+)
+def test_a_number_that_goes_up(fields: dict[str, int], kind: str) -> None:
+    events = between(snapshot(), snapshot(seq=1, **fields))
+    assert kinds(events) == [kind, "health"]
+    assert (events[0].count, events[0].start) == (3, 0)
+    assert events[0].sentence.startswith("3 ")
+    assert events[1].sentence.startswith("the set's health went from OK to ")
+    assert events[1].start is None
+
+
+@pytest.mark.parametrize(("field", "kind"), [("pending", "pending_cleared"), ("lost", "recovered")])
+def test_a_number_that_goes_down(field: str, kind: str) -> None:
+    events = between(snapshot(**{field: 5}), snapshot(**{field: 2}))
+    assert kinds(events) == [kind]
+    assert events[0].count == 3
+
+
+def test_health_is_told_once() -> None:
+    assert kinds(between(snapshot(mapped=1), snapshot(mapped=2))) == ["remapped"]
+
+
+def test_the_spare_fills_up() -> None:
+    low = snapshot(mapped=880, free=120)
+    assert kinds(between(snapshot(mapped=800, free=200), low)) == [
+        "remapped",
+        "spare_low",
+        "health",
+    ]
+    full = snapshot(mapped=1000, free=0)
+    assert kinds(between(low, full)) == ["remapped", "spare_full"]
+
+
+def test_mode() -> None:
+    events = between(snapshot(), snapshot(mode="ro", seq=1))
+    assert kinds(events) == ["mode", "health"]
+    assert events[0].sentence == "the set's mode went from rw to ro"
+
+
+def test_a_new_load_forgets_and_does_not_clear() -> None:
+    events = between(snapshot(pending=5, seq=9, read_errors=5), snapshot())
+    assert kinds(events) == ["reloaded", "health"]
+
+
+def test_a_rename_is_the_same_set() -> None:
+    (event,) = between(
+        dataclasses.replace(snapshot(), name="old"), dataclasses.replace(snapshot(), name="new")
+    )
+    assert (event.kind, event.name, event.sentence) == ("renamed", "new", "the set was called old")
+
+
+def test_a_change_that_left_no_trace() -> None:
+    assert kinds(between(snapshot(), snapshot(seq=2))) == ["noticed"]
+    assert kinds(between(snapshot(), snapshot(seq=2), "pending")) == ["noticed"]
+    assert kinds(between(snapshot(), snapshot(seq=2), "probe")) == ["probe"]
+    assert kinds(between(snapshot(mapped=1), snapshot(mapped=2, seq=2), "probe")) == [
+        "remapped",
+        "probe",
+    ]
+
+
+def test_a_hint_alone_is_nothing() -> None:
+    assert between(snapshot(), snapshot(), "probe", "remapped") == []
+
+
+def test_several_targets() -> None:
+    one = snapshot()
+    second = dataclasses.replace(GOOD, start=20480)
+    old = dataclasses.replace(one, targets=(GOOD, second))
+    new = dataclasses.replace(one, targets=(GOOD, dataclasses.replace(second, pending=1, seq=1)))
+    pending, health = between(old, new)
+    assert (pending.kind, pending.start) == ("pending", 20480)
+    assert pending.status == new.targets[1]
+    assert (health.kind, health.start, health.status) == ("health", None, None)
+    assert kinds(between(one, old)) == ["reloaded"]
+
+
+def test_every_kind_is_declared() -> None:
+    assert len(set(KINDS)) == len(KINDS)
+
+
+def test_which_uevents_are_hints() -> None:
+    base = {"SUBSYSTEM": "block", "DEVNAME": "dm-3", "DM_NAME": "data"}
+    assert hint_of(base) == Hint("data", "")
+    assert hint_of(base | {"DEVNAME": "/dev/dm-3", "DM_REMAP_EVENT": "pending"}) == Hint(
+        "data", "pending"
+    )
+    assert hint_of(base | {"DEVNAME": "sda"}) is None
+    assert hint_of(base | {"SUBSYSTEM": "net"}) is None
+    assert hint_of({}) is None

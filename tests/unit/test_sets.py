@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The parts of a set's life that need no device."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from dmremap import sets
+from dmremap.blockdev import DeviceFacts
+from dmremap.errors import Failure, NotFound, Refused, Usage
+from dmremap.ondisk import Segment, SetState, Superblock
+
+SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
+OTHER = UUID("11111111-2222-3333-4444-555555555555")
+SB = Superblock(
+    uuid=SET,
+    name="home",
+    state=SetState.READY,
+    unit=512,
+    area_blocks=512,
+    segments=(Segment(256, 256, 1900, 8),),
+    tagged=False,
+    main_sectors=1 << 20,
+    data_start=0,
+    data_sectors=1 << 20,
+    main_serial="S1",
+)
+DISK = DeviceFacts("/dev/sda", devno=(8, 0), sectors=1 << 20, serial="S1")
+SPARE = DeviceFacts("/dev/sdb", devno=(8, 16), sectors=4096)
+
+
+@pytest.mark.parametrize(
+    ("sectors", "unit", "tagged", "expected"),
+    [
+        (1 << 20, 512, True, (2048, (1 << 20) - 2048)),
+        ((1 << 20) + 7, 512, True, (2048, (1 << 20) - 2048)),
+        ((1 << 20) + 7, 512, False, (0, (1 << 20) + 7)),
+        ((1 << 20) + 8, 4096, False, (0, (1 << 20) + 8)),
+        (2048, 512, True, (2048, 0)),
+        (100, 512, True, (2048, 0)),
+    ],
+)
+def test_geometry(sectors: int, unit: int, tagged: bool, expected: tuple[int, int]) -> None:
+    assert sets.geometry(sectors, unit, tagged=tagged) == expected
+
+
+def test_table_line_uses_numbers_and_the_uuid() -> None:
+    line = sets.table_line(SB, DISK, SPARE, 8, "medium")
+    assert line.line == f"0 1048576 remap 8:0 8:16 8 4096 4 uuid {SET} errors medium"
+
+
+@pytest.mark.parametrize("name", ["home", "a[b]c", "mit leer", "x" * 127, "größe"])
+def test_good_names(name: str) -> None:
+    assert sets.check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "a\\x20b", "x" * 128, "new\nline", "..", "control", " " * 100]
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(Usage):
+        sets.check_name(name)
+
+
+def test_adopted_main_is_known_by_id_before_serial() -> None:
+    assert sets.matches_main(SB, DISK)
+    assert not sets.matches_main(SB, replace(DISK, sectors=5))
+    assert not sets.matches_main(SB, replace(DISK, offset=2048))
+    assert not sets.matches_main(SB, replace(DISK, serial="S2"))
+    assert not sets.matches_main(replace(SB, main_serial=""), replace(DISK, serial=""))
+    known = replace(SB, main_id_type=3, main_id=b"12345678")
+    assert sets.matches_main(known, replace(DISK, id_type=3, id=b"12345678", serial="other"))
+    assert not sets.matches_main(known, replace(DISK, id_type=3, id=b"87654321"))
+
+
+def test_select() -> None:
+    one = sets.Found(SB, SPARE, 0)
+    two = sets.Found(replace(SB, uuid=OTHER), SPARE, 0)
+    assert sets.select([one], ["home"]) == [one]
+    assert sets.select([one, two], [str(OTHER), str(OTHER)]) == [two]
+    with pytest.raises(Refused, match="several sets"):
+        sets.select([one, two], ["home"])
+    with pytest.raises(NotFound):
+        sets.select([one], ["away"])
+
+
+def test_undo_goes_on_after_a_failure_and_says_what_is_left() -> None:
+    done: list[str] = []
+    undo = sets._Undo()
+
+    def fails() -> None:
+        raise Failure("DMR-E103", "the disk is gone")
+
+    def work() -> None:
+        with undo.on_failure():
+            undo.add("do one", lambda: done.append("one"))
+            undo.add("do two", fails)
+            undo.add("do three", lambda: done.append("three"))
+            raise Failure("DMR-E100", "first")
+
+    with pytest.raises(Failure, match="first") as caught:
+        work()
+    assert done == ["three", "one"]
+    assert caught.value.__notes__ == ["could not do two: DMR-E103: the disk is gone"]

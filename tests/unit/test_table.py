@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Table lines, status lines and replies: what is printed parses back to the same."""
+
+import uuid as uuidlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmremap import table
+from dmremap.table import (
+    COUNTERS,
+    LineError,
+    ListEntry,
+    PendingEntry,
+    RemapTable,
+    Status,
+    parse_list,
+    parse_pending,
+    parse_status,
+    parse_status_line,
+    parse_table,
+    parse_table_line,
+)
+
+UUID = "6f1c9d0e-3b5a-4c1e-9a77-0123456789ab"
+STATUS = (
+    "rw 512 3/1000 lost=1 pending=2 bad=4 free=993 doubt=0 read_errors=5 write_errors=6 "
+    "transient=7 remapped=3 copies=1 identity=tag seq=9 uuid=" + UUID
+)
+
+numbers = st.integers(0, (1 << 64) - 1)
+words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+uuids = st.uuids().map(str)
+unknown_options = words.filter(lambda word: word not in ("main_start", "uuid", "errors"))
+
+
+@given(
+    st.builds(
+        RemapTable,
+        start=numbers,
+        length=numbers,
+        main=words,
+        spare=words,
+        spare_start=numbers,
+        spare_len=numbers,
+        main_start=numbers,
+        uuid=st.none() | uuids,
+        errors=st.sampled_from(["confirm", "medium"]),
+        extra=st.lists(unknown_options, max_size=4).map(tuple),
+    )
+)
+def test_table_prints_and_parses_back(line: RemapTable) -> None:
+    assert parse_table_line(line.line) == line
+    assert parse_table(line.start, line.length, line.params) == line
+
+
+keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
+    lambda key: key not in (*COUNTERS, "identity", "uuid")
+)
+
+
+@given(
+    st.builds(
+        Status,
+        start=numbers,
+        length=numbers,
+        mode=st.sampled_from(["init", "rw", "ro"]),
+        unit=numbers,
+        mapped=numbers,
+        slots=numbers,
+        identity=st.sampled_from(["tag", "id", "size"]),
+        uuid=st.none() | uuids,
+        extra=st.lists(st.tuples(keys, words), max_size=4).map(tuple),
+        **dict.fromkeys(COUNTERS, numbers),
+    )
+)
+def test_status_prints_and_parses_back(status: Status) -> None:
+    assert parse_status(status.start, status.length, status.params) == status
+
+
+@given(st.text(max_size=60))
+def test_garbage_is_an_error_and_nothing_else(text: str) -> None:
+    for parse in (parse_table_line, parse_status_line, parse_list, parse_pending):
+        with pytest.raises(LineError) as caught:
+            parse(text)
+        assert caught.value.code == "DMR-E106"
+        assert caught.value.hint
+
+
+@given(st.data())
+def test_a_cut_status_line_is_an_error(data: st.DataObject) -> None:
+    required = STATUS.partition(" uuid=")[0].split()
+    cut = data.draw(st.integers(0, len(required) - 1))
+    with pytest.raises(LineError):
+        parse_status(0, 8, " ".join(required[:cut]))
+
+
+def test_the_shortest_table() -> None:
+    line = parse_table_line("0 20480 remap /dev/loop17 /dev/loop18 0 20480")
+    assert line == RemapTable(0, 20480, "/dev/loop17", "/dev/loop18", 0, 20480)
+    assert line.params == "/dev/loop17 /dev/loop18 0 20480"
+
+
+def test_all_options_and_an_unknown_one() -> None:
+    params = f"7:0 7:1 8 4096 8 main_start 2048 remap_rate 12 uuid {UUID} errors medium"
+    line = parse_table(0, 1000, params)
+    assert (line.main_start, line.uuid, line.errors) == (2048, UUID, "medium")
+    assert line.extra == ("remap_rate", "12")
+    assert parse_table(0, 1000, line.params) == line
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ("", "expected"),
+        ("a b 0", "expected"),
+        ("a b x 8", "spare_start is 'x'"),
+        ("a b 0 -8", "spare_len is '-8'"),
+        ("a b 0 8 1", "#opts is 1 but 0 words"),
+        ("a b 0 8 x uuid", "#opts is 'x'"),
+        ("a b 0 8 1 uuid", "uuid lacks its value"),
+        ("a b 0 8 2 uuid 1234", "uuid is '1234'"),
+        (f"a b 0 8 4 uuid {UUID} uuid {UUID}", "uuid is given twice"),
+        ("a b 0 8 2 errors all", "errors is 'all'"),
+        ("a b 0 8 2 main_start ٣", "main_start is"),
+        (f"a b 0 {1 << 64}", "spare_len is"),
+    ],
+)
+def test_what_is_wrong_with_a_table(params: str, says: str) -> None:
+    with pytest.raises(LineError, match=says.replace("?", r"\?")):
+        parse_table(0, 8, params)
+
+
+def test_another_target_is_refused() -> None:
+    with pytest.raises(LineError, match="linear"):
+        parse_table_line("0 8 linear 7:0 0")
+
+
+@pytest.mark.parametrize(("main", "spare"), [("/dev/my disk", "b"), ("a", "/dev/my disk")])
+def test_a_device_with_a_blank_is_never_printed(main: str, spare: str) -> None:
+    line = RemapTable(0, 8, main, spare, 0, 8)
+    with pytest.raises(LineError, match="one word"):
+        _ = line.params
+
+
+def test_status() -> None:
+    status = parse_status(0, 20480, STATUS)
+    assert (status.mode, status.unit, status.mapped, status.slots) == ("rw", 512, 3, 1000)
+    assert (status.lost, status.pending, status.bad, status.free) == (1, 2, 4, 993)
+    assert (status.identity, status.seq, status.uuid) == ("tag", 9, UUID)
+    assert uuidlib.UUID(status.uuid)
+    assert status.params == STATUS
+
+
+def test_what_the_kernel_appends_is_kept() -> None:
+    status = parse_status(0, 8, STATUS + " breaker=closed colour=")
+    assert status.extra == (("breaker", "closed"), ("colour", ""))
+    assert status.params.endswith(" breaker=closed colour=")
+
+
+@pytest.mark.parametrize("nothing", ["uuid=", "uuid=-", ""])
+def test_a_set_without_uuid(nothing: str) -> None:
+    assert parse_status(0, 8, STATUS.partition("uuid=")[0] + nothing).uuid is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("rw ", "wr ", "mode is 'wr'"),
+        ("3/1000", "3", "expected <mapped>/<slots>"),
+        ("3/1000", "3/", "slots is ''"),
+        ("lost=1", "lost=x", "lost is 'x'"),
+        ("lost=1", "lost", "expected <key>=<value>"),
+        ("lost=1", "lost=1 lost=1", "lost is there twice"),
+        ("lost=1 ", "", "lost missing"),
+        ("identity=tag", "identity=face", "identity is 'face'"),
+        (UUID, "1-2", "uuid is '1-2'"),
+    ],
+)
+def test_what_is_wrong_with_a_status(old: str, new: str, says: str) -> None:
+    with pytest.raises(LineError, match=says):
+        parse_status(0, 8, STATUS.replace(old, new, 1))
+
+
+def test_list() -> None:
+    page = parse_list("1024 8 0 mapped 1\n- 1 1 bad 0\n2048 1 2 lost 3\nnext 3\n")
+    assert page.entries == (
+        ListEntry(1024, 8, 0, "mapped", 1),
+        ListEntry(None, 1, 1, "bad", 0),
+        ListEntry(2048, 1, 2, "lost", 3),
+    )
+    assert page.next == 3
+    assert parse_list("end") == table.ListPage((), None)
+
+
+def test_pending() -> None:
+    page = parse_pending("8 1\n16 8\nend\n")
+    assert page == table.PendingPage((PendingEntry(8, 1), PendingEntry(16, 8)), None)
+    assert parse_pending("next 512").next == 512
+
+
+@pytest.mark.parametrize("reply", ["", "1024 8 0 mapped 1", "next", "next x", "1 2 3\nend"])
+def test_a_reply_that_was_cut_is_an_error(reply: str) -> None:
+    with pytest.raises(LineError):
+        parse_list(reply)
+    with pytest.raises(LineError):
+        parse_pending(reply)
+
+
+entries = st.lists(
+    st.builds(
+        ListEntry,
+        sector=st.none() | numbers,
+        sectors=numbers,
+        slot=numbers,
+        state=st.sampled_from(["mapped", "lost", "bad"]),
+        generation=numbers,
+    )
+)
+
+
+@given(entries, st.none() | numbers)
+def test_list_prints_and_parses_back(rows: list[ListEntry], following: int | None) -> None:
+    last = "end" if following is None else f"next {following}"
+    page = parse_list("\n".join([*(row.line for row in rows), last]))
+    assert page == table.ListPage(tuple(rows), following)
+
+
+@given(st.lists(st.builds(PendingEntry, numbers, numbers)))
+def test_pending_prints_and_parses_back(rows: list[PendingEntry]) -> None:
+    page = parse_pending("\n".join([*(row.line for row in rows), "end"]))
+    assert page == table.PendingPage(tuple(rows), None)
+
+
+def test_messages() -> None:
+    assert table.list_message(0, 128) == "list 0 128"
+    assert table.pending_message(8, 16) == "pending 8 16"

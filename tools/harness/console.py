@@ -1,0 +1,144 @@
+"""Tell the console lines that a kernel developer would not accept from all others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FIRST_INSTRUCTION = "harness: first instruction"
+"""What ``init.sh`` prints first."""
+
+REPORT_LINES = 120
+LINES_BEFORE = 10
+
+# "[   12.345678] ", and with PRINTK_CALLER "[   12.345678][    T1] "
+_STAMP = re.compile(r"\[\s*\d+\.\d{6}\](?:\[\s*[TC]\d+\])? (?P<text>.*)")
+
+_PANIC = re.compile(r"Kernel panic - not syncing")
+
+_SPLATS = (
+    # The kernel starts these lines itself, so they are looked for at the start only: a
+    # program that logs the word WARNING is no splat.
+    r"^WARNING: ",
+    r"^BUG: ",
+    r"^BUG [\w-]+ \(",
+    r"^watchdog: BUG: ",
+    r"^kernel BUG at ",
+    r"^Oops\b",
+    r"^(general protection fault|invalid opcode|double fault|stack segment|divide error)\b.*:",
+    r"^INFO: task .* blocked for more than \d+ seconds",
+    r"^INFO: (possible|suspicious|inconsistent|trying to register non-static key)",
+    r"^INFO: lockdep is turned off",
+    r"^(rcu: )?INFO: rcu_\w+ .*(self-detected stall|detected (expedited )?stalls?)",
+    r"^rcu: rcu_\w+ kthread (starved|timer wakeup)",
+    r"^UBSAN: ",
+    r"^ODEBUG: ",
+    r"^refcount_t: ",
+    r"^list_(add|del)(_rcu)? corruption",
+    r"^slab .*: Slab cache still has objects",
+    r"^kmem_cache_destroy .*: Slab cache still has objects",
+    r"^kmemleak: \d+ new suspected memory leaks",
+    r"^Out of memory: Killed process",
+    r"^workqueue: .*(flushing|destroy_workqueue)",
+    r"^NMI watchdog: Watchdog detected hard LOCKUP",
+    r"^watchdog: Watchdog detected hard LOCKUP",
+    # These have a prefix of their caller's.
+    r"\bpage allocation failure: order:",
+    r"\bscheduling while atomic\b",
+    r"\bsleeping function called from invalid context\b",
+    r"\bdm_put_device call missing\b",
+)
+_SPLAT = re.compile("|".join(_SPLATS))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A line that fails the test."""
+
+    kind: FailureKind
+    line: str
+
+
+def classify(line: str, allowed: Sequence[re.Pattern[str]] = ()) -> Hit | None:
+    """Return what is wrong with a console line, or nothing.
+
+    Only lines of the kernel's own, which have a time stamp, can be wrong.
+    """
+    line = line.strip()
+    stamped = _STAMP.match(line)
+    if stamped is None:
+        return None
+    text = stamped["text"]
+    if _PANIC.search(text):
+        kind = FailureKind.PANIC
+    elif _SPLAT.search(text):
+        kind = FailureKind.SPLAT
+    else:
+        return None
+    return None if any(pattern.search(text) for pattern in allowed) else Hit(kind, line)
+
+
+class Console:
+    """Follows the file that QEMU writes the console to."""
+
+    def __init__(self, path: Path) -> None:
+        """Follow a file that need not be there yet."""
+        self.path = path
+        self.allowed: list[re.Pattern[str]] = []
+        self.hit: Hit | None = None
+        self._offset = 0
+        self._partial = ""
+
+    @property
+    def text(self) -> str:
+        """Everything that was printed so far, over all boots."""
+        return self.since(0)
+
+    def since(self, mark: int) -> str:
+        """What was printed after the console had :meth:`size` ``mark``."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        return data[mark:].decode(errors="replace").replace("\r", "")
+
+    def report(self, line: str = "") -> str:
+        """Return the lines around one that was found, or else the last ones."""
+        lines = self.text.splitlines()
+        if line in lines:
+            first = max(lines.index(line) - LINES_BEFORE, 0)
+            return "\n".join(lines[first : first + REPORT_LINES])
+        return "\n".join(lines[-REPORT_LINES:])
+
+    def size(self) -> int:
+        """How many bytes were printed so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def forgive(self) -> None:
+        """Forget what was found, as a test may that has reported it."""
+        self.hit = None
+
+    def poll(self) -> Hit | None:
+        """Read what is new and return the worst line: a panic, or the first splat."""
+        if self.size() > self._offset:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+            self._offset += len(data)
+            *lines, self._partial = (self._partial + data.decode(errors="replace")).split("\n")
+            for line in lines:
+                self._note(classify(line, self.allowed))
+        return self.hit
+
+    def _note(self, hit: Hit | None) -> None:
+        if hit is not None and (self.hit is None or self._worse(hit.kind)):
+            # A panic is named by what led to it, where something did.
+            self.hit = Hit(hit.kind, self.hit.line if self.hit else hit.line)
+
+    def _worse(self, kind: FailureKind) -> bool:
+        assert self.hit is not None
+        return kind is FailureKind.PANIC and self.hit.kind is not FailureKind.PANIC

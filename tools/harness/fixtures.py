@@ -1,0 +1,105 @@
+"""The pytest plugin: ``pytest_plugins = ["harness.fixtures"]``.
+
+``kernel``
+    A :class:`~harness.kernels.Kernel`; a test that uses it, directly or through the
+    next two, runs once for each series of ``--kernels``, or of its own mark
+    ``@pytest.mark.kernels("6.12")``.
+``machine``
+    Boots a machine for one test: ``machine(disks=[...], udev=True, ...)``, any number of
+    times. What is left running is closed at the end, and fails the test if a console
+    has a line that nobody expected.
+``shared_machine``
+    The same for all tests of a module: a boot costs 5 s.
+
+Everything that a machine leaves is in ``build/artefacts/<test>/vm<n>/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import kernels, paths
+from harness.machine import Machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.disks import Disk
+    from harness.kernels import Kernel
+
+MachineFactory = Callable[..., Machine]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    parser.addoption(
+        "--kernels",
+        default=",".join(kernels.SERIES),
+        help="series of kernels to test on, with commas between (default: %(default)s)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks."""
+    config.addinivalue_line("markers", "kernels(*series): run on these series only, such as '6.12'")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that needs a kernel once for each."""
+    if "kernel" not in metafunc.fixturenames:
+        return
+    chosen = str(metafunc.config.getoption("--kernels")).split(",")
+    mark = metafunc.definition.get_closest_marker("kernels")
+    series = [name for name in chosen if mark is None or name in mark.args]
+    metafunc.parametrize("kernel", series, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """One of the installed kernels."""
+    return kernels.find(request.param)
+
+
+def artefacts(node_id: str) -> Path:
+    """Return an empty directory for what a test leaves."""
+    directory = paths.ARTEFACTS / re.sub(r"[^\w.-]+", "_", node_id)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+@contextlib.contextmanager
+def _factory(kernel: Kernel, directory: Path) -> Iterator[MachineFactory]:
+    machines: list[Machine] = []
+
+    def make(disks: Sequence[Disk] = (), **options: Any) -> Machine:
+        options.setdefault("workdir", directory / f"vm{len(machines)}")
+        machine = Machine(options.pop("kernel", kernel), disks, **options)
+        machines.append(machine)
+        machine.boot()
+        return machine
+
+    with contextlib.ExitStack() as all_closed:
+        yield make
+        for machine in machines:
+            all_closed.callback(machine.close)
+
+
+@pytest.fixture
+def machine(kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[MachineFactory]:
+    """Boot machines for one test."""
+    with _factory(kernel, artefacts(request.node.nodeid)) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared_machine(kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[MachineFactory]:
+    """Boot machines for all tests of a module."""
+    with _factory(kernel, artefacts(f"{request.node.nodeid}-{kernel.series}")) as make:
+        yield make

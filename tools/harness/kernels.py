@@ -1,0 +1,78 @@
+"""Find the installed Debian kernels and the modules built for them.
+
+``python3 -m harness.kernels`` prints a line ``<series> <release>`` for each series.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import paths
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
+"""Series that are tested, and the package that brings the newest kernel of each."""
+
+SERIES = tuple(PACKAGES)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that can be booted."""
+
+    series: str
+    release: str
+    vmlinuz: Path
+    modules: Path
+    """Its own modules: /lib/modules/<release>."""
+    build: Path
+    """Where tools/prepare builds ours: build/<release>."""
+
+    def module(self, name: str) -> Path:
+        """Return the path of a module of ours, ``dm_remap`` for dm_remap.ko."""
+        found = sorted(self.build.rglob(f"{name}.ko"))
+        if not found:
+            raise HarnessError(f"{name}.ko is not built for {self.release}: run tools/prepare")
+        return found[0]
+
+
+def newest(series: str, releases: Iterable[str]) -> str | None:
+    """Return the newest plain amd64 release of a series: 6.1 does not match 6.12.
+
+    >>> newest("6.1", ["6.1.0-9-amd64", "6.1.0-56-amd64", "6.12.117+deb12-amd64"])
+    '6.1.0-56-amd64'
+    """
+    wanted = re.compile(rf"{re.escape(series)}\.[\d.+~a-z-]*?-?amd64")
+    matching = [release for release in releases if wanted.fullmatch(release)]
+    flavoured = re.compile(r"-(cloud|rt)-")
+    plain = [release for release in matching if not flavoured.search(release)]
+    return max(plain, key=lambda r: [int(n) for n in re.findall(r"\d+", r)], default=None)
+
+
+def find(series: str, *, root: Path = Path("/")) -> Kernel:
+    """Return the newest installed kernel of a series, or say what to install."""
+    boot = root / "boot"
+    release = newest(
+        series, (path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
+    )
+    if release is None:
+        package = PACKAGES.get(series, f"linux-image-{series}-amd64")
+        raise HarnessError(f"no Linux {series} in {boot}: run tools/prepare, or install {package}")
+    return Kernel(
+        series=series,
+        release=release,
+        vmlinuz=boot / f"vmlinuz-{release}",
+        modules=root / "lib/modules" / release,
+        build=paths.BUILD / release,
+    )
+
+
+if __name__ == "__main__":
+    for name in SERIES:
+        print(name, find(name).release)
