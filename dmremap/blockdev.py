@@ -301,9 +301,7 @@ def facts(
     return _with_inside(found)
 
 
-def facts_of(
-    path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PROC
-) -> DeviceFacts:
+def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PROC) -> DeviceFacts:
     """Gather what sysfs and /proc know about a device."""
     disk = disk_dir(directory)
     mounts, swaps = _uses(directory, proc)
@@ -343,9 +341,7 @@ def links(devno: Devno, directory: str = "/dev/disk/by-id") -> list[str]:
     """Return the stable names of a device, the best for people first."""
     out: list[str] = []
     with contextlib.suppress(OSError):
-        out += [
-            entry.path for entry in os.scandir(directory) if block_devno(entry.path) == devno
-        ]
+        out += [entry.path for entry in os.scandir(directory) if block_devno(entry.path) == devno]
     return sorted(out, key=_link_rank)
 
 

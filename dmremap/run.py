@@ -82,9 +82,7 @@ def run(
     except FileNotFoundError:
         raise NotFound("DMR-E301", f"the program {words[0]} is not installed") from None
     except subprocess.TimeoutExpired:
-        raise Failure(
-            "DMR-E102", f"{words[0]} did not finish within {timeout:g} seconds"
-        ) from None
+        raise Failure("DMR-E102", f"{words[0]} did not finish within {timeout:g} seconds") from None
     result = Completed(words, done.returncode, done.stdout, done.stderr)
     if check and result.returncode not in ok:
         raise Failure(

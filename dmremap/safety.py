@@ -168,8 +168,7 @@ def check_area(spare: DeviceFacts, area: Area) -> Iterator[Finding]:
     if area.start + area.sectors > spare.sectors:
         yield Finding(
             "DMR-E511",
-            f"the area ends at sector {area.start + area.sectors}, "
-            f"{spare.path} at {spare.sectors}",
+            f"the area ends at sector {area.start + area.sectors}, {spare.path} at {spare.sectors}",
         )
     elif area.sectors < MIN_AREA_BLOCKS * BLOCK_SECTORS:
         yield Finding(

@@ -221,9 +221,7 @@ def _blank(
         return device.first_nonzero(offset, length, progress)
 
 
-def plan(
-    request: Request, *, dry_run: bool = False, progress: Progress | None = None
-) -> Plan:
+def plan(request: Request, *, dry_run: bool = False, progress: Progress | None = None) -> Plan:
     """Check everything and return what is to be done. Writes nothing."""
     uuid = uuidlib.uuid4()
     name = check_name(request.name or f"remap-{str(uuid)[:8]}")
@@ -444,9 +442,7 @@ def scan(spares: Sequence[tuple[str, int]] = ()) -> list[Found]:
             head = read_head(device, start)
             found += [Found(sb, facts, start, problems=head.problems) for sb in head.superblocks]
     found = _topmost(found)
-    return [
-        replace(one, mains=_mains(one.superblock, tags, everything)) for one in found
-    ]
+    return [replace(one, mains=_mains(one.superblock, tags, everything)) for one in found]
 
 
 def _is_set(directory: Path) -> bool:
@@ -571,9 +567,7 @@ def _choose_main(one: Found, main: str | None) -> DeviceFacts:
         if not sb.tagged:
             # The user names the disk; size and id, where there is one, must agree all the same.
             wrong = facts.sectors != sb.main_sectors or (
-                sb.main_id_type != 0
-                and facts.id_type == sb.main_id_type
-                and facts.id != sb.main_id
+                sb.main_id_type != 0 and facts.id_type == sb.main_id_type and facts.id != sb.main_id
             )
         else:
             wrong = facts.devno not in {candidate.devno for candidate in one.mains}
@@ -676,9 +670,7 @@ def remove(one: Running, *, deferred: bool = False) -> None:
                 if finding.code in ("DMR-E401", "DMR-E402", "DMR-E403")
             ]
             if busy:
-                raise Busy(
-                    "DMR-E405", f"set {one.name!r} is in use: {busy[0].message}"
-                )
+                raise Busy("DMR-E405", f"set {one.name!r} is in use: {busy[0].message}")
     try:
         dm.remove(one.name, deferred=deferred)
     except Busy:

@@ -334,6 +334,9 @@ static inline void dmr_seal(void *block, int type, const __u8 *uuid, __u64 seq,
 	h->crc = dmr_put32(dmr_block_crc(block, place));
 }
 
+/* Sequences are 1..2^63 - 1: no honest writer gets near the end. */
+#define DMR_SEQ_MAX		0x7fffffffffffffffull
+
 /**
  * dmr_header_ok() - is this a valid block of dm-remap
  * @block: 4096 bytes
@@ -345,9 +348,10 @@ static inline void dmr_seal(void *block, int type, const __u8 *uuid, __u64 seq,
 static inline int dmr_header_ok(const void *block, int type, __u64 place)
 {
 	const struct dmr_header *h = block;
+	__u64 seq = dmr_get64(h->seq);
 
 	return !memcmp(h->magic, DMR_MAGIC, DMR_MAGIC_SIZE) &&
-	       dmr_get16(h->type) == type &&
+	       dmr_get16(h->type) == type && seq && seq <= DMR_SEQ_MAX &&
 	       dmr_get32(h->crc) == dmr_block_crc(block, place);
 }
 
@@ -479,6 +483,8 @@ static inline const char *dmr_table_check(const struct dmr_table *t, __u32 used,
 {
 	__u32 i;
 
+	if (dmr_get16(t->h.version) != DMR_VERSION)
+		return "table block is of another version";
 	for (i = 0; i < DMR_ENTRIES; i++) {
 		const struct dmr_entry *e = &t->entry[i];
 		__u64 unit = dmr_get64(e->unit);

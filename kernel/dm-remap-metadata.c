@@ -177,6 +177,7 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
 struct copy {
 	u64	seq;		/* 0: none */
 	u8	place;		/* stand-in, 0: at home */
+	bool	ambiguous;	/* contradicts another one of this sequence */
 };
 
 /* What the first MiB of the area says. */
@@ -185,14 +186,12 @@ struct head {
 	bool	have_super;
 	bool	ready;			/* ... and it is READY */
 	bool	foreign;		/* a superblock of another set is there */
+	bool	overwritten;		/* ... READY and at home: it is theirs */
 	bool	ambiguous;		/* equal sequence, different body */
 	bool	blank;			/* all of it reads as zero */
-	bool	unreadable;		/* a home of a superblock is */
-	u64	strange;		/* first block that is neither zero nor ours */
 	struct copy copy[2];		/* of the superblock */
 	struct {
 		u64 home;		/* NOWHERE: no table block in it */
-		u64 seq;
 		bool bad;		/* cannot be read */
 	} standin[DMR_NR_STANDINS];
 };
@@ -219,6 +218,8 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 	    h->have_super && memcmp(sb->h.uuid, h->super.h.uuid,
 				    sizeof(r->uuid))) {
 		h->foreign = true;
+		if (ready && home == block)
+			h->overwritten = true;
 		return;
 	}
 	/* FORMATTING counts only where nothing is READY. */
@@ -254,8 +255,6 @@ static int head_block(struct scan *s, u64 block, const void *data)
 
 	if (!data) {
 		h->blank = false;
-		if (block == DMR_SB0_BLOCK || block == DMR_SB1_BLOCK)
-			h->unreadable = true;
 		if (is_standin(block))
 			h->standin[block - DMR_STANDIN_FIRST].bad = true;
 		return 0;
@@ -271,9 +270,6 @@ static int head_block(struct scan *s, u64 block, const void *data)
 		unsigned int i = block - DMR_STANDIN_FIRST;
 
 		h->standin[i].home = dmr_get64(hdr->home);
-		h->standin[i].seq = dmr_get64(hdr->seq);
-	} else if (h->strange == NOWHERE) {
-		h->strange = block;
 	}
 	return 0;
 }
@@ -284,7 +280,6 @@ static int head_read(struct scan *s, struct head *h)
 
 	memset(h, 0, sizeof(*h));
 	h->blank = true;
-	h->strange = NOWHERE;
 	for (i = 0; i < DMR_NR_STANDINS; i++)
 		h->standin[i].home = NOWHERE;
 	return scan_blocks(s, 0, DMR_HEAD_BLOCKS, head_block, h);
@@ -357,6 +352,8 @@ static char *check_main(struct remap *r, const struct dmr_super *sb)
 			return "main carries no tag of a set, but the spare's main does";
 		if (memcmp(tag->h.uuid, sb->h.uuid, sizeof(tag->h.uuid)))
 			return "main carries the tag of another set";
+		if (tag->data_start != sb->data_start || tag->unit != sb->unit)
+			return "main's tag contradicts the superblock";
 		r->identity = DMR_BY_TAG;
 		return NULL;
 	}
@@ -452,6 +449,8 @@ static char *check_super(struct remap *r, const struct dmr_super *sb)
 		return "spare_len is more than the set has recorded";
 	if (dmr_get64(sb->data_start) != r->main_start)
 		return "main_start is not the one that the set has recorded";
+	if (r->ti->len > dmr_get64(sb->data_sectors))
+		return "the length is more than the set has recorded";
 	return NULL;
 }
 
@@ -534,8 +533,8 @@ static int inspect_head(struct remap *r, struct scan *s, struct head *h,
 			return ret;
 		*error = check_main(r, NULL);
 	} else {
-		*error = "superblocks of two sets on the spare: the uuid must be given";
-		if (h->foreign && !r->has_uuid)
+		*error = "superblocks of two sets on the spare: run dmremapctl list";
+		if (h->overwritten || (h->foreign && !r->has_uuid))
 			return -EINVAL;
 		*error = check_super(r, &h->super);
 		if (*error)
@@ -621,20 +620,16 @@ static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
 	unsigned int state = dmr_state(info);
 
 	memset(e, 0, sizeof(*e));
-	switch (state) {
-	case DMR_FOUND:
-		/* Its data is durable; metadata_commit()'s caller asked for it. */
-	case DMR_SEALING:
+	if (state == DMR_SEALING || state == DMR_SETTLING)
 		state = DMR_MAPPED;
-		fallthrough;
-	case DMR_MAPPED:
-	case DMR_LOST:
+	if (state == DMR_FOUND)
+		state = DMR_LOST;
+
+	if (state == DMR_MAPPED || state == DMR_LOST) {
 		e->unit = dmr_put64(slot->unit);
 		e->state_gen = dmr_put32(dmr_info(state, info >> 8));
-		break;
-	case DMR_BAD:
+	} else if (state == DMR_BAD) {
 		e->state_gen = dmr_put32(DMR_BAD);
-		break;
 	}
 }
 
@@ -689,6 +684,13 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 	DMERR_LIMIT("%s: metadata block %llu cannot be written anywhere",
 		    dmr_name(r), home);
 	return -EIO;
+}
+
+/* Does the spare still answer?  One superblock's home is enough. */
+bool metadata_readable(struct remap *r)
+{
+	return !area_read(r, DMR_SB0_BLOCK, r->probe_page) ||
+	       !area_read(r, DMR_SB1_BLOCK, r->probe_page);
 }
 
 /* The block that holds a slot's entry belongs to the next commit. */
@@ -803,6 +805,24 @@ static int format_area(struct remap *r, struct page *check)
 	return ret;
 }
 
+/*
+ * Between ctr and preresume another device may have finished the format, and
+ * used the set since.  Then it is only to be loaded.
+ */
+static int format_needed(struct remap *r, struct scan *s, struct head *h)
+{
+	char *why = check_main(r, NULL);
+	int ret = head_read(s, h);
+
+	if (ret)
+		return ret;
+	if (why) {
+		DMERR("%s: %s", dmr_name(r), why);
+		return -EINVAL;
+	}
+	return !(h->have_super && h->ready);
+}
+
 static int metadata_format(struct remap *r)
 {
 	struct page *check = alloc_page(GFP_KERNEL);
@@ -815,8 +835,6 @@ static int metadata_format(struct remap *r)
 			      (char *)r->super->name, NULL);
 	ret = format_area(r, check);
 	__free_page(check);
-	if (!ret)
-		r->format = false;
 	return ret;
 }
 
@@ -830,7 +848,8 @@ struct load {
 	struct copy (*copy)[2];		/* for each metadata block */
 	int pass;			/* the copy that is being read */
 	u32 mb;				/* the block that is read next */
-	bool ambiguous;
+	bool unreadable;		/* a stand-in is */
+	bool bump;			/* ... and cannot be erased either */
 };
 
 static void load_entries(struct remap *r, u32 mb, const struct dmr_table *t)
@@ -877,13 +896,12 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 		return;
 	}
 	seq = dmr_get64(t->h.seq);
-	if (seq == best && !same_entries(r, mb, t)) {
-		DMERR("%s: two copies of metadata block %llu contradict each other",
-		      dmr_name(r), home);
-		l->ambiguous = true;
-	}
-	if (seq > best)
+	if (seq == best && !same_entries(r, mb, t))
+		l->copy[mb][0].ambiguous = true;
+	if (seq > best) {
 		load_entries(r, mb, t);
+		l->copy[mb][0].ambiguous = false;
+	}
 	if (seq > c->seq) {
 		c->seq = seq;
 		c->place = place == home ? 0 : place;
@@ -972,6 +990,23 @@ static void load_places(struct remap *r, struct load *l)
 	}
 }
 
+/*
+ * A stand-in that cannot be read may hold winner + 1 of any block, the rest of a
+ * commit that was cut.  Erased it is harmless; where that fails too, every block
+ * must outrank it.
+ */
+static void load_unreadable(struct remap *r, struct load *l)
+{
+	unsigned int i;
+
+	clear_page(page_address(r->page));
+	for (i = 0; i < DMR_NR_STANDINS; i++) {
+		if (l->head.standin[i].bad && !r->read_only &&
+		    area_write(r, DMR_STANDIN_FIRST + i, r->page))
+			l->bump = true;
+	}
+}
+
 /* Two equal durable copies of every block, see the top of this file. */
 static int load_mend(struct remap *r, struct load *l)
 {
@@ -983,9 +1018,9 @@ static int load_mend(struct remap *r, struct load *l)
 		int lesser = c[0].seq > c[1].seq;
 		int i, ret;
 
-		if (c[0].seq == c[1].seq)
+		if (c[0].seq == c[1].seq && !l->bump)
 			continue;
-		DMWARN("%s: copies of metadata block %llu differ, writing both again",
+		DMWARN("%s: writing both copies of metadata block %llu again",
 		       dmr_name(r), mblock_home(r, mb, 0));
 		if (r->read_only)
 			continue;
@@ -1005,10 +1040,20 @@ static int load_check(struct remap *r, struct load *l)
 {
 	u32 mb;
 
-	if (l->ambiguous)
-		return -EINVAL;
 	for (mb = 1; mb < r->nr_mblocks; mb++) {
-		if (l->copy[mb][0].seq || l->copy[mb][1].seq)
+		const struct copy *c = l->copy[mb];
+
+		if (c[0].ambiguous) {
+			DMERR("%s: the copies of metadata block %llu contradict each other",
+			      dmr_name(r), mblock_home(r, mb, 0));
+			return -EINVAL;
+		}
+		/*
+		 * A lone copy may be a home that was left for a stand-in: with a
+		 * stand-in unreadable nobody knows whether it is the newest.
+		 */
+		if ((c[0].seq && c[1].seq) ||
+		    ((c[0].seq || c[1].seq) && !l->unreadable))
 			continue;
 		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
 		      dmr_name(r), mblock_home(r, mb, 0),
@@ -1083,14 +1128,13 @@ static int load_lookup(struct remap *r)
 static int load_head(struct remap *r, struct scan *s, struct load *l)
 {
 	struct head *h = &l->head;
-	struct dmr_seg *seg;
 	char *why;
 	int ret;
 
 	ret = head_read(s, h);
 	if (ret)
 		return ret;
-	if (!h->have_super || !h->ready || h->ambiguous ||
+	if (!h->have_super || !h->ready || h->ambiguous || h->overwritten ||
 	    memcmp(h->super.h.uuid, &r->uuid, sizeof(r->uuid))) {
 		DMERR("%s: the spare no longer holds the set that the table was loaded for",
 		      dmr_name(r));
@@ -1103,10 +1147,10 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 		DMERR("%s: %s", dmr_name(r), why);
 		return -EINVAL;
 	}
-	seg = &r->seg[dmr_get32(h->super.nr_segments) - 1];
-	if (r->nr_segs != dmr_get32(h->super.nr_segments) ||
-	    r->nr_slots != seg->first_slot +
-			   dmr_get32(h->super.segment[r->nr_segs - 1].slots)) {
+	/* ctr allocated for these. */
+	if (h->super.nr_segments != r->super->nr_segments ||
+	    memcmp(h->super.segment, r->super->segment,
+		   sizeof(h->super.segment))) {
 		DMERR("%s: the set has changed since the table was loaded, load it again",
 		      dmr_name(r));
 		return -EAGAIN;
@@ -1135,6 +1179,7 @@ static void learn_main_id(struct remap *r)
 
 static int do_load(struct remap *r, struct scan *s, struct load *l)
 {
+	unsigned int i;
 	int ret;
 
 	slots_clear(r);
@@ -1145,9 +1190,12 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	load_standins(r, l);
+	for (i = 0; i < DMR_NR_STANDINS; i++)
+		l->unreadable |= l->head.standin[i].bad;
 	ret = load_check(r, l);
 	if (ret)
 		return ret;
+	load_unreadable(r, l);
 	load_places(r, l);
 	ret = load_mend(r, l);
 	if (ret)
@@ -1156,8 +1204,11 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	learn_main_id(r);
-	if (r->read_only)
+	if (r->read_only) {
+		/* A table before this one may have left writes unflushed. */
+		atomic64_set(&r->spare_writes, 1);
 		return 0;
+	}
 	ret = metadata_commit(r);
 	if (ret)
 		return ret;
@@ -1182,9 +1233,15 @@ int metadata_load(struct remap *r)
 		l->copy = kvcalloc(r->nr_mblocks, sizeof(*l->copy), GFP_KERNEL);
 	if (!l || !l->copy || !s)
 		goto out;
-	ret = r->format ? metadata_format(r) : 0;
-	if (!ret)
-		ret = do_load(r, s, l);
+	if (r->format) {
+		ret = format_needed(r, s, &l->head);
+		if (ret > 0)
+			ret = metadata_format(r);
+		if (ret < 0)
+			goto out;
+		r->format = false;
+	}
+	ret = do_load(r, s, l);
 out:
 	if (l)
 		kvfree(l->copy);

@@ -43,13 +43,14 @@
 #include "dm-remap.h"
 
 /*
- * What one bio may cost.  A disk may take seconds to give up on a block, so only
- * commands that took long to fail are counted: those that fail at once are bound
- * by the time alone, or a megabyte with ten bad sectors would use up two thousand
- * slots untried.
+ * What one bio may cost.  A disk may take seconds to give up on a block, so it
+ * is commands that took long to fail which are counted.  When they are used up,
+ * by number or by time, the rest of a write goes to slots untried.  Commands that
+ * fail at once do not count, or a megabyte with ten bad sectors would use up two
+ * thousand slots, and neither does a disk that is slow and takes everything.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
-#define BUDGET_TIME		(30 * HZ)
+#define BUDGET_TIME		(30 * HZ)	/* ... with one of them at least */
 #define SUSPEND_FAILURES	2		/* while a suspend waits */
 #define SLOW			(HZ / 2)
 #define SLOT_TRIES		8		/* slots that refuse in a row */
@@ -213,10 +214,10 @@ struct narrow {
 	struct dmr_io *io;
 	bool write;
 	blk_status_t status;	/* how the bio will end */
-	bool alive;		/* main completed a command of this bio */
-	bool took;		/* ... a write */
-	bool probed;		/* the probe succeeded */
-	bool mended;		/* something was mapped, or is unreadable */
+	bool alive;		/* main's last command of this bio succeeded */
+	bool any;		/* one of them did */
+	bool probed;		/* the probe succeeded since a command failed */
+	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
 	unsigned long deadline;
 };
@@ -246,12 +247,18 @@ bool repair_suspect(struct remap *r, blk_status_t status, bool write)
 
 static bool over_budget(struct narrow *n)
 {
-	unsigned long deadline = READ_ONCE(n->r->suspend_deadline);
-
-	if (deadline && (n->failures >= SUSPEND_FAILURES ||
-			 time_after(jiffies, deadline)))
+	if (READ_ONCE(n->r->suspend_deadline) && n->failures >= SUSPEND_FAILURES)
 		return true;
-	return n->failures >= BUDGET_FAILURES || time_after(jiffies, n->deadline);
+	return n->failures >= BUDGET_FAILURES ||
+	       (n->failures && time_after(jiffies, n->deadline));
+}
+
+/* A suspend has waited for long enough: nothing more is tried for anybody. */
+static bool must_stop(struct remap *r)
+{
+	unsigned long deadline = READ_ONCE(r->suspend_deadline);
+
+	return deadline && time_after(jiffies, deadline);
 }
 
 /* A command of this bio on main. */
@@ -262,15 +269,18 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 
 	status = replay(n->r, n->io, unit, nr, n->r->main->bdev,
 			dmr_sector_of(n->r, unit), 0);
+	n->alive = !status;
 	if (status) {
+		n->probed = false;
 		if (time_after(jiffies, begin + SLOW))
 			n->failures++;
-	} else {
-		n->alive = true;
-		n->took = n->write;
-		if (READ_ONCE(n->r->nr_pending))
-			pending_remove(n->r, unit, unit + nr - 1);
+		return status;
 	}
+	n->any = true;
+	if (n->write)
+		WRITE_ONCE(n->r->unproven, 0);
+	if (READ_ONCE(n->r->nr_pending))
+		pending_remove(n->r, unit, unit + nr - 1);
 	return status;
 }
 
@@ -293,12 +303,14 @@ static bool main_reads(struct narrow *n)
 {
 	struct remap *r = n->r;
 	u64 first = dmr_unit_of(r, r->main_start);
+	u64 units = dmr_unit_of(r, r->ti->len);
 
-	return n->alive ||
-	       probe_read(n, io_first(r, n->io) - 1) ||
+	/* Both neighbours, both ends, the middle: one that reads is enough. */
+	return probe_read(n, io_first(r, n->io) - 1) ||
 	       probe_read(n, io_end(r, n->io)) ||
 	       probe_read(n, first) ||
-	       probe_read(n, first + dmr_unit_of(r, r->ti->len) - 1);
+	       probe_read(n, first + units - 1) ||
+	       probe_read(n, first + units / 2);
 }
 
 /* An untagged main has no scratch block; may_map() counts instead. */
@@ -306,7 +318,7 @@ static bool main_writes(struct narrow *n)
 {
 	struct remap *r = n->r;
 
-	if (n->took || !r->tagged)
+	if (!r->tagged)
 		return true;
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
 	return !dmr_block_io(r->main->bdev,
@@ -316,15 +328,19 @@ static bool main_writes(struct narrow *n)
 }
 
 /*
- * Is it the medium, or is it the device?  Asked once for each bio before
- * anything is mapped or marked for it, whatever the status of its error.
+ * Is it the medium, or is it the device?  Asked before anything is marked or
+ * committed, whatever the status of the error.  A command of this bio that has
+ * succeeded answers it too, but only if none has failed since: a disk may die
+ * in the middle of a bio.
  */
 static bool probe(struct narrow *n)
 {
 	struct remap *r = n->r;
 
-	if (n->probed)
+	if (n->alive || n->probed)
 		return true;
+	if (must_stop(r))
+		return false;
 	n->probed = main_reads(n) && (!n->write || main_writes(n));
 	if (r->probe_failed == n->probed) {
 		r->probe_failed = !n->probed;
@@ -336,14 +352,19 @@ static bool probe(struct narrow *n)
 	return n->probed;
 }
 
-/* Before each piece that is mapped. */
+/*
+ * Before each piece that is mapped.  The last word is probe()'s before the
+ * commit; asking for the first piece saves writing slots for a dead disk.
+ */
 static bool may_map(struct narrow *n)
 {
 	struct remap *r = n->r;
 
-	if (!probe(n))
+	if (must_stop(r))
 		return false;
-	if (n->took || r->tagged)
+	if (n->io->first_slot == DMR_NO_SLOT && !probe(n))
+		return false;
+	if (r->tagged)
 		return true;
 	if (READ_ONCE(r->unproven) >= DMR_MAX_UNPROVEN) {
 		DMERR_LIMIT("%s: main refused %u pieces and took none, nothing is mapped",
@@ -354,12 +375,33 @@ static bool may_map(struct narrow *n)
 	return true;
 }
 
+/* Slots did not take their data.  Is it they, or the whole spare? */
+static void slots_refused(struct narrow *n, u32 slot, unsigned int nr,
+			  blk_status_t status)
+{
+	struct remap *r = n->r;
+	unsigned int i;
+
+	if (!repair_suspect(r, status, true) || !metadata_readable(r)) {
+		DMERR_LIMIT("%s: the spare fails, nothing is mapped", dmr_name(r));
+		for (i = 0; i < nr; i++)
+			slots_give_back(r, slot + i);
+		n->status = n->io->status;
+		return;
+	}
+	for (i = 0; i < nr; i++)
+		WRITE_ONCE(r->slot[slot + i].info, dmr_info(DMR_LEFT, 0));
+	atomic_add(nr, &r->nr_bad);
+	report_event(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
+}
+
 /* Write units to free slots.  They become this bio's, but are in no commit. */
 static void map_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	struct remap *r = n->r;
 	unsigned int i, got, tries = 0;
 	u32 slot, low = r->nr_slots / 8;
+	blk_status_t status;
 
 	if (!may_map(n)) {
 		n->status = n->io->status;
@@ -380,19 +422,15 @@ static void map_run(struct narrow *n, u64 unit, unsigned int nr)
 			report_event(r, DMR_EV_SPARE_LOW, unit, 1);
 
 		/* Durable before any commit may name the slot. */
-		if (replay(r, n->io, unit, got, r->spare->bdev,
-			   slots_sector(r, slot), REQ_FUA)) {
-			for (i = 0; i < got; i++)
-				WRITE_ONCE(r->slot[slot + i].info,
-					   dmr_info(DMR_LEFT, 0));
-			atomic_add(got, &r->nr_bad);
-			report_event(r, DMR_EV_SLOT_BAD, unit, got);
-			if (++tries == SLOT_TRIES)
+		status = replay(r, n->io, unit, got, r->spare->bdev,
+				slots_sector(r, slot), REQ_FUA);
+		if (status) {
+			slots_refused(n, slot, got, status);
+			if (++tries == SLOT_TRIES || must_stop(r))
 				n->status = n->io->status;
 			continue;
 		}
 		tries = 0;
-		n->mended = true;
 		for (i = 0; i < got; i++) {
 			r->slot[slot + i].unit = unit + i;
 			r->slot[slot + i].next = n->io->first_slot;
@@ -408,6 +446,10 @@ static void write_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	blk_status_t status;
 
+	if (must_stop(n->r)) {
+		n->status = n->io->status;
+		return;
+	}
 	if (over_budget(n)) {
 		/* Untried; what main would have taken is safe on the spare. */
 		map_run(n, unit, nr);
@@ -439,7 +481,7 @@ static void read_failed(struct narrow *n, u64 unit, unsigned int nr)
 		n->status = n->io->status;
 		return;
 	}
-	n->mended = true;
+	n->unreadable = true;
 	pending_add(n->r, unit, nr);
 }
 
@@ -448,8 +490,8 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	blk_status_t status;
 
-	if (over_budget(n)) {
-		n->status = BLK_STS_MEDIUM;
+	if (over_budget(n) || must_stop(n->r)) {
+		n->status = n->io->status;
 		return;
 	}
 	status = try_main(n, unit, nr);
@@ -473,6 +515,8 @@ static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
 	struct remap *r = n->r;
 	unsigned int i, state = dmr_state(READ_ONCE(r->slot[slot].info));
 	bool lost = state == DMR_LOST || state == DMR_FOUND;
+
+	/* SETTLING cannot be met: the bio that it belongs to is claimed. */
 
 	if (state == DMR_DOUBT || (lost && !n->write)) {
 		n->status = state == DMR_DOUBT ? BLK_STS_IOERR : BLK_STS_MEDIUM;
@@ -549,8 +593,9 @@ void repair_queue(struct remap *r, struct bio *bio, blk_status_t status)
 	io->first_slot = DMR_NO_SLOT;
 	spin_lock_irqsave(&r->lock, flags);
 	list_add_tail(&io->list, &r->queued);
-	spin_unlock_irqrestore(&r->lock, flags);
+	/* Under the lock: once the bio can complete, r may be on its way out. */
 	queue_work(r->narrow_wq, &r->narrow_work);
+	spin_unlock_irqrestore(&r->lock, flags);
 }
 
 static bool __overlaps_claimed(struct remap *r, struct dmr_io *io)
@@ -583,19 +628,17 @@ static struct dmr_io *claim_next(struct remap *r)
 static void complete_io(struct remap *r, struct dmr_io *io, blk_status_t status)
 {
 	struct bio *bio = dmr_io_bio(io);
-	bool waiting;
 
 	spin_lock_irq(&r->lock);
 	list_del(&io->list);
-	waiting = !list_empty(&r->queued);
+	/* The oldest one may have waited for this range. */
+	if (!list_empty(&r->queued))
+		queue_work(r->narrow_wq, &r->narrow_work);
 	spin_unlock_irq(&r->lock);
 
 	io->kind = DMR_IO_DONE;
 	bio->bi_status = status;
 	bio_endio(bio);
-	/* It may have waited for this range. */
-	if (waiting)
-		queue_work(r->narrow_wq, &r->narrow_work);
 }
 
 static void give_back(struct remap *r, struct dmr_io *io)
@@ -613,8 +656,8 @@ static void queue_commit(struct remap *r, struct dmr_io *io)
 {
 	spin_lock_irq(&r->lock);
 	list_add_tail(&io->commit, &r->commit);
-	spin_unlock_irq(&r->lock);
 	queue_work(r->commit_wq, &r->commit_work);
+	spin_unlock_irq(&r->lock);
 }
 
 static void repair_io(struct remap *r, struct dmr_io *io)
@@ -636,17 +679,18 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	bio_clear_flag(bio, BIO_REMAPPED);
 
 	narrow_bio(&n);
-	if (n.took)
-		WRITE_ONCE(r->unproven, 0);
-	if (!n.write && n.mended && !n.status)
+	if (n.unreadable && !n.status)
 		n.status = BLK_STS_MEDIUM;
+	/* Main may have died while it was narrowed. */
+	if (io->first_slot != DMR_NO_SLOT && !n.status && !probe(&n))
+		n.status = io->status;
 	if (n.status) {
 		give_back(r, io);
 		complete_io(r, io, n.status);
 	} else if (io->first_slot != DMR_NO_SLOT || io->found) {
 		queue_commit(r, io);
 	} else {
-		if (n.alive)
+		if (n.any)
 			atomic64_inc(&r->transient);
 		complete_io(r, io, BLK_STS_OK);
 	}
@@ -666,8 +710,9 @@ static void do_narrow(struct work_struct *work)
  *----------------------------------------------------------------
  */
 
-/* The next LOST slot of the bio that holds new data; *unit moves past it. */
-static u32 next_found(struct remap *r, struct dmr_io *io, u64 *unit)
+/* The bio's next LOST slot that is in this state; *unit moves past it. */
+static u32 next_found(struct remap *r, struct dmr_io *io, unsigned int state,
+		      u64 *unit)
 {
 	u64 last = io_end(r, io) - 1;
 	u32 slot;
@@ -677,7 +722,7 @@ static u32 next_found(struct remap *r, struct dmr_io *io, u64 *unit)
 		if (slot == DMR_NO_SLOT)
 			break;
 		*unit = r->slot[slot].unit + 1;
-		if (dmr_state(READ_ONCE(r->slot[slot].info)) == DMR_FOUND)
+		if (dmr_state(READ_ONCE(r->slot[slot].info)) == state)
 			return slot;
 	}
 	return DMR_NO_SLOT;
@@ -694,8 +739,11 @@ static void seal(struct remap *r, struct dmr_io *io)
 		WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_SEALING, 0));
 		metadata_mark_dirty(r, slot);
 	}
-	while ((slot = next_found(r, io, &unit)) != DMR_NO_SLOT)
+	while ((slot = next_found(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT) {
+		WRITE_ONCE(r->slot[slot].info,
+			   dmr_info(DMR_SETTLING, r->slot[slot].info >> 8));
 		metadata_mark_dirty(r, slot);
+	}
 }
 
 /* The final state of a slot after its commit.  False: in doubt. */
@@ -704,8 +752,9 @@ static bool settle(struct remap *r, u32 slot)
 	bool durable = metadata_slot_durable(r, slot);
 	u32 gen = r->slot[slot].info >> 8;
 
-	WRITE_ONCE(r->slot[slot].info,
-		   dmr_info(durable ? DMR_MAPPED : DMR_DOUBT, gen));
+	/* Pairs with smp_load_acquire() in slots_run(). */
+	smp_store_release(&r->slot[slot].info,
+			  dmr_info(durable ? DMR_MAPPED : DMR_DOUBT, gen));
 	if (!durable)
 		atomic_inc(&r->nr_doubt);
 	return durable;
@@ -719,7 +768,7 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 	unsigned int mapped = 0;
 	u32 slot, next;
 
-	while ((slot = next_found(r, io, &unit)) != DMR_NO_SLOT) {
+	while ((slot = next_found(r, io, DMR_SETTLING, &unit)) != DMR_NO_SLOT) {
 		if (settle(r, slot))
 			atomic_dec(&r->nr_lost);
 		else
@@ -782,10 +831,10 @@ int repair_create(struct remap *r)
 
 	r->pending = kvcalloc(DMR_MAX_PENDING, sizeof(*r->pending), GFP_KERNEL);
 	r->probe_page = alloc_page(GFP_KERNEL);
-	r->narrow_wq = alloc_ordered_workqueue("dm-remap-narrow",
-					       WQ_MEM_RECLAIM);
-	r->commit_wq = alloc_ordered_workqueue("dm-remap-commit",
-					       WQ_MEM_RECLAIM);
+	r->narrow_wq = alloc_ordered_workqueue("remap-narrow/%s",
+					       WQ_MEM_RECLAIM, dmr_name(r));
+	r->commit_wq = alloc_ordered_workqueue("remap-commit/%s",
+					       WQ_MEM_RECLAIM, dmr_name(r));
 	if (!r->pending || !r->probe_page || !r->narrow_wq || !r->commit_wq ||
 	    bioset_init(&r->bs, 4, 0, 0)) {
 		repair_destroy(r);

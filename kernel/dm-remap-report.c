@@ -28,6 +28,7 @@
  * path never waits for user space.  r->event_lock guards the notes.
  */
 #include <linux/kobject.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "dm-remap.h"
@@ -95,6 +96,8 @@ static void do_events(struct work_struct *work)
 {
 	struct remap *r = container_of(to_delayed_work(work), struct remap,
 				       event_work);
+	/* dtr waits for this, and a device of this md may be suspended then. */
+	unsigned int noio = memalloc_noio_save();
 	struct uevent *u = kmalloc(sizeof(*u), GFP_KERNEL);
 	int what;
 
@@ -113,6 +116,7 @@ static void do_events(struct work_struct *work)
 			send_uevent(r, u, what, &note, seq);
 	}
 	kfree(u);
+	memalloc_noio_restore(noio);
 	r->last_event = jiffies;
 	dm_table_event(r->ti->table);
 }
@@ -124,7 +128,7 @@ static void do_events(struct work_struct *work)
  * @unit: where, U64_MAX: nowhere in particular
  * @count: how many units
  *
- * Any context but hard interrupts.  Never waits.
+ * Any context.  Never waits.
  */
 void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 {
@@ -258,6 +262,7 @@ static int message_list(struct remap *r, char **argv, char *result,
 		unsigned int state = dmr_state(info);
 		sector_t sector;
 
+		cond_resched();
 		if (state != DMR_MAPPED && state != DMR_LOST && state != DMR_BAD)
 			continue;
 		if (!max-- || maxlen - sz < 2 * LINE_SIZE) {

@@ -3,12 +3,13 @@
  * The lookup table, unit -> slot, and the allocator of slots.
  *
  * One preallocated entry for each slot, hashed by region of 64 units so that
- * "the first mapping in this range" is one chain walk for an ordinary bio.  20
- * bytes a slot, nothing is allocated after ctr.
+ * "the first mapping in this range" is one chain walk for an ordinary bio.  16
+ * bytes a slot and at most 4 for the chain heads, all of it allocated in ctr.
  *
  * Readers take no lock.  Their safety rests on three rules:
  *  - an entry's unit and state are complete before smp_store_release() of the
- *    chain's head publishes it; the walk begins with smp_load_acquire();
+ *    chain's head publishes it; the walk begins with smp_load_acquire().  The
+ *    same goes for the state that makes a neighbour visible to slots_run();
  *  - an entry is never unlinked and its unit never changes while I/O can run;
  *  - there is one writer, the commit work (or preresume, when no I/O runs).
  *
@@ -82,6 +83,8 @@ static u32 region_first(struct remap *r, u64 region, u64 first, u64 last)
 		if (unit < first || unit > best || unit >> REGION_SHIFT != region)
 			continue;
 		info = READ_ONCE(r->slot[s].info);
+		if (dmr_state(info) == DMR_BAD)
+			continue;
 		if (unit == best && found != DMR_NO_SLOT && info >> 8 < gen)
 			continue;
 		best = unit;
@@ -132,10 +135,13 @@ unsigned int slots_run(struct remap *r, u32 slot, unsigned int max)
 	const struct dmr_seg *seg = slots_seg(r, slot);
 	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
 	unsigned int n;
+	u32 info;
 
 	max = min(max, seg->first_slot + seg->slots - slot);
 	for (n = 1; n < max; n++) {
-		if (dmr_state(READ_ONCE(r->slot[slot + n].info)) != state ||
+		/* Pairs with smp_store_release() in settle(). */
+		info = smp_load_acquire(&r->slot[slot + n].info);
+		if (dmr_state(info) != state ||
 		    r->slot[slot + n].unit != r->slot[slot].unit + n)
 			break;
 	}
@@ -200,6 +206,7 @@ static u32 take_run(struct remap *r, unsigned int want)
 			}
 		}
 	}
+	r->run_hint = r->nr_slots;
 	return DMR_NO_SLOT;
 }
 
@@ -242,6 +249,6 @@ void slots_give_back(struct remap *r, u32 slot)
 	r->slot[slot].unit = 0;
 	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_FREE, 0));
 	r->hint = min(r->hint, slot);
-	r->run_hint = min(r->run_hint, slot);
+	r->run_hint = min_t(u32, r->run_hint, round_down(slot, r->piece));
 	atomic_inc(&r->nr_free);
 }

@@ -34,6 +34,8 @@
 
 #define SUSPEND_TIME	(30 * HZ)	/* then nothing more is tried on main */
 #define MAX_LOOKUP	65536u		/* units of one bio looked up at once */
+#define MAX_PIECE	65536u		/* bytes; no disk has larger sectors */
+#define MAX_ZEROES	2048u		/* sectors; narrowed like any other write */
 
 /*----------------------------------------------------------------
  * Ranges in use
@@ -145,6 +147,7 @@ static int remap_map_flush(struct remap *r, struct bio *bio)
 {
 	struct dmr_io *io = dmr_io(bio);
 
+	io->opf = bio->bi_opf;
 	if (!dm_bio_get_target_bio_nr(bio)) {
 		io->kind = DMR_IO_DONE;
 		bio_set_dev(bio, r->main->bdev);
@@ -152,6 +155,7 @@ static int remap_map_flush(struct remap *r, struct bio *bio)
 	}
 	io->sample = atomic64_read(&r->spare_writes);
 	if (io->sample == atomic64_read(&r->spare_flushed)) {
+		/* Accounting began with the flush of main, so this may go. */
 		io->kind = DMR_IO_DONE;
 		bio_endio(bio);
 		return DM_MAPIO_SUBMITTED;
@@ -222,6 +226,10 @@ static noinline int map_lookup(struct remap *r, struct bio *bio)
 	u64 unit;
 	u32 slot;
 
+	/* Nobody sends parts of a logical block; they could not be mapped. */
+	if (unlikely((bio->bi_iter.bi_sector | bio_sectors(bio)) &
+		     ((1u << r->unit_shift) - 1)))
+		return map_end(bio, BLK_STS_IOERR);
 	if (unlikely(nr > MAX_LOOKUP)) {
 		nr = MAX_LOOKUP;
 		dm_accept_partial_bio(bio, dmr_sector_of(r, nr));
@@ -270,6 +278,10 @@ static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
 		return false;
 	if (write && READ_ONCE(r->mode) != DMR_MODE_RW)
 		return false;
+	/* A disk without the command; DM turns write zeroes off for it. */
+	if ((io->opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES &&
+	    status == BLK_STS_TARGET)
+		return false;
 	return repair_suspect(r, status, write);
 }
 
@@ -289,8 +301,11 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 	case DMR_IO_SPARE:
 		if (!status && write && !(io->opf & REQ_FUA))
 			atomic64_inc(&r->spare_writes);
-		if (status && !(io->opf & REQ_RAHEAD))
-			atomic64_inc(write ? &r->write_errors : &r->read_errors);
+		if (status && write)
+			atomic64_inc(&r->write_errors);
+		else if (status && (io->opf & REQ_OP_MASK) == REQ_OP_READ &&
+			 !(io->opf & REQ_RAHEAD))
+			atomic64_inc(&r->read_errors);
 		break;
 	case DMR_IO_MAIN:
 		if (!status) {
@@ -436,8 +451,7 @@ static unsigned int main_piece(struct remap *r)
 {
 	unsigned int physical = bdev_physical_block_size(r->main->bdev);
 
-	/* 64 KiB: more than any disk writes at once */
-	return clamp(physical, r->unit, 65536u) / r->unit;
+	return rounddown_pow_of_two(clamp(physical, r->unit, MAX_PIECE) / r->unit);
 }
 
 static void set_target(struct dm_target *ti, struct remap *r)
@@ -641,6 +655,8 @@ static void remap_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->max_discard_segments = main->max_discard_segments;
 	limits->max_hw_discard_sectors = main->max_hw_discard_sectors;
 	limits->max_discard_sectors = main->max_discard_sectors;
+	limits->max_write_zeroes_sectors =
+		min(limits->max_write_zeroes_sectors, MAX_ZEROES);
 }
 
 /*----------------------------------------------------------------*/

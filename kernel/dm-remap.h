@@ -52,8 +52,13 @@
 #define DMR_SEALING		17	/* in the commit being written */
 #define DMR_DOUBT		18	/* in a commit that half failed */
 #define DMR_LEFT		19	/* refused its data; not used again */
-/* A LOST slot on its way to MAPPED: holds new data, durable, not committed. */
+/*
+ * A LOST slot on its way to MAPPED.  FOUND: it holds new data, durable; set by
+ * the narrow work, and on disk still LOST, so that both copies of a commit that
+ * is being written say the same.  SETTLING: in the commit being written.
+ */
 #define DMR_FOUND		20
+#define DMR_SETTLING		21
 
 /**
  * struct dmr_slot - one slot of the spare and, at once, a lookup entry
@@ -168,7 +173,7 @@ struct remap {
 	u32			hint;		/* no free slot below */
 	u32			run_hint;	/* no free run below */
 	struct page		*probe_page;
-	bool			probe_failed;	/* the last probe did */
+	bool			probe_failed;	/* the last probe of main did */
 
 	/* Written by several, read by status: each a plain statistic. */
 	atomic_t		nr_free;
@@ -313,6 +318,7 @@ int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
 int metadata_inspect(struct remap *r, char **error);
 int metadata_load(struct remap *r);
 int metadata_commit(struct remap *r);
+bool metadata_readable(struct remap *r);
 void metadata_mark_dirty(struct remap *r, u32 slot);
 bool metadata_slot_durable(struct remap *r, u32 slot);
 

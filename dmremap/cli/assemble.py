@@ -127,8 +127,6 @@ def command(
 
 def _once(one: "Found", chosen: Sequence["Found"]) -> None:
     """Refuse a set that two devices carry: one of them is a copy."""
-    twins = [
-        other.spare.path for other in chosen if other.superblock.uuid == one.superblock.uuid
-    ]
+    twins = [other.spare.path for other in chosen if other.superblock.uuid == one.superblock.uuid]
     if len(twins) > 1:
         raise Refused("DMR-E521", f"set {one.name!r} is on several spares: {', '.join(twins)}")

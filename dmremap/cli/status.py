@@ -164,8 +164,6 @@ def _many(rows: list[dict[str, object]]) -> str:
         used, pending, main, spare = _used(row)
         reasons = row["reasons"]
         step = reasons[0].next_step if isinstance(reasons, tuple) and reasons else ""
-        shown.append(
-            [row["name"], row["state"], main, spare, used, pending, _health(row), step]
-        )
+        shown.append([row["name"], row["state"], main, spare, used, pending, _health(row), step])
     headers = ["NAME", "STATE", "MAIN", "SPARE", "MAPPED", "PENDING", "HEALTH", "NEXT STEP"]
     return table(headers, shown)

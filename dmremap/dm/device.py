@@ -91,9 +91,7 @@ class _Task:
     def need(self, done: int, what: str, value: str) -> None:
         if not done:
             said = _take_log()
-            raise Failure(
-                "DMR-E100", f"device-mapper does not take {what} {value!r}" + _tail(said)
-            )
+            raise Failure("DMR-E100", f"device-mapper does not take {what} {value!r}" + _tail(said))
 
     def name(self, name: str) -> None:
         self.need(lib.dm_task_set_name(self.handle, os.fsencode(name)), "the name", name)

@@ -41,9 +41,7 @@ class EventPoller:
         """Forget the events so far."""
         err = lib.dmr_arm_poll(self._fd)
         if err:
-            raise KernelError(
-                "DMR-E705", f"device-mapper cannot report events: {os.strerror(err)}"
-            )
+            raise KernelError("DMR-E705", f"device-mapper cannot report events: {os.strerror(err)}")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for an event; False when the time is over."""

@@ -84,6 +84,13 @@ def _spare_low(seen: _Seen) -> State | None:
     return _when(free > 0 and free * seen.policy.low_divisor <= slots, State.FAILING)
 
 
+def _retries(seen: _Seen) -> State | None:
+    # The block layer merges: when a request fails for one bad block, what else was in it is
+    # repeated too and succeeds. So retries speak for themselves only where no block is bad.
+    bad_blocks = seen.status.mapped + seen.status.pending
+    return _when(not bad_blocks and seen.status.transient >= seen.policy.transient, State.DEGRADED)
+
+
 def _blemish(count: int, failing: int) -> State | None:
     if count >= failing:
         return State.FAILING
@@ -103,7 +110,7 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     ("DMR-H103", lambda s: _when(s.status.lost > 0, State.DEGRADED)),
     ("DMR-H102", lambda s: _when(s.status.pending > 0, State.DEGRADED)),
     ("DMR-H101", lambda s: _when(s.status.mapped > 0, State.DEGRADED)),
-    ("DMR-H104", lambda s: _when(s.status.transient >= s.policy.transient, State.DEGRADED)),
+    ("DMR-H104", _retries),
 )
 
 # In mode init the tables are not read yet, so the slots are not counted.

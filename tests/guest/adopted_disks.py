@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the links of an adopted disk point. In a guest with udevd, as root.
+"""Where the links of sets and of adopted disks point. In a guest with udevd, as root.
 
 Run by tests/vm/test_adopt.py, which gives the machine the disks that this needs: `virtio`,
 `scsi` and `nvme` to adopt, and `spare`.
@@ -99,3 +99,17 @@ def test_by_uuid_never_goes_back_to_the_bare_disk(
     run("udevadm", "control", "--reload")
     run("udevadm", "trigger", "--settle", "--action=change", bare)
     wait_for(lambda: points_to() == bare.name, "the link to come back to the bare disk")
+    run("wipefs", "--all", bare)
+    wait_for(lambda: points_to() == "nothing", "the link to go with the file system")
+
+
+def test_coldplug_keeps_the_nodes_link(spare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = disk("virtio")
+    run("wipefs", "--all", bare)
+    words = ["create", str(bare), str(spare), "--yes", "--wipe", "--name", "one"]
+    assert main(words) == 0, capsys.readouterr()
+    link = Path("/dev/mapper/one")
+    assert link.is_symlink()
+    run("udevadm", "trigger", "--action=add", "--settle", "--subsystem-match=block")
+    assert link.is_symlink()
+    assert run("dmsetup", "udevcookies").count("\n") == 1

@@ -6,12 +6,30 @@ Both legs are fault devices, so that a test can fail them, hold them and count w
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 from uuid import UUID, uuid4
+
+from guest.lib import (
+    MIB,
+    SECTOR,
+    CommandError,
+    Fault,
+    describe,
+    dm_create,
+    dm_message,
+    dm_remove,
+    dmsetup,
+    fault_device,
+    load_module,
+    loop_device,
+    queue,
+    read,
+    sectors,
+    wait_for,
+)
 
 from dmremap.ondisk import (
     BLOCK_SECTORS,
@@ -32,24 +50,6 @@ from dmremap.table import (
     parse_status_line,
     parse_table_line,
 )
-from guest.lib import (
-    MIB,
-    SECTOR,
-    CommandError,
-    Fault,
-    describe,
-    dm_create,
-    dm_message,
-    dm_remove,
-    dmsetup,
-    fault_device,
-    load_module,
-    loop_device,
-    queue,
-    read,
-    sectors,
-    wait_for,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -67,7 +67,7 @@ class KernelLog:
         os.lseek(self.fd, 0, os.SEEK_END)
         self.text = ""
 
-    def __enter__(self) -> KernelLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -100,9 +100,17 @@ def refusal(table: str, *, name: str = "refused", readonly: bool = False) -> str
     return log.text
 
 
-def contents(*paths: Path | str) -> list[str]:
-    """Return a digest of all that devices hold."""
-    return [hashlib.sha256(read(path, 0, sectors(path))).hexdigest() for path in paths]
+@dataclass(frozen=True)
+class Contents:
+    """All bytes of a device, too many to print."""
+
+    path: Path | str
+    data: bytes = field(repr=False)
+
+
+def contents(*paths: Path | str) -> list[Contents]:
+    """Return all that devices hold, to be compared."""
+    return [Contents(path, read(path, 0, sectors(path))) for path in paths]
 
 
 def status(name: str, sector: int = 0) -> Status:

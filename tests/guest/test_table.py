@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
-from dmremap.ondisk import BLOCK, SetState, opened
-from dmremap.ondisk.layout import pack_super
 from guest.lib import (
     MIB,
     SECTOR,
@@ -54,6 +52,9 @@ from guest.remapset import (
     texts,
     with_seq,
 )
+
+from dmremap.ondisk import BLOCK, SetState, opened
+from dmremap.ondisk.layout import pack_super
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -297,9 +298,7 @@ def test_of_two_tables_loaded_for_one_spare_only_one_starts(disks: tuple[Path, P
             before = contents(spare)
             with KernelLog() as log, pytest.raises(CommandError):
                 dm_resume("two")
-            assert "two: main or spare overlaps a set that is in use" in log.text or (
-                "main or spare overlaps a set that is in use" in log.text
-            )
+            assert "main or spare overlaps a set that is in use" in log.text
             assert contents(spare) == before
         finally:
             dm_remove("two")
@@ -360,8 +359,7 @@ def test_main_start_must_fit_mains_blocks(disks: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("block", [0, 1, 127, 128, 255, 256, 600, 1023])
 def test_a_byte_anywhere_in_the_area_is_refused(block: int, disks: tuple[Path, Path]) -> None:
-    main, spare = disks
-    spoil(spare, block, bytes(4095) + b"\1")
+    spoil(disks[1], block, bytes(4095) + b"\1")
     before = contents(*disks)
     assert NOT_BLANK in refusal(line(*disks))
     assert contents(*disks) == before
@@ -740,13 +738,11 @@ def test_a_table_that_was_never_resumed_is_in_mode_init(disks: tuple[Path, Path]
 @pytest.fixture(scope="module")
 def hurt() -> Iterator[RemapSet]:
     """A set with 260 mapped units and 5 pending ones."""
-    with remap_set() as made:
+    with remap_set(name="hurt") as made:
         made.main.add(1, 259, "write", "medium")
         made.main.add(4000, 1, "write", "medium")
         write(made.path, 0, pattern(0, 260))
         write(made.path, 4000, pattern(4000))
-        for sector in (8, 9, 100, 5000, 16383):
-            made.main.add(sector, 1, "read", "medium")
         for sector in (6000, 6001, 7000, 7777, 16383):
             made.main.add(sector, 1, "read", "medium")
             with pytest.raises(OSError, match="No data"):
@@ -760,7 +756,7 @@ PENDING = [6000, 6001, 7000, 7777, 16383]
 
 def test_list_names_every_mapping_once_on_any_page(hurt: RemapSet) -> None:
     assert mapped(hurt.name) == MAPPED
-    for page in (1, 7, 260, 261):
+    for page in (37, 260, 261):
         rows = entries(hurt.name, page=page)
         assert sorted(row.sector or 0 for row in rows) == MAPPED
         assert len({row.slot for row in rows}) == len(MAPPED)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from powercut.log import SECTOR, Entry, Image, Mark, Replay, Write, cut_points
 from powercut.oracle import Oracle
-from powercut.reader import Loaded, Refused, load
+from powercut.reader import Copies, Loaded, Refused, copies, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,13 +80,21 @@ class Judge:
             loaded = self.state(replay, f"{cut}")
             if loaded is None:
                 self.formatting.append(cut)
-            elif loaded.away:
-                self.away.append(cut)
-            elif loaded.unequal and self.oracle.ready:
-                self.between.append(cut)
+            elif self.oracle.ready:
+                self._judge_copies(cut, copies(replay.images["spare"], loaded.superblock))
             for tearing in (False, True):
                 with replay.survivors(random, torn=tearing):
                     self.state(replay, f"{cut}, with survivors")
+
+    def _judge_copies(self, cut: int, found: Copies) -> None:
+        if found.away:
+            self.away.append(cut)
+        elif found.unequal:
+            self.between.append(cut)
+        self.problems += [
+            f"cut {cut}: sector {sector} was acknowledged with one copy of its mapping"
+            for sector in sorted(self.oracle.mapped - found.both)
+        ]
 
     def state(self, replay: Replay, name: str) -> Loaded | None:
         """Judge the images as they are."""

@@ -21,7 +21,7 @@ from dmremap.ondisk import (
     read_tables,
 )
 from dmremap.ondisk._format import lib
-from dmremap.ondisk.layout import STANDINS, header
+from dmremap.ondisk.layout import STANDINS, header, parse_entries
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -54,10 +54,6 @@ class Loaded:
     superblock: Superblock
     lookup: dict[int, Entry]
     """The live entry of each unit that has one."""
-    unequal: int
-    """How many table blocks have copies of different sequence."""
-    away: int
-    """How many stand-ins hold a table block."""
 
     def place(self, slot: int) -> int:
         """Return where a slot is on the spare, in bytes."""
@@ -99,22 +95,41 @@ def load(spare: bytes | bytearray | mmap) -> Loaded:
             raise Refused(f"unit {entry.unit} has two live slots, {other.slot} and {entry.slot}")
         if other is None or other.generation < entry.generation:
             lookup[entry.unit] = entry
-    return Loaded(superblock, lookup, *_copies(device, superblock))
+    return Loaded(superblock, lookup)
 
 
-def _copies(device: ImageDevice, superblock: Superblock) -> tuple[int, int]:
-    """Count the table blocks whose copies are not of one sequence, and those on stand-ins."""
-    newest: dict[int, int] = {}
+@dataclass(frozen=True)
+class Copies:
+    """What the two copies of the table say, each for itself."""
+
+    unequal: int
+    """How many blocks have copies of different sequence."""
+    away: int
+    """How many stand-ins hold a block."""
+    both: set[int]
+    """The units that have an entry in both copies."""
+
+
+def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
+    """Look at the newest candidate of every copy of every table block."""
+    device = ImageDevice(spare)
     homes = [
-        (segment.copy_a + n, segment.copy_b + n)
+        (segment.copy_a + index, segment.copy_b + index, segment.used(index))
         for segment in superblock.segments
-        for n in range(segment.table_blocks)
+        for index in range(segment.table_blocks)
     ]
+    newest: dict[int, tuple[int, bytes]] = {}
     away = 0
-    for place in (*STANDINS, *(home for pair in homes for home in pair)):
+    for place in (*STANDINS, *(home for a, b, _ in homes for home in (a, b))):
         block = device.read_block(0, place)
         found = header(block, lib.DMR_TYPE_TABLE, place) if block else None
-        if found and found.uuid == superblock.uuid:
-            newest[found.home] = max(found.seq, newest.get(found.home, 0))
+        if block and found and found.uuid == superblock.uuid:
+            newest[found.home] = max((found.seq, block), newest.get(found.home, (0, b"")))
             away += place in STANDINS
-    return sum(newest.get(a) != newest.get(b) for a, b in homes), away
+    units: tuple[set[int], set[int]] = (set(), set())
+    for *pair, used in homes:
+        for home, known in zip(pair, units, strict=True):
+            if home in newest:
+                known |= {entry.unit for entry in parse_entries(newest[home][1], used, 0)}
+    seqs = [[newest.get(home, (0, b""))[0] for home in (a, b)] for a, b, _ in homes]
+    return Copies(sum(a != b for a, b in seqs), away, units[0] & units[1])

@@ -45,6 +45,8 @@ def test_a_good_set() -> None:
         (changed(mapped=1, lost=1, free=999), State.DEGRADED, ["DMR-H103", "DMR-H101"]),
         (changed(transient=15), State.OK, []),
         (changed(transient=16), State.DEGRADED, ["DMR-H104"]),
+        # Neighbours of a bad block in one request are repeated with it.
+        (changed(transient=16, pending=1), State.DEGRADED, ["DMR-H102"]),
         (changed(mapped=874, free=126), State.DEGRADED, ["DMR-H101"]),
         (changed(mapped=875, free=125), State.FAILING, ["DMR-H201", "DMR-H101"]),
         (changed(mapped=1000, free=0), State.FAILING, ["DMR-H202", "DMR-H101"]),

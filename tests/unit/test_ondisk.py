@@ -113,9 +113,7 @@ def test_golden(name: str, block: bytes) -> None:
     golden = GOLDEN / f"{name}.bin"
     pinned = golden.read_bytes()
     assert block.rstrip(b"\0") == pinned
-    known = dict(
-        line.split()[::-1] for line in (GOLDEN / "SHA256SUMS").read_text().splitlines()
-    )
+    known = dict(line.split()[::-1] for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())
     assert hashlib.sha256(block).hexdigest() == known[f"{name}.bin"]
 
 
@@ -274,9 +272,7 @@ def test_tables(image: BlockDevice) -> None:
     segment = sb.segments[0]
     entries = [Entry(252, SlotState.MAPPED, 5, 1), Entry(300, SlotState.LOST, 6, 2)]
     # Copy A is newer: a commit that was cut between its copies.
-    image.write_block(
-        0, segment.copy_a + 1, pack_table(SET, entries, 252, segment.copy_a + 1, 8)
-    )
+    image.write_block(0, segment.copy_a + 1, pack_table(SET, entries, 252, segment.copy_a + 1, 8))
     assert read_tables(image, sb).entries == tuple(entries)
     image.write_block(0, segment.copy_a + 1, b"\1" * BLOCK)
     assert read_tables(image, sb).entries == ()
@@ -320,9 +316,7 @@ def test_a_missing_device_has_its_own_error(tmp_path: Path) -> None:
         pass
 
 
-@given(
-    blocks=st.integers(HEAD_BLOCKS, 1 << 27), unit=st.sampled_from([512, 1024, 2048, 4096])
-)
+@given(blocks=st.integers(HEAD_BLOCKS, 1 << 27), unit=st.sampled_from([512, 1024, 2048, 4096]))
 @settings(max_examples=300, deadline=None)
 def test_a_segment_fits_and_wastes_nothing(blocks: int, unit: int) -> None:
     segment = segment_for(blocks, unit)

@@ -10,7 +10,7 @@ from guest.lib import pattern
 from powercut.judge import Judge, not_forced
 from powercut.log import SECTOR, Entry, Flush, Mark, Write
 from powercut.oracle import FIRST, Oracle, generation
-from powercut.reader import Loaded, Refused, load
+from powercut.reader import Copies, Refused, copies, load
 
 from dmremap.ondisk import BLOCK, HEAD_BLOCKS, SetState, SlotState, Superblock, segment_for
 from dmremap.ondisk import Entry as Slot
@@ -128,16 +128,17 @@ def test_no_set_is_refused() -> None:
 
 def test_copies_that_differ_and_stand_ins_are_counted() -> None:
     image = spare(mapped(3, 9))
-    assert (load(image).unequal, load(image).away) == (0, 0)
+    assert copies(image, SUPER) == Copies(0, 0, {9})
     image[HOMES[0] * BLOCK : (HOMES[0] + 1) * BLOCK] = table(HOMES[0], 3)
-    assert (load(image).unequal, load(image).lookup) == (1, {})
+    assert copies(image, SUPER) == Copies(1, 0, set())
+    assert load(image).lookup == {}
     standin = bytearray(table(HOMES[1], 4, mapped(7, 8)))
     lib.dmr_seal(
         ffi.from_buffer("char[]", standin), lib.DMR_TYPE_TABLE, SET.bytes, 4, HOMES[1], 130
     )
     image[130 * BLOCK : 131 * BLOCK] = standin
-    found: Loaded = load(image)
-    assert (found.unequal, found.away, found.lookup) == (1, 1, {8: mapped(7, 8)})
+    assert copies(image, SUPER) == Copies(1, 1, set())
+    assert load(image).lookup == {8: mapped(7, 8)}
 
 
 def test_when_a_write_is_durable() -> None:

@@ -22,7 +22,5 @@ def test_links_of_adopted_disks(machine: MachineFactory) -> None:
     command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q"]
     vm = machine(disks=disks, udev=True)
     vm.insmod("dm_remap")
-    result = vm.run(
-        [*command, str(script)], cwd=ROOT, timeout=600, check=False
-    )
+    result = vm.run([*command, str(script)], cwd=ROOT, timeout=600, check=False)
     assert result.status == 0, result.output

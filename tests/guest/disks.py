@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sets on disks whose sectors fail, in a guest: filled, and checked again after a reboot.
+
+The arguments are ``fill`` or ``check`` and JSON: the spare, the sectors of an area on it, the range
+that is written to, the range that is only read, and the mains in the order of their areas. The
+answer is JSON by main: the physical block, what is mapped, what is pending, and how reads of single
+units that failed did so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from guest.lib import SECTOR, Device, dm_device, dm_message, outcome, pattern, queue, sectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GENERATION = 5
+
+
+def listed(name: str, what: str) -> list[int]:
+    """Return the sectors of a list that the target gives in pages."""
+    found: list[int] = []
+    start = "0"
+    while start:
+        # Small pages, so that there are several.
+        *lines, last = dm_message(name, what, start, 7).splitlines()
+        for line in lines:
+            first, count, *rest = line.split()
+            assert what == "pending" or rest[1] == "mapped", line
+            found += range(int(first), int(first) + int(count))
+        start = "" if last == "end" else last.split()[1]
+    return sorted(found)
+
+
+def read_units(path: Path, plan: dict[str, Any]) -> dict[int, str]:
+    """Read what was never written unit by unit; return the failures by sector."""
+    unit = int(queue(path, "logical_block_size")) // SECTOR
+    first, count = plan["read"]
+    with Device(path) as device:
+        words = {n: outcome(device.read, n, unit) for n in range(first, first + count, unit)}
+    return {sector: word for sector, word in words.items() if word != "OK"}
+
+
+def look(path: Path, name: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """Check the data that was written, and report."""
+    first, count = plan["write"]
+    with Device(path) as device:
+        assert device.read(first, count) == pattern(first, count, GENERATION), name
+    assert listed(name, "pending") == [], name
+    failures = read_units(path, plan)
+    mapped, pending = listed(name, "list"), listed(name, "pending")
+    physical = int(queue(path, "physical_block_size"))
+    return {"physical": physical, "mapped": mapped, "pending": pending, "failures": failures}
+
+
+def main() -> None:
+    """Fill or check all sets."""
+    plan = json.loads(sys.argv[2])
+    answer = {}
+    for index, (name, lower) in enumerate(plan["mains"].items()):
+        area = f"{plan['spare']} {index * plan['area']} {plan['area']}"
+        line = f"0 {sectors(lower)} remap {lower} {area}"
+        if sys.argv[1] == "fill":
+            first, count = plan["write"]
+            with dm_device(name, line) as path:
+                with Device(path) as device:
+                    device.write(first, pattern(first, count, GENERATION))
+                    device.flush()
+                answer[name] = look(path, name, plan)
+        with dm_device(name, line) as path:
+            again = look(path, name, plan)
+            assert answer.setdefault(name, again) == again, f"{name} is not what it was"
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

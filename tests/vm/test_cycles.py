@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A hundred times load, create, remap, remove, unload: nothing is left behind."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from harness.paths import ROOT
+
+if TYPE_CHECKING:
+    from harness.fixtures import MachineFactory
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+CYCLES = 100
+
+
+def test_cycles_leave_nothing_behind(machine: MachineFactory) -> None:
+    vm = machine()
+    script = ROOT / "tests/guest/cycles.py"
+    command = [sys.executable, "-B", str(script), str(CYCLES)]
+    result = vm.run(command, env={"PYTHONPATH": str(ROOT / "tests")}, timeout=800, check=False)
+    print(f"cycle, kB of slab, kB of vmalloc on {vm.kernel.series}:\n{result.output}")
+    assert result.status == 0
+    rows = [[int(word) for word in line.split()] for line in result.stdout.splitlines()]
+    assert [row[0] for row in rows] == list(range(10, CYCLES + 1, 10))
+    for before, after in zip(rows[0][1:], rows[-1][1:], strict=True):
+        assert after <= before * 1.01
+    assert vm.run(["grep", "-c", "^dm_remap ", "/proc/modules"], check=False).stdout == "0\n"
