@@ -242,7 +242,7 @@ CODES: dict[str, Code] = {
     "DMR-E514": Code(
         "metadata is damaged or contradicts itself",
         "No choice between the copies can be made without guessing.",
-        "Keep both disks as they are and look with 'dmremapctl list --json'.",
+        "Keep both disks as they are and look with 'dmremapctl list -o json'.",
     ),
     "DMR-E515": Code(
         "format was not completed",

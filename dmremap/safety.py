@@ -143,11 +143,7 @@ def check_pair(main: DeviceFacts, spare: DeviceFacts) -> Iterator[Finding]:
         if whole.devno in part.components:
             yield Finding("DMR-E507", f"{part.path} consists of {whole.path}")
             return
-    shared = main.components & spare.components
-    # Two logical volumes of one disk share the disk and no sector; two devices without any size
-    # of their own to tell apart share all of it.
-    if shared and (main.devno in shared or spare.devno in shared):
-        yield Finding("DMR-E507", f"{main.path} and {spare.path} share a device")
+    # Two partitions or logical volumes of one disk share the disk and no sector: no finding.
     if spare.logical > main.logical:
         yield Finding(
             "DMR-E508",

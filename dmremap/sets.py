@@ -12,7 +12,7 @@ import uuid as uuidlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from dmremap import blockdev, dm, module, safety, udevrule
@@ -60,8 +60,6 @@ DM_UUID_PREFIX: Final = "REMAP-"
 _HEAD_BYTES: Final = HEAD_BLOCKS * BLOCK
 # A device-mapper name is 127 bytes at most, after mangling.
 _DM_NAME_MAX: Final = 127
-
-Kind = Literal["tagged", "adopted"]
 
 
 @dataclass(frozen=True, slots=True)

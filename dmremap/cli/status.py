@@ -9,7 +9,6 @@ import click
 from dmremap.cli.common import Result, fields, output_option, size, table
 
 if TYPE_CHECKING:
-    from dmremap.health import Verdict
     from dmremap.sets import Running
 
 
@@ -62,22 +61,10 @@ def _path(word: str) -> str:
     return blockdev.node(directory) if directory else word
 
 
-def _verdict(one: "Running") -> "Verdict":
-    from dmremap.health import combine, evaluate
-
-    return combine(
-        evaluate(
-            status,
-            name=one.name,
-            read_only=one.device.read_only,
-            suspended=one.device.suspended,
-        )
-        for status in one.status
-    )
-
-
 def _row(one: "Running") -> dict[str, object]:
-    verdict = _verdict(one)
+    from dmremap.health import judge
+
+    verdict = judge(one)
     states = {status.mode for status in one.status}
     state = "suspended" if one.device.suspended else None
     if not one.device.live_table:

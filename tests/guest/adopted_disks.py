@@ -24,7 +24,7 @@ LINK = Path("/dev/disk/by-uuid", UUID)
 
 
 def disk(serial: str) -> Path:
-    """Find a disk of the machine by its serial number."""
+    """Find a disk of the machine by its serial number or its world-wide name."""
     for link in sorted(Path("/dev/disk/by-id").iterdir()):
         if link.name.endswith((f"-{serial}", f"_{serial}", f"_{serial}_1")):
             return link.resolve()
@@ -49,11 +49,13 @@ def points_to() -> str:
     return LINK.resolve().name if LINK.exists() else "nothing"
 
 
-@pytest.mark.parametrize("kind", ["virtio", "scsi", "nvme"])
+@pytest.mark.parametrize(
+    "serial", ["virtio", "35000c500a1b2c3d4", "nvme"], ids=["virtio", "scsi", "nvme"]
+)
 def test_by_uuid_never_goes_back_to_the_bare_disk(
-    kind: str, spare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    serial: str, spare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bare = disk(kind)
+    bare = disk(serial)
     run("mkfs.ext4", "-q", "-F", "-U", UUID, bare)
     run("udevadm", "trigger", "--settle", "--action=change", bare)
     assert points_to() == bare.name

@@ -115,8 +115,8 @@ def contents(*paths: Path | str) -> list[Contents]:
 
 def status(name: str, sector: int = 0) -> Status:
     """Return the status of the target that starts at a sector."""
-    lines = (parse_status_line(line) for line in dmsetup("status", name).splitlines())
-    return next(line for line in lines if line.start == sector)
+    lines = dmsetup("status", name).splitlines()
+    return parse_status_line(next(line for line in lines if int(line.split()[0]) == sector))
 
 
 def table(name: str) -> RemapTable:

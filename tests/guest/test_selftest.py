@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`dmremapctl selftest`, as a user runs it.  In a guest, as root."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guest import answers
 from guest.lib import ROOT, dmsetup, load_module, module_file, module_loaded, run, unload_module
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
@@ -80,7 +80,7 @@ def loaded(nothing_left: None) -> None:  # noqa: ARG001
 def test_all_phases_with_load_and_unload(unloaded: str) -> None:
     done = selftest("--module-file", unloaded, "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
-    answer = json.loads(done.stdout)
+    answer = answers.answer(done.stdout)
     assert [phase["phase"] for phase in answer["data"]["phases"]] == PHASES
     details = {phase["phase"]: phase["detail"] for phase in answer["data"]["phases"]}
     assert details["load"] == "loaded"
@@ -99,7 +99,7 @@ def test_a_module_that_was_loaded_stays(loaded: None) -> None:  # noqa: ARG001
 def test_on_ram_disks(loaded: None) -> None:  # noqa: ARG001
     done = selftest("--backing", "ram", "--size", "4", "-o", "jsonl")
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [answers.answer(line) for line in done.stdout.splitlines()]
     assert [line["data"]["phase"] for line in lines] == PHASES
 
 

@@ -315,7 +315,7 @@ def test_an_area_that_was_blank_when_loaded_is_looked_at_again(disks: tuple[Path
         before = contents(spare)
         with KernelLog() as log, pytest.raises(CommandError):
             dm_resume("late")
-        assert "block 0 of the spare area holds something else" in log.text
+        assert "the spare no longer holds the set that the table was loaded for" in log.text
         assert contents(spare) == before
     finally:
         dm_remove("late")
@@ -483,6 +483,15 @@ def test_a_longer_area_is_refused(disks: tuple[Path, Path]) -> None:
     assert contents(*disks) == before
 
 
+def test_a_set_does_not_show_more_of_main_later(disks: tuple[Path, Path]) -> None:
+    with dm_device("set", line(*disks, length=4096)):
+        pass
+    before = contents(*disks)
+    log = refusal(line(*disks, length=4104))
+    assert "the length is more than the set has recorded" in log
+    assert contents(*disks) == before
+
+
 def test_one_set_may_show_less_of_main_later(disks: tuple[Path, Path]) -> None:
     a_set(disks)
     with dm_device("set", line(*disks, length=4096)) as path:
@@ -507,14 +516,19 @@ def test_two_superblocks_that_contradict_each_other_are_refused(
     assert contents(*disks) == before
 
 
-def test_superblocks_of_two_sets_need_the_uuid(disks: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_spare_with_superblocks_of_two_sets_is_refused(
+    which: int, disks: tuple[Path, Path]
+) -> None:
     main, spare = disks
-    format_set(spare, new_superblock(main, SPARE))
+    two = [new_superblock(main, SPARE), new_superblock(main, SPARE)]
+    format_set(spare, two[0])
     with opened(str(spare), write=True) as device:
-        device.write_block(0, 255, pack_super(new_superblock(main, SPARE), 255))
+        device.write_block(0, 255, pack_super(two[1], 255))
     before = contents(*disks)
-    log = refusal(line(*disks))
-    assert "superblocks of two sets on the spare: the uuid must be given" in log
+    sentence = "superblocks of two sets on the spare: run dmremapctl list"
+    assert sentence in refusal(line(*disks))
+    assert sentence in refusal(line(*disks, 0, SPARE, 2, "uuid", two[which].uuid))
     assert contents(*disks) == before
 
 
@@ -633,6 +647,18 @@ def test_a_main_of_another_set_is_refused_by_its_tag(
     before = contents(main, spare)
     log = refusal(line(main, spare, *words, length=TAGGED_LENGTH))
     assert "main carries the tag of another set" in log
+    assert contents(main, spare) == before
+
+
+def test_a_tag_that_contradicts_the_set_is_refused(
+    tagged: tuple[Path, Path, tuple[object, ...]],
+) -> None:
+    main, spare, words = tagged
+    superblock = new_superblock(main, SPARE, data_start=4096, uuid=UUID(str(words[-1])))
+    tag_main(main, superblock)
+    before = contents(main, spare)
+    log = refusal(line(main, spare, *words, length=8192))
+    assert "main's tag contradicts the superblock" in log
     assert contents(main, spare) == before
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`dmremapctl monitor` as a process, a set to watch, and a hook that writes down what it got."""
 
-import json
 import os
 import queue
 import shlex
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from guest import answers
 from guest.lib import (
     MIB,
     ROOT,
@@ -103,7 +103,7 @@ class Watch:
             except queue.Empty:
                 line = None
             assert line is not None, f"no {event}; seen {self.seen}, said {self.log}"
-            data: dict[str, Any] = json.loads(line)["data"]
+            data: dict[str, Any] = answers.answer(line)["data"]
             self.seen.append(data)
             if data["event"] == event:
                 return data
