@@ -62,7 +62,12 @@ def test_a_missing_kernel_says_what_to_install(tmp_path: Path) -> None:
 
 def test_a_module_that_is_not_built_says_so(tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
-    (tmp_path / "boot/vmlinuz-6.1.0-1-amd64").touch()
+    for release in ("6.1.0-1-amd64", "6.1.0-2-amd64"):
+        (tmp_path / "boot" / f"vmlinuz-{release}").touch()
+    # The newer one has no headers, so nothing could be built for it.
+    headers = tmp_path / "lib/modules/6.1.0-1-amd64/build"
+    headers.mkdir(parents=True)
+    (headers / "Makefile").touch()
     kernel = kernels.find("6.1", root=tmp_path)
     assert kernel.build == paths.BUILD / "6.1.0-1-amd64"
     with pytest.raises(HarnessError, match="tools/prepare"):

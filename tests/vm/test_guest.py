@@ -1,30 +1,56 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs every file of tests/guest inside a guest, one boot a file and kernel.
+"""Runs the files of tests/guest inside a guest, one boot for each file and kernel."""
 
-A file that has the line ``UDEV = True`` gets a guest with a real systemd-udevd.
-"""
-
-import re
 import sys
+from collections.abc import Sequence
 
 import pytest
+from harness.disks import Disk
 from harness.fixtures import MachineFactory
+from harness.machine import Machine
 from harness.paths import ROOT
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
-FILES = sorted(path.name for path in (ROOT / "tests/guest").glob("test_*.py"))
+GUEST = ROOT / "tests/guest"
+# Those that need a real systemd-udevd, and those that must work with it and without.
+UDEVD_ONLY = {"test_monitor_udev.py"}
+UDEVD_TOO = {"test_dm.py", "test_control_plane.py"}
+
+CASES = [
+    (path.name, udev)
+    for path in sorted(GUEST.glob("test_*.py"))
+    for udev in (False, True)
+    if path.name in UDEVD_TOO or udev == (path.name in UDEVD_ONLY)
+]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_in_guest(name: str, machine: MachineFactory) -> None:
-    """All tests of one file pass in the guest, and its console stays clean."""
-    script = ROOT / "tests/guest" / name
-    udev = bool(re.search(r"^UDEV = True$", script.read_text(), re.MULTILINE))
-    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q", str(script)]
-    vm = machine(udev=udev)
+def run_tests(vm: Machine, name: str) -> None:
+    """Run one file; all its tests pass, none is skipped, and the console stays clean."""
     vm.insmod("dm_remap", "dm_fault")
-    result = vm.run(command, cwd=ROOT, timeout=1000, check=False)
+    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    result = vm.run([*command, str(GUEST / name)], cwd=ROOT, timeout=1400, check=False)
     summary = result.output.strip().splitlines()[-1]
     print(f"{name} on {vm.kernel.series}: {summary}")
     assert result.status == 0, result.output
+    assert " passed" in summary
+    assert "skipped" not in summary
+
+
+@pytest.mark.parametrize(
+    ("name", "udev"), CASES, ids=[f"{name}{'-udevd' * udev}" for name, udev in CASES]
+)
+def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
+    """One file, on one kernel."""
+    run_tests(machine(udev=udev), name)
+
+
+def test_links_of_adopted_disks(machine: MachineFactory) -> None:
+    """Adopted disks of every kind, with udevd."""
+    disks: Sequence[Disk] = [
+        Disk(name="virtio", kind="virtio"),
+        Disk(name="scsi", kind="scsi", wwn=0x5000C500A1B2C3D4),
+        Disk(name="nvme", kind="nvme"),
+        Disk(name="spare", kind="virtio", size=8 << 20),
+    ]
+    run_tests(machine(disks=disks, udev=True), "adopted_disks.py")

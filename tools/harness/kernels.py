@@ -57,18 +57,21 @@ def newest(series: str, releases: Iterable[str]) -> str | None:
 
 def find(series: str, *, root: Path = Path("/")) -> Kernel:
     """Return the newest installed kernel of a series, or say what to install."""
-    boot = root / "boot"
-    release = newest(
-        series, (path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
-    )
+    boot, modules = root / "boot", root / "lib/modules"
+    images = (path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
+    with_headers = (name for name in images if (modules / name / "build/Makefile").exists())
+    release = newest(series, with_headers)
     if release is None:
         package = PACKAGES.get(series, f"linux-image-{series}-amd64")
-        raise HarnessError(f"no Linux {series} in {boot}: run tools/prepare, or install {package}")
+        raise HarnessError(
+            f"no Linux {series} with its headers is installed: run tools/prepare, or install "
+            f"{package} and {package.replace('image', 'headers')}"
+        )
     return Kernel(
         series=series,
         release=release,
         vmlinuz=boot / f"vmlinuz-{release}",
-        modules=root / "lib/modules" / release,
+        modules=modules / release,
         build=paths.BUILD / release,
     )
 

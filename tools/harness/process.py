@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import TextIO
 
 Argument = str | os.PathLike[str]
 
@@ -58,6 +59,6 @@ def spawn(
         )
 
 
-def attach(argv: Sequence[Argument]) -> int:
+def attach(argv: Sequence[Argument], *, stdout: TextIO | None = None) -> int:
     """Run a program on the caller's own terminal and return its exit status."""
-    return subprocess.run(argv, check=False).returncode
+    return subprocess.run(argv, stdout=stdout, check=False).returncode

@@ -30,8 +30,9 @@ def payload(image: bytes) -> bytes:
 
 def unpack(kernel: Kernel) -> Path:
     """Return the unpacked kernel, or the image as it is where that cannot be done."""
-    target = paths.CACHE / f"vmlinux-{kernel.release}"
-    if target.exists() and target.stat().st_mtime >= kernel.vmlinuz.stat().st_mtime:
+    seen = kernel.vmlinuz.stat()
+    target = paths.CACHE / f"vmlinux-{kernel.release}-{seen.st_size}-{seen.st_mtime_ns}"
+    if target.exists():
         return target
     data = payload(kernel.vmlinuz.read_bytes())
     if data.startswith(XZ):
