@@ -37,9 +37,10 @@
  * Growth: the new segment's two empty table copies are written first, while
  * they belong to no live set; then both superblocks with one segment more.
  *
- * Main's tag stands in blocks 1 and 255 of main's first MiB; block 254 there
- * is scratch, overwritten by the driver to find out whether main still takes
- * writes.  An adopted main has no tag and nothing of ours on it.
+ * Main's tag stands in blocks 1 and 255 of main's first MiB; blocks 252 to 254
+ * there are scratch, overwritten by the driver to find out whether main still
+ * takes writes: 254, and one of the others where that one is bad itself.  An
+ * adopted main has no tag and nothing of ours on it.
  *
  * A version 2 that old code must not touch sets a bit in incompat; one that old
  * code may only read sets a bit in ro_compat; any other sets one in compat.
@@ -92,7 +93,8 @@
 #define DMR_MIN_AREA_BLOCKS	(DMR_HEAD_BLOCKS + 3)
 
 #define DMR_TAG0_BLOCK		1
-#define DMR_SCRATCH_BLOCK	254
+#define DMR_SCRATCH_FIRST	252
+#define DMR_SCRATCH_LAST	254
 #define DMR_TAG1_BLOCK		255
 #define DMR_TAG_SECTORS		2048	/* main's first MiB */
 

@@ -19,7 +19,10 @@
  *    hence + 2.
  *
  * A copy whose place refuses a write goes to a stand-in.  No place of a good copy
- * is overwritten to save another.
+ * is overwritten to save another.  The home that was left may still be readable,
+ * with something old: so a load refuses where a stand-in that cannot be read may
+ * hide the only newer copy, and it erases such a stand-in only when everything
+ * that it might contradict has been written again.
  *
  * Nothing here takes a lock: ctr and preresume run before any I/O, and later the
  * commit work is the only caller.  Memory is allocated in ctr and preresume only.
@@ -192,7 +195,7 @@ struct head {
 	struct copy copy[2];		/* of the superblock */
 	struct {
 		u64 home;		/* NOWHERE: no table block in it */
-		bool bad;		/* cannot be read */
+		bool bad;		/* cannot be read, or is torn */
 	} standin[DMR_NR_STANDINS];
 };
 
@@ -270,6 +273,8 @@ static int head_block(struct scan *s, u64 block, const void *data)
 		unsigned int i = block - DMR_STANDIN_FIRST;
 
 		h->standin[i].home = dmr_get64(hdr->home);
+	} else if (is_standin(block)) {
+		h->standin[block - DMR_STANDIN_FIRST].bad = true;	/* torn */
 	}
 	return 0;
 }
@@ -472,11 +477,13 @@ static int blank_block(struct scan *s, u64 block, const void *data)
 	}
 	if (!memchr_inv(data, 0, DMR_BLOCK_SIZE))
 		return 0;
+	/* All that a format writes has sequence 1, but for its last two blocks. */
 	if (uuid && !memcmp(hdr->uuid, uuid, sizeof(hdr->uuid)) &&
-	    (dmr_header_ok(data, DMR_TYPE_TABLE, block) ||
+	    ((dmr_header_ok(data, DMR_TYPE_TABLE, block) &&
+	      dmr_get64(hdr->seq) == 1) ||
 	     dmr_header_ok(data, DMR_TYPE_SUPER, block)))
 		return 0;
-	DMERR("%s: block %llu of the spare area holds something else",
+	DMERR("%s: block %llu of the spare area is in use; erase it if it is not needed",
 	      dmr_name(s->r), block);
 	return -EBUSY;
 }
@@ -686,11 +693,13 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 	return -EIO;
 }
 
-/* Does the spare still answer?  One superblock's home is enough. */
+/* Does the spare still answer?  One superblock is enough. */
 bool metadata_readable(struct remap *r)
 {
-	return !area_read(r, DMR_SB0_BLOCK, r->probe_page) ||
-	       !area_read(r, DMR_SB1_BLOCK, r->probe_page);
+	const u8 *standin = r->mblock[0].standin;
+
+	return !area_read(r, standin[0] ?: DMR_SB0_BLOCK, r->probe_page) ||
+	       !area_read(r, standin[1] ?: DMR_SB1_BLOCK, r->probe_page);
 }
 
 /* The block that holds a slot's entry belongs to the next commit. */
@@ -848,8 +857,7 @@ struct load {
 	struct copy (*copy)[2];		/* for each metadata block */
 	int pass;			/* the copy that is being read */
 	u32 mb;				/* the block that is read next */
-	bool unreadable;		/* a stand-in is */
-	bool bump;			/* ... and cannot be erased either */
+	unsigned int unreadable;	/* stand-ins */
 };
 
 static void load_entries(struct remap *r, u32 mb, const struct dmr_table *t)
@@ -952,7 +960,9 @@ static void load_standins(struct remap *r, struct load *l)
 				if (mblock_home(r, mb, copy) !=
 				    l->head.standin[i].home)
 					continue;
-				if (!area_read(r, place, r->page))
+				if (area_read(r, place, r->page))
+					l->head.standin[i].bad = true;
+				else
 					load_candidate(r, l, mb, copy, place,
 						       page_address(r->page));
 			}
@@ -991,47 +1001,73 @@ static void load_places(struct remap *r, struct load *l)
 }
 
 /*
- * A stand-in that cannot be read may hold winner + 1 of any block, the rest of a
- * commit that was cut.  Erased it is harmless; where that fails too, every block
- * must outrank it.
+ * Write both copies of a block again, the lesser one first, so that they are
+ * equal and outrank the rest of a commit that was cut.
  */
-static void load_unreadable(struct remap *r, struct load *l)
+static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
 {
+	struct dmr_mblock *m = &r->mblock[mb];
+	int lesser = c[0].seq > c[1].seq;
+	int i, ret;
+
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	for (i = 0; i < 2; i++) {
+		build_image(r, mb);
+		ret = write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);
+		if (ret)
+			return ret;
+	}
+	m->seq += 2;
+	return 0;
+}
+
+/* Erase stand-ins that cannot be read.  False: one of them cannot be written. */
+static bool erase_unreadable(struct remap *r, struct load *l)
+{
+	bool erased = true;
 	unsigned int i;
 
 	clear_page(page_address(r->page));
-	for (i = 0; i < DMR_NR_STANDINS; i++) {
-		if (l->head.standin[i].bad && !r->read_only &&
+	for (i = 0; i < DMR_NR_STANDINS; i++)
+		if (l->head.standin[i].bad &&
 		    area_write(r, DMR_STANDIN_FIRST + i, r->page))
-			l->bump = true;
-	}
+			erased = false;
+	return erased;
 }
 
-/* Two equal durable copies of every block, see the top of this file. */
+/*
+ * Two equal durable copies of every block.  Only then may a stand-in that cannot
+ * be read be erased: it may hold winner + 1 of any block.  Where even that fails,
+ * the blocks that were equal must outrank it too.
+ */
 static int load_mend(struct remap *r, struct load *l)
 {
-	u32 mb;
+	u32 mb, mended = 0;
+	bool equal;
+	int ret;
 
-	for (mb = 0; mb < r->nr_mblocks; mb++) {
-		struct copy *c = l->copy[mb];
-		struct dmr_mblock *m = &r->mblock[mb];
-		int lesser = c[0].seq > c[1].seq;
-		int i, ret;
+	if (r->read_only)
+		return 0;
+	for (equal = false; ; equal = true) {
+		for (mb = 0; mb < r->nr_mblocks; mb++) {
+			const struct copy *c = l->copy[mb];
+			bool same = c[0].seq == c[1].seq;
 
-		if (c[0].seq == c[1].seq && !l->bump)
-			continue;
-		DMWARN("%s: writing both copies of metadata block %llu again",
-		       dmr_name(r), mblock_home(r, mb, 0));
-		if (r->read_only)
-			continue;
-		for (i = 0; i < 2; i++) {
-			build_image(r, mb);
-			ret = write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);
+			if (same != equal)
+				continue;
+			ret = load_mend_one(r, mb, c);
 			if (ret)
 				return ret;
+			mended++;
 		}
-		m->seq += 2;
-		report_event(r, DMR_EV_COPIES, U64_MAX, 1);
+		if (equal || erase_unreadable(r, l))
+			break;
+	}
+	if (mended) {
+		DMWARN("%s: wrote both copies of %u metadata blocks again",
+		       dmr_name(r), mended);
+		report_event(r, DMR_EV_COPIES, U64_MAX, mended);
 	}
 	return 0;
 }
@@ -1040,6 +1076,11 @@ static int load_check(struct remap *r, struct load *l)
 {
 	u32 mb;
 
+	if (l->unreadable > 1) {
+		DMERR("%s: %u stand-ins cannot be read, and may hide both copies of a block",
+		      dmr_name(r), l->unreadable);
+		return -EIO;
+	}
 	for (mb = 1; mb < r->nr_mblocks; mb++) {
 		const struct copy *c = l->copy[mb];
 
@@ -1191,16 +1232,15 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 		return ret;
 	load_standins(r, l);
 	for (i = 0; i < DMR_NR_STANDINS; i++)
-		l->unreadable |= l->head.standin[i].bad;
+		l->unreadable += l->head.standin[i].bad;
 	ret = load_check(r, l);
 	if (ret)
 		return ret;
-	load_unreadable(r, l);
 	load_places(r, l);
-	ret = load_mend(r, l);
+	ret = load_lookup(r);
 	if (ret)
 		return ret;
-	ret = load_lookup(r);
+	ret = load_mend(r, l);
 	if (ret)
 		return ret;
 	learn_main_id(r);

@@ -43,14 +43,14 @@
 #include "dm-remap.h"
 
 /*
- * What one bio may cost.  A disk may take seconds to give up on a block, so it
- * is commands that took long to fail which are counted.  When they are used up,
- * by number or by time, the rest of a write goes to slots untried.  Commands that
- * fail at once do not count, or a megabyte with ten bad sectors would use up two
- * thousand slots, and neither does a disk that is slow and takes everything.
+ * What one bio may cost.  A disk may take seconds to give up on a block, so it is
+ * the time of failing commands that is counted, and those that took long.  When
+ * either is used up the rest of a write goes to slots untried.  Commands that fail
+ * at once cost little, or a megabyte with ten bad sectors would use up two
+ * thousand slots, and a disk that is slow but takes everything costs nothing.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
-#define BUDGET_TIME		(30 * HZ)	/* ... with one of them at least */
+#define BUDGET_TIME		(30 * HZ)	/* spent on failing commands */
 #define SUSPEND_FAILURES	2		/* while a suspend waits */
 #define SLOW			(HZ / 2)
 #define SLOT_TRIES		8		/* slots that refuse in a row */
@@ -219,7 +219,7 @@ struct narrow {
 	bool probed;		/* the probe succeeded since a command failed */
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
-	unsigned long deadline;
+	unsigned long spent;	/* jiffies, on all that failed */
 };
 
 /**
@@ -249,8 +249,7 @@ static bool over_budget(struct narrow *n)
 {
 	if (READ_ONCE(n->r->suspend_deadline) && n->failures >= SUSPEND_FAILURES)
 		return true;
-	return n->failures >= BUDGET_FAILURES ||
-	       (n->failures && time_after(jiffies, n->deadline));
+	return n->failures >= BUDGET_FAILURES || n->spent >= BUDGET_TIME;
 }
 
 /* A suspend has waited for long enough: nothing more is tried for anybody. */
@@ -272,6 +271,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	n->alive = !status;
 	if (status) {
 		n->probed = false;
+		n->spent += jiffies - begin;
 		if (time_after(jiffies, begin + SLOW))
 			n->failures++;
 		return status;
@@ -317,14 +317,17 @@ static bool main_reads(struct narrow *n)
 static bool main_writes(struct narrow *n)
 {
 	struct remap *r = n->r;
+	sector_t block;
 
 	if (!r->tagged)
 		return true;
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
-	return !dmr_block_io(r->main->bdev,
-			     DMR_SCRATCH_BLOCK * DMR_BLOCK_SECTORS,
-			     r->probe_page, DMR_BLOCK_SIZE,
-			     REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
+	for (block = DMR_SCRATCH_LAST; block >= DMR_SCRATCH_FIRST; block--)
+		if (!dmr_block_io(r->main->bdev, block * DMR_BLOCK_SECTORS,
+				  r->probe_page, DMR_BLOCK_SIZE,
+				  REQ_OP_WRITE | REQ_SYNC | REQ_FUA))
+			return true;
+	return false;
 }
 
 /*
@@ -376,13 +379,12 @@ static bool may_map(struct narrow *n)
 }
 
 /* Slots did not take their data.  Is it they, or the whole spare? */
-static void slots_refused(struct narrow *n, u32 slot, unsigned int nr,
-			  blk_status_t status)
+static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
 {
 	struct remap *r = n->r;
 	unsigned int i;
 
-	if (!repair_suspect(r, status, true) || !metadata_readable(r)) {
+	if (++r->refused > SLOT_TRIES || !metadata_readable(r)) {
 		DMERR_LIMIT("%s: the spare fails, nothing is mapped", dmr_name(r));
 		for (i = 0; i < nr; i++)
 			slots_give_back(r, slot + i);
@@ -401,7 +403,6 @@ static void map_run(struct narrow *n, u64 unit, unsigned int nr)
 	struct remap *r = n->r;
 	unsigned int i, got, tries = 0;
 	u32 slot, low = r->nr_slots / 8;
-	blk_status_t status;
 
 	if (!may_map(n)) {
 		n->status = n->io->status;
@@ -422,15 +423,15 @@ static void map_run(struct narrow *n, u64 unit, unsigned int nr)
 			report_event(r, DMR_EV_SPARE_LOW, unit, 1);
 
 		/* Durable before any commit may name the slot. */
-		status = replay(r, n->io, unit, got, r->spare->bdev,
-				slots_sector(r, slot), REQ_FUA);
-		if (status) {
-			slots_refused(n, slot, got, status);
+		if (replay(r, n->io, unit, got, r->spare->bdev,
+			   slots_sector(r, slot), REQ_FUA)) {
+			slots_refused(n, slot, got);
 			if (++tries == SLOT_TRIES || must_stop(r))
 				n->status = n->io->status;
 			continue;
 		}
 		tries = 0;
+		r->refused = 0;
 		for (i = 0; i < got; i++) {
 			r->slot[slot + i].unit = unit + i;
 			r->slot[slot + i].next = n->io->first_slot;
@@ -667,7 +668,6 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 		.r = r,
 		.io = io,
 		.write = dmr_is_write(io->opf),
-		.deadline = jiffies + BUDGET_TIME,
 	};
 
 	if (n.write && READ_ONCE(r->mode) != DMR_MODE_RW) {
@@ -805,12 +805,16 @@ static void do_commit(struct work_struct *work)
 	spin_lock_irq(&r->lock);
 	list_splice_init(&r->commit, &batch);
 	spin_unlock_irq(&r->lock);
-	if (list_empty(&batch))
+	if (r->mode != DMR_MODE_RW) {
+		/* Nothing of these was written: their slots stay as they are. */
+		list_for_each_entry_safe(io, next, &batch, commit)
+			complete_io(r, io, io->status);
 		return;
-
+	}
 	list_for_each_entry(io, &batch, commit)
 		seal(r, io);
-	metadata_commit(r);
+	if (!list_empty(&batch))
+		metadata_commit(r);
 	list_for_each_entry_safe(io, next, &batch, commit)
 		complete_io(r, io, publish(r, io));
 }

@@ -174,6 +174,7 @@ struct remap {
 	u32			run_hint;	/* no free run below */
 	struct page		*probe_page;
 	bool			probe_failed;	/* the last probe of main did */
+	unsigned int		refused;	/* by slots, in a row */
 
 	/* Written by several, read by status: each a plain statistic. */
 	atomic_t		nr_free;

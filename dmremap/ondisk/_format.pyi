@@ -25,7 +25,8 @@ class Lib:
     DMR_MAX_SLOTS: int
     DMR_MIN_AREA_BLOCKS: int
     DMR_TAG0_BLOCK: int
-    DMR_SCRATCH_BLOCK: int
+    DMR_SCRATCH_FIRST: int
+    DMR_SCRATCH_LAST: int
     DMR_TAG1_BLOCK: int
     DMR_TAG_SECTORS: int
     DMR_NAME_SIZE: int

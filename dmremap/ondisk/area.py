@@ -15,6 +15,7 @@ from dmremap.ondisk.device import BlockDevice, Progress
 from dmremap.ondisk.layout import (
     BLOCK,
     HEAD_BLOCKS,
+    MAGIC,
     STANDINS,
     SUPER_HOMES,
     TAG_BLOCKS,
@@ -135,6 +136,16 @@ def read_head(device: BlockDevice, start: int = 0) -> Head:
     return Head(tuple(superblocks), tuple(problems), unreadable)
 
 
+def first_super(
+    device: BlockDevice, offset: int, length: int, progress: Progress | None = None
+) -> int | None:
+    """Return the offset in bytes of a superblock anywhere in a range, whatever area it is of."""
+    for at, block in device.blocks_with(MAGIC, offset, length, progress):
+        if any(header(block, lib.DMR_TYPE_SUPER, home) for home in SUPER_HOMES):
+            return at
+    return None
+
+
 def _standins(device: BlockDevice, start: int, uuid: UUID) -> dict[int, list[Candidate]]:
     """Return the stand-ins for table blocks, by the home that each names."""
     out: dict[int, list[Candidate]] = {}
@@ -223,20 +234,6 @@ def format_area(
         device.flush()
 
 
-def wipe_area(device: BlockDevice, sb: Superblock, start: int = 0) -> None:
-    """Zero what format_area() wrote, superblocks first: from then on it is no set any more.
-
-    Only for a set that was never in use: slots are not touched.
-    """
-    zero = bytes(BLOCK)
-    for home in SUPER_HOMES:
-        device.write_block(start, home, zero)
-        device.flush()
-    for run in _table_homes(sb.segments):
-        _write_run(device, start, run, lambda _: zero)
-    device.flush()
-
-
 def read_tag(device: BlockDevice) -> Tag | None:
     """Return main's tag from whichever copy is good."""
     for place in TAG_BLOCKS:
@@ -254,11 +251,4 @@ def write_tag(device: BlockDevice, tag: Tag, *, clear: bool = False) -> None:
         device.flush()
     for home in reversed(TAG_BLOCKS):
         device.write_block(0, home, pack_tag(tag, home))
-        device.flush()
-
-
-def wipe_tag(device: BlockDevice) -> None:
-    """Zero both copies of the tag."""
-    for place in TAG_BLOCKS:
-        device.write_block(0, place, bytes(BLOCK))
         device.flush()

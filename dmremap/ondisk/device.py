@@ -12,7 +12,7 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from dmremap.errors import Busy, Failure, NotFound, PermissionDenied
@@ -20,6 +20,9 @@ from dmremap.ondisk.layout import BLOCK, is_zero
 
 CHUNK: Final = 1 << 20
 BLKGETSIZE64: Final = 0x80081272
+BLKRRPART: Final = 0x125F
+
+Devno = tuple[int, int]
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -37,6 +40,14 @@ class BlockDevice:
         """Take over the descriptor; see opened()."""
         self.fd = fd
         self.path = path
+        self.written: list[tuple[int, int]] = []
+        """From where to where something was written, or tried, in bytes."""
+
+    @property
+    def devno(self) -> Devno:
+        """The number of the device that is open, whatever its path names by now."""
+        number = os.fstat(self.fd).st_rdev
+        return os.major(number), os.minor(number)
 
     @property
     def size(self) -> int:
@@ -71,6 +82,11 @@ class BlockDevice:
 
     def write(self, offset: int, data: bytes) -> None:
         """Write bytes; durable after flush()."""
+        end = offset + len(data)
+        if self.written and self.written[-1][1] == offset:
+            self.written[-1] = (self.written[-1][0], end)
+        else:
+            self.written.append((offset, end))
         with mmap.mmap(-1, len(data)) as buffer:
             buffer[:] = data
             done = 0
@@ -93,6 +109,55 @@ class BlockDevice:
         except OSError as err:
             raise Failure("DMR-E103", f"cannot flush {self.path}: {err.strerror}") from None
 
+    def zero(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Write zeroes, one range after the other, each durable before the next."""
+        for first, end in sorted(ranges):
+            for at in range(first, end, CHUNK):
+                self.write(at, bytes(min(CHUNK, end - at)))
+            self.flush()
+
+    def forget_partitions(self) -> None:
+        """Let the kernel read the partition table again, if the device can have one."""
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.fd, BLKRRPART)
+
+    def _pieces(
+        self, offset: int, length: int, progress: Progress | None = None
+    ) -> Iterator[tuple[int, bytes | None]]:
+        """Yield offset and bytes, in blocks where a larger piece cannot be read."""
+        for done in range(0, length, CHUNK):
+            size = min(CHUNK, length - done)
+            if progress:
+                progress(done, length)
+            data = self.read(offset + done, size)
+            if data is not None:
+                yield offset + done, data
+                continue
+            for inner in range(done, done + size, BLOCK):
+                piece = self.read(offset + inner, min(BLOCK, done + size - inner))
+                yield offset + inner, piece
+        if progress:
+            progress(length, length)
+
+    def first_unreadable(self, ranges: Iterable[tuple[int, int]]) -> int | None:
+        """Return the offset of the first block in some ranges that cannot be read."""
+        for first, end in ranges:
+            for offset, data in self._pieces(first, end - first):
+                if data is None:
+                    return offset
+        return None
+
+    def blocks_with(
+        self, magic: bytes, offset: int, length: int, progress: Progress | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and content of every 4 KiB block that begins with `magic`."""
+        for start, data in self._pieces(offset, length, progress):
+            at = data.find(magic) if data is not None else -1
+            while data is not None and at >= 0:
+                if at % BLOCK == 0 and at + BLOCK <= len(data):
+                    yield start + at, data[at : at + BLOCK]
+                at = data.find(magic, at + 1)
+
     def first_nonzero(
         self, offset: int, length: int, progress: Progress | None = None
     ) -> tuple[int, bool] | None:
@@ -101,19 +166,12 @@ class BlockDevice:
         Returns None where every byte was read and is zero, else the offset of the 4 KiB block and
         whether it could be read: unreadable is not blank.
         """
-        for done in range(0, length, CHUNK):
-            size = min(CHUNK, length - done)
-            if progress:
-                progress(done, length)
-            data = self.read(offset + done, size)
-            if data is not None and is_zero(data):
-                continue
-            for inner in range(0, size, BLOCK):
-                piece = self.read(offset + done + inner, min(BLOCK, size - inner))
-                if piece is None or not is_zero(piece):
-                    return offset + done + inner, piece is not None
-        if progress:
-            progress(length, length)
+        for start, data in self._pieces(offset, length, progress):
+            if data is None:
+                return start, False
+            if not is_zero(data):
+                blocks = range(0, len(data), BLOCK)
+                return start + next(i for i in blocks if not is_zero(data[i : i + BLOCK])), True
         return None
 
 

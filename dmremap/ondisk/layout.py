@@ -304,6 +304,10 @@ def pack_empty_table(uuid: UUID, home: int, seq: int = 1) -> bytes:
     return bytes(block)
 
 
+MAGIC: Final = pack_empty_table(UUID(int=0), 0)[:8]
+"""What every block of ours begins with, as the kernel's header has it."""
+
+
 def pack_table(uuid: UUID, entries: list[Entry], first_slot: int, home: int, seq: int) -> bytes:
     """Return a table block with these entries; others are free."""
     block = bytearray(BLOCK)
