@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Load, create, write to failing blocks, remove, unload: many times, in a guest.
 
-The argument is the number of cycles. Prints a line for each tenth: its number and the kB of memory
-in use by slabs and by vmalloc, measured when nothing is loaded any more.
+The arguments are numbers of cycles, ascending. Prints a line after each of them: the number and the
+kB of memory in slab objects and in vmalloc, measured when nothing is loaded any more.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from contextlib import suppress
@@ -63,15 +64,18 @@ def cycle(number: int, main: Path, spare: Path) -> None:
 
 
 def in_use() -> tuple[int, int]:
-    """Return the kB that slabs and vmalloc use, without what is only cached."""
+    """Return the kB in slab objects and in vmalloc, without what is only cached."""
     run("sync")
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
     for cache in Path("/sys/kernel/slab").glob("*/shrink"):
         with suppress(OSError):
             cache.write_text("1\n")
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    values = {words[0]: int(words[1]) for words in lines}
-    return values["Slab:"], values["VmallocUsed:"]
+    # Objects and not pages: how full the pages are differs from time to time.
+    caches = (line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:])
+    slab = sum(int(words[1]) * int(words[3]) for words in caches) // 1024
+    used = re.search(r"VmallocUsed: +(\d+)", Path("/proc/meminfo").read_text())
+    assert used
+    return slab, int(used[1])
 
 
 def settled() -> tuple[int, int]:
@@ -85,12 +89,13 @@ def settled() -> tuple[int, int]:
 
 def main() -> None:
     """Do as many cycles as asked for."""
+    measured = [int(word) for word in sys.argv[1:]]
     run("modprobe", "libcrc32c")
     with loop_device(SIZE) as lower, loop_device(SIZE) as spare:
-        for number in range(1, int(sys.argv[1]) + 1):
+        for number in range(1, measured[-1] + 1):
             cycle(number, lower, spare)
             assert not module_loaded("dm_remap")
-            if number % 10 == 0:
+            if number in measured:
                 print(number, *settled(), flush=True)
         assert dmsetup("ls") == "No devices found"
 

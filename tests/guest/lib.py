@@ -81,7 +81,8 @@ def load_module(name: str, *parameters: str) -> None:
     if ours is None:
         run("modprobe", name, *parameters)
     else:
-        run("modprobe", "dm_mod")
+        for needed in run("modinfo", "--field", "depends", ours).strip().split(","):
+            run("modprobe", needed)
         run("insmod", ours, *parameters)
 
 
