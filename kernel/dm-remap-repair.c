@@ -55,6 +55,7 @@
 #define SLOW			(HZ / 2)
 #define SLOT_TRIES		8		/* slots that refuse in a row */
 #define REPLAY_ZERO_VECS	16
+#define NO_UNIT			U64_MAX
 
 /*----------------------------------------------------------------
  * Notes of pending units: a sorted array, under r->lock
@@ -215,7 +216,7 @@ struct narrow {
 	bool write;
 	blk_status_t status;	/* how the bio will end */
 	bool alive;		/* main's last command of this bio succeeded */
-	bool any;		/* one of them did */
+	u64 good;		/* last unit main completed, NO_UNIT: none */
 	bool probed;		/* the probe succeeded since a command failed */
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
@@ -276,7 +277,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 			n->failures++;
 		return status;
 	}
-	n->any = true;
+	n->good = unit;
 	if (n->write)
 		WRITE_ONCE(n->r->unproven, 0);
 	if (READ_ONCE(n->r->nr_pending))
@@ -284,15 +285,15 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	return status;
 }
 
-/* Read a unit of main that this bio has no part in. */
+/* Read a unit of main, if it is one that may be expected to be good. */
 static bool probe_read(struct narrow *n, u64 unit)
 {
 	struct remap *r = n->r;
 	u64 first = dmr_unit_of(r, r->main_start);
 	u64 last = first + dmr_unit_of(r, r->ti->len) - 1;
+	bool own = unit >= io_first(r, n->io) && unit < io_end(r, n->io);
 
-	if (unit < first || unit > last ||
-	    (unit >= io_first(r, n->io) && unit < io_end(r, n->io)) ||
+	if (unit < first || unit > last || (own && unit != n->good) ||
 	    slots_first(r, unit, unit) != DMR_NO_SLOT)
 		return false;
 	return !dmr_block_io(r->main->bdev, dmr_sector_of(r, unit),
@@ -305,12 +306,26 @@ static bool main_reads(struct narrow *n)
 	u64 first = dmr_unit_of(r, r->main_start);
 	u64 units = dmr_unit_of(r, r->ti->len);
 
-	/* Both neighbours, both ends, the middle: one that reads is enough. */
-	return probe_read(n, io_first(r, n->io) - 1) ||
+	/* What it completed before, both neighbours, both ends, the middle. */
+	return probe_read(n, n->good) ||
+	       probe_read(n, io_first(r, n->io) - 1) ||
 	       probe_read(n, io_end(r, n->io)) ||
 	       probe_read(n, first) ||
 	       probe_read(n, first + units - 1) ||
 	       probe_read(n, first + units / 2);
+}
+
+/* Write a unit of this bio again that main took before. */
+static bool takes_again(struct narrow *n)
+{
+	struct remap *r = n->r;
+
+	if (n->good == NO_UNIT ||
+	    replay(r, n->io, n->good, 1, r->main->bdev,
+		   dmr_sector_of(r, n->good), 0))
+		return false;
+	WRITE_ONCE(r->unproven, 0);
+	return true;
 }
 
 /* An untagged main has no scratch block; may_map() counts instead. */
@@ -319,7 +334,7 @@ static bool main_writes(struct narrow *n)
 	struct remap *r = n->r;
 	sector_t block;
 
-	if (!r->tagged)
+	if (!r->tagged || takes_again(n))
 		return true;
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
 	for (block = DMR_SCRATCH_LAST; block >= DMR_SCRATCH_FIRST; block--)
@@ -369,7 +384,7 @@ static bool may_map(struct narrow *n)
 		return false;
 	if (r->tagged)
 		return true;
-	if (READ_ONCE(r->unproven) >= DMR_MAX_UNPROVEN) {
+	if (READ_ONCE(r->unproven) >= DMR_MAX_UNPROVEN && !takes_again(n)) {
 		DMERR_LIMIT("%s: main refused %u pieces and took none, nothing is mapped",
 			    dmr_name(r), DMR_MAX_UNPROVEN);
 		return false;
@@ -668,6 +683,7 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 		.r = r,
 		.io = io,
 		.write = dmr_is_write(io->opf),
+		.good = NO_UNIT,
 	};
 
 	if (n.write && READ_ONCE(r->mode) != DMR_MODE_RW) {
@@ -690,7 +706,7 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	} else if (io->first_slot != DMR_NO_SLOT || io->found) {
 		queue_commit(r, io);
 	} else {
-		if (n.any)
+		if (n.good != NO_UNIT)
 			atomic64_inc(&r->transient);
 		complete_io(r, io, BLK_STS_OK);
 	}

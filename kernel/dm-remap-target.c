@@ -355,7 +355,9 @@ static int parse_option(struct remap *r, const char *name, const char *value,
 	if (!strcasecmp(name, "uuid")) {
 		*error = "uuid: expected xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
 		r->has_uuid = true;
-		return uuid_parse(value, &r->uuid);
+		/* uuid_parse() does not look behind the last digit. */
+		return strlen(value) == UUID_STRING_LEN ?
+		       uuid_parse(value, &r->uuid) : -EINVAL;
 	}
 	if (!strcasecmp(name, "errors")) {
 		*error = "errors: expected confirm or medium";

@@ -19,6 +19,7 @@ from guest.lib import (
     load_module,
     outcome,
     pattern,
+    queue,
     read,
     try_read,
     try_write,
@@ -71,7 +72,8 @@ def tagged() -> Iterator[RemapSet]:
 
 def segment_of(made: RemapSet) -> Segment:
     """Return the one segment of a set."""
-    segment = segment_for(int(made.line.split()[6]) // 8, made.status.unit)
+    unit = int(queue(made.main.path, "logical_block_size"))
+    segment = segment_for(int(made.line.split()[6]) // 8, unit)
     assert segment is not None
     return segment
 
@@ -478,12 +480,23 @@ def test_a_bad_sector_of_a_tagged_main_is_mapped(tagged: RemapSet) -> None:
 
 def test_no_probe_of_a_tagged_main_where_it_took_a_part_of_the_bio(tagged: RemapSet) -> None:
     tagged.main.add(2048 + 8, 1, "write", "medium")
-    tagged.main.add(254 * 8, 8, "write", "medium")  # the scratch block
+    tagged.main.add(252 * 8, 24, "write", "medium")  # the scratch blocks
     write(tagged.path, 0, pattern(0, 16))
     assert tagged.mapped == [8]
     tagged.main.add(2048 + 100, 1, "write", "medium")
     assert try_write(tagged.path, 100, pattern(100)) == "ENODATA"
     assert tagged.mapped == [8]
+
+
+def test_a_bio_that_covers_the_whole_target_is_no_dead_main() -> None:
+    """No place is left to probe but those of the bio itself."""
+    with remap_set(length=256) as made:
+        made.main.add(10, 1, "write", "medium")
+        made.main.add(20, 1, "read", "medium")
+        write(made.path, 0, pattern(0, 256))
+        assert made.mapped == [10]
+        assert try_read(made.path, 0, 256) == "ENODATA"
+        assert made.pending == [20]
 
 
 def test_a_slow_disk_is_tried_eight_times_for_one_bio(small: RemapSet) -> None:
@@ -785,14 +798,7 @@ def written_set(rows: list[Entry], other_rows: list[Entry] | None = None) -> Ite
 
 def slot_data(made: RemapSet, slot: int, data: bytes) -> None:
     """Write the data of a slot while the set is down."""
-    write(made.spare_disk, (256 + made_table_blocks(made)) * 8 + slot, data)
-
-
-def made_table_blocks(made: RemapSet) -> int:
-    """Return the size of a table copy without asking the target."""
-    segment = segment_for(int(made.line.split()[6]) // 8, 512)
-    assert segment is not None
-    return segment.table_blocks
+    write(made.spare_disk, slot_sector(made, slot), data)
 
 
 def test_mappings_are_read_from_the_table() -> None:
