@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +49,9 @@ class DeviceFacts:
     `devno` is None where the path is no block device. `below` are the devices that this one
     consists of, itself, its disk if it is a partition and everything under a stack included;
     `components` is the same without the disk of a partition, whose other sectors are not its own.
-    `exclusive` is None where an exclusive open succeeded, else the errno.
+    `exclusive` is None where an exclusive open succeeded, else the errno. `medium` names what the
+    sectors are on, where that can be known: one disk on two paths or one file behind two loop
+    devices has one name; `medium_start` is the first sector there.
     """
 
     path: str
@@ -72,6 +74,8 @@ class DeviceFacts:
     id_type: int = 0
     id: bytes = b""
     serial: str = ""
+    medium: str = ""
+    medium_start: int = 0
 
 
 def _read(path: Path) -> str | None:
@@ -259,6 +263,12 @@ def parse_wwid(text: str) -> tuple[int, bytes]:
     return 0, b""
 
 
+def _printable(text: str) -> str:
+    """Return text that can be stored and shown, whatever a drive calls itself."""
+    words = text.encode(errors="surrogateescape").decode(errors="backslashreplace").split()
+    return "".join(char if char.isprintable() else "?" for char in " ".join(words))
+
+
 def identity(disk: Path) -> tuple[int, bytes, str]:
     """Return the driver's unique id of a disk (kind, bytes) and its serial for people."""
     kind, raw = 0, b""
@@ -273,7 +283,7 @@ def identity(disk: Path) -> tuple[int, bytes, str]:
         kind, raw = parse_wwid(_read(disk / "device" / "wwid") or "")
     serial = ""
     for name in ("serial", "device/serial", "wwid", "device/wwid", "dm/uuid"):
-        serial = " ".join((_read(disk / name) or "").split())
+        serial = _printable(_read(disk / name) or "")
         if serial:
             break
     return kind, raw, serial
@@ -295,10 +305,14 @@ def facts(
     directory = sysfs_dir(devno, sysfs)
     if directory is None:
         raise NotFound("DMR-E302", f"{path} is a node without a device behind it")
-    found = facts_of(path, directory, sysfs=sysfs, proc=proc)
+    # The kernel's own name from here on: links can be moved while somebody is asked.
+    own = node(directory)
+    if block_devno(own) != devno:
+        own = os.path.realpath(path)
+    found = facts_of(own, directory, sysfs=sysfs, proc=proc)
     if not look_inside:
         return found
-    return _with_inside(found)
+    return with_signatures(replace(found, exclusive=exclusive_errno(own)))
 
 
 def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PROC) -> DeviceFacts:
@@ -306,12 +320,14 @@ def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PR
     disk = disk_dir(directory)
     mounts, swaps = _uses(directory, proc)
     id_type, raw_id, serial = identity(disk)
+    offset = _number(directory / "start")
+    medium, medium_start = _medium(disk, id_type, raw_id)
     return DeviceFacts(
         path=path,
         name=directory.name,
         devno=_devno(directory),
         sectors=_number(directory / "size"),
-        offset=_number(directory / "start"),
+        offset=offset,
         logical=_number(disk / "queue" / "logical_block_size", 512),
         physical=_number(disk / "queue" / "physical_block_size", 512),
         read_only=bool(_number(directory / "ro")),
@@ -324,17 +340,39 @@ def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PR
         id_type=id_type,
         id=raw_id,
         serial=serial,
+        medium=medium,
+        medium_start=medium_start + offset,
     )
 
 
-def _with_inside(found: DeviceFacts) -> DeviceFacts:
-    from dataclasses import replace
+def _medium(disk: Path, id_type: int, raw_id: bytes) -> tuple[str, int]:
+    """Return a name of what a disk's sectors are on, and where there it begins."""
+    backing = _read(disk / "loop" / "backing_file")
+    if backing:
+        with contextlib.suppress(OSError):
+            info = os.stat(backing)
+            if stat.S_ISBLK(info.st_mode):
+                name = f"device {info.st_rdev}"
+            else:
+                name = f"file {info.st_dev} {info.st_ino}"
+            return name, _number(disk / "loop" / "offset") // 512
+    return (f"disk {id_type} {raw_id.hex()}" if raw_id else ""), 0
 
-    return replace(
-        found,
-        exclusive=exclusive_errno(found.path),
-        signatures=tuple(signatures(found.path)),
-    )
+
+def with_signatures(found: DeviceFacts) -> DeviceFacts:
+    """Add what wipefs recognises on the device."""
+    return replace(found, signatures=tuple(signatures(found.path)))
+
+
+def probed(size: int) -> list[tuple[int, int]]:
+    """Return where on a device of so many bytes signatures are looked for.
+
+    libblkid ends at the first read that fails and says nothing about it, so that one bad sector
+    hides every signature. These are the places that it reads.
+    """
+    mib = 1 << 20
+    some = [(0, mib), *((at * mib, at * mib + 4096) for at in (1, 2, 4)), (size - 2 * mib, size)]
+    return [(max(first, 0), min(end, size)) for first, end in some if first < size]
 
 
 def links(devno: Devno, directory: str = "/dev/disk/by-id") -> list[str]:

@@ -7,7 +7,7 @@ codes cannot disagree. Every code has a default next step; an error may bring a 
 
 import enum
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Exit(enum.IntEnum):
@@ -38,7 +38,7 @@ CODES: dict[str, Code] = {
     "DMR-E100": Code(
         "internal error",
         "The control plane met a condition that it does not expect.",
-        "Run the command again with --debug and report what it prints.",
+        "Please report it, with what 'dmremapctl --debug' prints for the same command.",
     ),
     "DMR-E101": Code(
         "a helper program failed",
@@ -74,6 +74,16 @@ CODES: dict[str, Code] = {
         "self test failed",
         "A step of the self test did not do what it should.",
         "Read the step's message and the kernel log.",
+    ),
+    "DMR-E108": Code(
+        "output could not be written",
+        "What the command had to say could not be written to where its output goes.",
+        "Whether it did its work is seen with 'dmremapctl list'.",
+    ),
+    "DMR-E109": Code(
+        "interrupted",
+        "The command was stopped by a signal. What it had begun to make was taken back.",
+        "Run it again.",
     ),
     # 2xx: usage
     "DMR-E201": Code(
@@ -262,7 +272,7 @@ CODES: dict[str, Code] = {
     "DMR-E518": Code(
         "unreadable",
         "A place that must be blank cannot be read, and unreadable is not blank.",
-        "Use another spare.",
+        "Use another device, or --force to overwrite whatever is there.",
     ),
     "DMR-E519": Code(
         "refused by the kernel",
@@ -343,13 +353,19 @@ class DmRemapError(Exception):
         """Return the sentence with its code."""
         return f"{self.code}: {self.message}"
 
-    def as_dict(self) -> dict[str, str | int]:
+    @property
+    def notes(self) -> list[str]:
+        """What else stands in the way, and what could not be undone."""
+        return list(getattr(self, "__notes__", ()))
+
+    def as_dict(self) -> dict[str, Any]:
         """Return what a program wants to know."""
         return {
             "code": self.code,
             "message": self.message,
             "hint": self.hint,
             "exit": int(self.exit),
+            "notes": self.notes,
         }
 
 
@@ -357,6 +373,14 @@ class Failure(DmRemapError):
     """Something that should have worked did not."""
 
     exit = Exit.FAILURE
+
+
+class Interrupted(Failure):
+    """A signal stopped the command, which ends with 130, as programs do that SIGINT ends."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a program wants to know."""
+        return {**super().as_dict(), "exit": 130}
 
 
 class Usage(DmRemapError):

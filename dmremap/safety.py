@@ -14,7 +14,7 @@ from uuid import UUID
 
 from dmremap.blockdev import DeviceFacts
 from dmremap.errors import DmRemapError, error
-from dmremap.ondisk import BLOCK_SECTORS, MIN_AREA_BLOCKS, TAG_SECTORS, Head, Tag
+from dmremap.ondisk import BLOCK_SECTORS, MIN_AREA_BLOCKS, SUPER_HOMES, TAG_SECTORS, Head, Tag
 
 
 class Override(enum.Enum):
@@ -45,10 +45,16 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What of ours is on a device: tag, superblocks at the start and at the area's start."""
+    """What of ours is on a device: tag, superblocks at the start and at the area's start.
+
+    `unreadable` says that the tag could not be read, and `unsearched` is the first byte that
+    could not be read where signatures are looked for.
+    """
 
     tag: Tag | None = None
     heads: tuple[Head, ...] = ()
+    unreadable: bool = False
+    unsearched: int | None = None
 
 
 def _join(uses: Iterable[str]) -> str:
@@ -101,9 +107,33 @@ def check_signatures(facts: DeviceFacts) -> Iterator[Finding]:
         )
 
 
+def check_searched(facts: DeviceFacts, found: Metadata, area: Area | None) -> Iterator[Finding]:
+    """Yield that there may be signatures that could not be found; `area` is the spare's.
+
+    What lies outside of the area would not be removed, so that nothing overrides it there.
+    """
+    if found.unsearched is not None:
+        whole = area is None or (area.start == 0 and area.start + area.sectors + 8 > facts.sectors)
+        yield Finding(
+            "DMR-E518",
+            f"{facts.path} cannot be searched for signatures: byte {found.unsearched} and what "
+            "follows cannot be read",
+            hint="Look at what the device holds; --force destroys it, whatever it is."
+            if whole
+            else "Give the whole device, or a partition of it, to the set.",
+            override=Override.FORCE if whole else Override.NEVER,
+        )
+
+
 def check_metadata(facts: DeviceFacts, found: Metadata) -> Iterator[Finding]:
-    """Yield which other set a device belongs to."""
+    """Yield which other set a device belongs to, or that this cannot be known."""
     seen: set[UUID] = set()
+    if found.unreadable:
+        yield Finding(
+            "DMR-E518",
+            f"{facts.path} cannot be read where a main device has its tag",
+            override=Override.FORCE,
+        )
     if found.tag is not None:
         seen.add(found.tag.uuid)
         yield Finding(
@@ -120,6 +150,12 @@ def check_metadata(facts: DeviceFacts, found: Metadata) -> Iterator[Finding]:
                     f"{facts.path} is the spare of set {sb.name!r} ({sb.uuid})",
                     override=Override.FORCE,
                 )
+        if gone := [home for home in SUPER_HOMES if home in head.unreadable]:
+            yield Finding(
+                "DMR-E518",
+                f"{facts.path} cannot be read where a spare has its superblock (block {gone[0]})",
+                override=Override.FORCE,
+            )
         # A superblock of a newer version is a problem of its head and no superblock of ours.
         if head.problems and not head.superblocks:
             yield Finding(
@@ -142,6 +178,13 @@ def check_pair(main: DeviceFacts, spare: DeviceFacts) -> Iterator[Finding]:
             return
         if whole.devno in part.components:
             yield Finding("DMR-E507", f"{part.path} consists of {whole.path}")
+            return
+    if main.medium and main.medium == spare.medium:
+        first, second = sorted((main, spare), key=lambda facts: facts.medium_start)
+        if second.medium_start < first.medium_start + first.sectors:
+            yield Finding(
+                "DMR-E506", f"{main.path} and {spare.path} are two names of the same sectors"
+            )
             return
     # Two partitions or logical volumes of one disk share the disk and no sector: no finding.
     if spare.logical > main.logical:
@@ -211,6 +254,18 @@ def check_blank(path: str, found: tuple[int, bool] | None, what: str) -> Iterato
         yield Finding(
             "DMR-E518",
             f"{path} cannot be read at byte {offset}, in {what}, so it is not known to be blank",
+        )
+
+
+def check_old_set(path: str, offset: int | None) -> Iterator[Finding]:
+    """Yield that an area contains another one: `offset` is where it has metadata, in bytes."""
+    if offset is not None:
+        yield Finding(
+            "DMR-E504",
+            f"{path} has metadata of a set at byte {offset}, sector {offset // 512}",
+            hint="If the set is in use, leave the area to it; see 'dmremapctl assemble --help' for "
+            "--spare-start. --force destroys it.",
+            override=Override.FORCE,
         )
 
 

@@ -20,6 +20,7 @@ from dmremap.blockdev import DeviceFacts, Devno
 from dmremap.errors import (
     Busy,
     DmRemapError,
+    Failure,
     NotFound,
     Refused,
     Usage,
@@ -28,20 +29,24 @@ from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
     HEAD_BLOCKS,
+    MAGIC,
     NAME_MAX,
     SERIAL_MAX,
+    SUPER_HOMES,
+    TAG_BLOCKS,
     TAG_SECTORS,
+    BlockDevice,
+    Head,
     Progress,
     SetState,
     Superblock,
     Tag,
+    first_super,
     format_area,
     opened,
     read_head,
     read_tag,
     segment_for,
-    wipe_area,
-    wipe_tag,
     write_tag,
 )
 from dmremap.run import run
@@ -174,8 +179,9 @@ def dm_uuid(uuid: UUID | str) -> str:
 
 def check_name(name: str) -> str:
     """Return a name that is fit for a set and for a device, or raise."""
-    raw = name.encode()
+    raw = name.encode(errors="surrogateescape")
     # A backslash would be taken for the start of an escaped character by udev and libdevmapper.
+    # What is not UTF-8 is not printable either.
     if not raw or len(raw) > NAME_MAX or not name.isprintable() or set("/\\") & set(name):
         raise Usage("DMR-E203", f"{name!r} cannot be a set's name")
     if name in (".", "..", "control"):
@@ -201,22 +207,78 @@ def geometry(
     return start, max(main_sectors - start, 0) // grain * grain
 
 
-def _metadata(path: str, *starts: int) -> Metadata:
+def _metadata(device: BlockDevice, *starts: int) -> Metadata:
     """Look for anything of ours on a device."""
-    with opened(path) as device:
-        sectors = device.size // 512
-        fits = [start for start in dict.fromkeys(starts) if start + TAG_SECTORS <= sectors]
-        return Metadata(
-            tag=read_tag(device) if sectors >= TAG_SECTORS else None,
-            heads=tuple(read_head(device, start) for start in fits),
+    size = device.size
+    sectors = size // 512
+    fits = [start for start in dict.fromkeys(starts) if start + TAG_SECTORS <= sectors]
+    return Metadata(
+        tag=read_tag(device) if sectors >= TAG_SECTORS else None,
+        heads=tuple(read_head(device, start) for start in fits),
+        unreadable=sectors >= TAG_SECTORS
+        and all(device.read_block(0, place) is None for place in TAG_BLOCKS),
+        unsearched=device.first_unreadable(blockdev.probed(size)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Main and spare, open: what is on them."""
+
+    main: DeviceFacts
+    spare: DeviceFacts
+    on_main: BlockDevice
+    on_spare: BlockDevice
+    area: Area
+    adopt: bool
+
+    def recognised(self) -> list[Finding]:
+        """Return what would be destroyed and has a name, and what cannot be known."""
+        ours = _metadata(self.on_main, 0)
+        theirs = _metadata(self.on_spare, 0, self.area.start)
+        of_main = list(safety.check_metadata(self.main, ours))
+        if self.adopt:
+            # Nothing is written to an adopted disk: what is on it or cannot be read there does
+            # no harm, but nothing can make another set's disk ours either.
+            of_main = [
+                replace(finding, override=safety.Override.NEVER)
+                for finding in of_main
+                if finding.code == "DMR-E504"
+            ]
+        else:
+            of_main += safety.check_searched(self.main, ours, None)
+            of_main += safety.check_signatures(self.main)
+        return [
+            *of_main,
+            *safety.check_metadata(self.spare, theirs),
+            *safety.check_searched(self.spare, theirs, self.area),
+            *safety.check_signatures(self.spare),
+            *safety.check_outside(self.spare, self.area),
+        ]
+
+    def not_blank(self, sectors: int, progress: Progress | None = None) -> list[Finding]:
+        """Return what else is in so many sectors of the area and in main's first MiB."""
+        found = list(
+            _not_blank(self.on_spare, self.area.start * 512, sectors * 512, "the area", progress)
         )
+        if not self.adopt:
+            found += _not_blank(self.on_main, 0, _HEAD_BYTES, "its first MiB", None)
+        return found
+
+    def old_sets(self, progress: Progress | None = None) -> list[Finding]:
+        """Return the set, if any, whose metadata is somewhere in the area."""
+        at = first_super(self.on_spare, self.area.start * 512, self.area.sectors * 512, progress)
+        return list(safety.check_old_set(self.spare.path, at))
 
 
-def _blank(
-    path: str, offset: int, length: int, progress: Progress | None
-) -> tuple[int, bool] | None:
-    with opened(path) as device:
-        return device.first_nonzero(offset, length, progress)
+def _not_blank(
+    device: BlockDevice, offset: int, length: int, what: str, progress: Progress | None
+) -> Iterator[Finding]:
+    found = device.first_nonzero(offset, length, progress)
+    if found and found[1] and (device.read(found[0], BLOCK) or b"").startswith(MAGIC):
+        yield from safety.check_old_set(device.path, found[0])
+    else:
+        yield from safety.check_blank(device.path, found, what)
 
 
 def plan(request: Request, *, dry_run: bool = False, progress: Progress | None = None) -> Plan:
@@ -240,37 +302,17 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
             *safety.check_main_size(main, data_sectors),
         ]
     )
-    if dm.exists(name):
-        raise Busy("DMR-E406", f"a device-mapper device {name!r} exists already")
+    _need_free_name(name)
     module.ensure(dry_run=dry_run)
 
-    on_main = list(safety.check_metadata(main, _metadata(main.path, 0)))
-    if request.adopt:
-        # Nothing is written to an adopted disk, so nothing can make another set's disk ours.
-        on_main = [replace(finding, override=safety.Override.NEVER) for finding in on_main]
-    findings = [
-        *on_main,
-        *safety.check_metadata(spare, _metadata(spare.path, 0, area.start)),
-        *safety.check_signatures(spare),
-        *safety.check_outside(spare, area),
-    ]
-    if not request.adopt:
-        findings += safety.check_signatures(main)
-    # Reading the whole area takes long, so what is known already is said before.
-    destroys = list(safety.refuse(findings, wipe=request.wipe, force=request.force))
-    if not (request.wipe or request.force):
-        findings = list(
-            safety.check_blank(
-                spare.path,
-                _blank(spare.path, area.start * 512, area.sectors * 512, progress),
-                "the area",
-            )
-        )
-        if not request.adopt:
-            findings += safety.check_blank(
-                main.path, _blank(main.path, 0, _HEAD_BYTES, None), "its first MiB"
-            )
-        destroys += safety.refuse(findings)
+    with opened(main.path) as on_main, opened(spare.path) as on_spare:
+        pair = _Pair(main, spare, on_main, on_spare, area, request.adopt)
+        # Reading the whole area takes long, so what is known already is said before.
+        destroys = safety.refuse(pair.recognised(), wipe=request.wipe, force=request.force)
+        if request.wipe and not request.force:
+            safety.refuse(pair.old_sets(progress))
+        elif not request.force:
+            safety.refuse(pair.not_blank(area.sectors, progress))
 
     segment = segment_for(area.sectors // BLOCK_SECTORS, main.logical)
     if segment is None:
@@ -289,7 +331,7 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         data_sectors=data_sectors,
         created=int(time.time()),
         # The kernel records the driver's id itself at the first start.
-        main_serial=main.serial.encode()[:SERIAL_MAX].decode(errors="ignore"),
+        main_serial=_recorded_serial(main),
     )
     rule = udevrule.make(uuid, name, main) if request.adopt else None
     made = Plan(
@@ -324,6 +366,11 @@ def _warnings(
             "/dev/disk/by-uuid stay, so mount /dev/mapper names only"
         )
     return tuple(out)
+
+
+def _need_free_name(name: str) -> None:
+    if dm.exists(name):
+        raise Busy("DMR-E406", f"a device-mapper device {name!r} exists already")
 
 
 def _steps(made: Plan) -> tuple[str, ...]:
@@ -367,43 +414,82 @@ def _numbers(facts: DeviceFacts) -> str:
 
 
 def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
-    """Do what a plan says. The caller holds the lock."""
-    sb, main, spare = made.superblock, made.main.path, made.spare.path
+    """Do what a plan says. The caller holds the lock; planning needs none."""
+    sb = made.superblock
+    _need_free_name(sb.name)
     undo = _Undo()
     with undo.on_failure():
-        # Time has passed since the plan: perhaps somebody was asked a question.
-        again = (blockdev.facts(main), blockdev.facts(spare))
-        safety.refuse(finding for facts in again for finding in safety.check_usable(facts))
-        for facts, before in zip(again, (made.main, made.spare), strict=True):
-            if (facts.devno, facts.signatures) != (before.devno, before.signatures):
-                raise Busy("DMR-E409", f"{facts.path} has changed while this was being decided")
-        if made.rule:
-            undo.add(f"remove {made.rule.path}", made.rule.remove)
-            made.rule.install()
-        for facts in again if sb.tagged else again[1:]:
-            if facts.signatures:
-                run(["wipefs", "--all", facts.path])
-
-        with opened(spare, write=True, exclusive=True) as device:
-            undo.add(f"clear {spare}", lambda: _wipe(spare, sb, made.area.start))
-            format_area(device, sb, made.area.start, clear=made.clear, progress=progress)
-        if sb.tagged:
-            tag = Tag(sb.uuid, sb.name, sb.main_sectors, sb.data_start, sb.unit)
-            with opened(main, write=True, exclusive=True) as device:
-                undo.add(f"take the tag off {main}", lambda: _untag(main))
-                write_tag(device, tag, clear=made.clear)
+        # Time has passed since the plan: perhaps somebody was asked a question. So both devices
+        # are claimed, then looked at again, and only then is anything written to either.
+        with (
+            _claimed(made.main, write=sb.tagged) as main,
+            _claimed(made.spare) as spare,
+        ):
+            _check_again(made, main, spare)
+            if made.rule:
+                undo.add(f"remove {made.rule.path}", made.rule.remove)
+                made.rule.install()
+            if made.spare.signatures:
+                _erase_signatures(spare)
+            if made.main.signatures and sb.tagged:
+                _erase_signatures(main)
+            undo.add(f"clear {spare.path}", lambda: _zero(made.spare, spare.written))
+            format_area(spare, sb, made.area.start, clear=made.clear, progress=progress)
+            if sb.tagged:
+                undo.add(f"take the tag off {main.path}", lambda: _zero(made.main, main.written))
+                tag = Tag(sb.uuid, sb.name, sb.main_sectors, sb.data_start, sb.unit)
+                write_tag(main, tag, clear=made.clear)
         _start(sb.name, sb.uuid, made.table)
-    return Started(sb.name, str(sb.uuid), dm.device_path(sb.name), warnings=made.warnings)
+    return Started(
+        sb.name,
+        str(sb.uuid),
+        dm.device_path(sb.name),
+        warnings=(*made.warnings, *dm.take_warnings()),
+    )
 
 
-def _wipe(path: str, sb: Superblock, start: int) -> None:
-    with opened(path, write=True, exclusive=True) as device:
-        wipe_area(device, sb, start)
+@contextlib.contextmanager
+def _claimed(before: DeviceFacts, *, write: bool = True) -> Iterator[BlockDevice]:
+    """Open a device so that nobody else can use it, and make sure that it is the one checked."""
+    now = blockdev.facts(before.path, look_inside=False)
+    safety.refuse(safety.check_usable(now))
+    with opened(before.path, write=write, exclusive=True) as device:
+        now = blockdev.facts(before.path, look_inside=False)
+        if device.devno != before.devno or _identity(now) != _identity(before):
+            raise Busy("DMR-E409", f"{before.path} has changed while this was being decided")
+        yield device
 
 
-def _untag(path: str) -> None:
-    with opened(path, write=True, exclusive=True) as device:
-        wipe_tag(device)
+def _identity(facts: DeviceFacts) -> tuple[object, ...]:
+    """Return what tells a device from another one that took its place."""
+    return facts.devno, facts.sectors, facts.offset, facts.id_type, facts.id, facts.serial
+
+
+def _check_again(made: Plan, main: BlockDevice, spare: BlockDevice) -> None:
+    """Refuse what was not there when the plan was made."""
+    pair = _Pair(
+        blockdev.with_signatures(made.main),
+        blockdev.with_signatures(made.spare),
+        main,
+        spare,
+        made.area,
+        not made.superblock.tagged,
+    )
+    found = pair.recognised()
+    if not made.clear:
+        found += pair.not_blank(TAG_SECTORS)
+    safety.refuse(finding for finding in found if finding not in made.destroys)
+
+
+def _erase_signatures(device: BlockDevice) -> None:
+    # wipefs asks for --force because the device is claimed, which it is by us.
+    run(["wipefs", "--all", "--force", device.path])
+    device.forget_partitions()
+
+
+def _zero(facts: DeviceFacts, ranges: Sequence[tuple[int, int]]) -> None:
+    with _claimed(facts) as device:
+        device.zero(ranges)
 
 
 def _start(name: str, uuid: UUID, line: RemapTable, *, readonly: bool = False) -> dm.Device:
@@ -414,12 +500,14 @@ def _start(name: str, uuid: UUID, line: RemapTable, *, readonly: bool = False) -
 # ----------------------------------------------------------------- assemble
 
 
-def scan(spares: Sequence[tuple[str, int]] = ()) -> list[Found]:
+def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = None) -> list[Found]:
     """Look for sets on the given spares (path, start sector), else on all block devices.
 
-    Devices that cannot be read are passed over: a disk that fails must not keep others from
-    being assembled.
+    Devices that cannot be read, and metadata that cannot be used, are passed over with a warning,
+    which is added to `warnings`: a disk that fails must not keep others from being assembled. On a
+    spare that was given they are errors.
     """
+    warnings = [] if warnings is None else warnings
     directories = blockdev.all_devices()
     tags: dict[UUID, list[DeviceFacts]] = {}
     found: list[Found] = []
@@ -429,18 +517,54 @@ def scan(spares: Sequence[tuple[str, int]] = ()) -> list[Found]:
         facts = blockdev.facts_of(blockdev.node(directory), directory)
         if facts.sectors < TAG_SECTORS or _is_set(directory):
             continue
+        if _suspended(facts):
+            # Reading it would wait until it is resumed, perhaps for ever.
+            warnings.append(f"{blockdev.label(directory)} is suspended and was not looked at")
+            continue
         everything.append(facts)
-        with contextlib.suppress(DmRemapError), opened(facts.path) as device:
-            tag = read_tag(device)
-            if tag is not None:
-                tags.setdefault(tag.uuid, []).append(facts)
-            if spares and facts.devno not in named:
-                continue
-            start = named.get(facts.devno, 0)
-            head = read_head(device, start)
-            found += [Found(sb, facts, start, problems=head.problems) for sb in head.superblocks]
+        given = facts.devno in named
+        start = named.get(facts.devno, 0)
+        try:
+            with opened(facts.path) as device:
+                tag = read_tag(device)
+                head = read_head(device, start) if given or not spares else None
+        except DmRemapError as err:
+            if given:
+                raise
+            if not isinstance(err, NotFound):  # a drive without a medium is nothing to speak of
+                warnings.append(f"{facts.path} was not looked at: {err.message}")
+            continue
+        if tag is not None:
+            tags.setdefault(tag.uuid, []).append(facts)
+        if head is None:
+            continue
+        found += [Found(sb, facts, start, problems=head.problems) for sb in head.superblocks]
+        if not head.superblocks:
+            useless = _useless(facts.path, head)
+            if useless and given:
+                raise useless
+            warnings += [useless.message] if useless else []
     found = _topmost(found)
     return [replace(one, mains=_mains(one.superblock, tags, everything)) for one in found]
+
+
+def _useless(path: str, head: Head) -> DmRemapError | None:
+    """Return why there is no set to be found, if there is anything at all."""
+    if head.problems:
+        return Refused("DMR-E514", f"{path}: {'; '.join(head.problems)}")
+    if set(SUPER_HOMES) <= set(head.unreadable):
+        return Failure("DMR-E103", f"{path}: neither superblock can be read")
+    return None
+
+
+def _suspended(facts: DeviceFacts) -> bool:
+    """Say whether a device, or one that it consists of, is suspended."""
+    for devno in facts.components:
+        directory = blockdev.sysfs_dir(devno)
+        with contextlib.suppress(OSError):
+            if directory and (directory / "dm" / "suspended").read_text().strip() == "1":
+                return True
+    return False
 
 
 def _is_set(directory: Path) -> bool:
@@ -468,11 +592,28 @@ def _topmost(found: Sequence[Found]) -> list[Found]:
 
 def matches_main(sb: Superblock, facts: DeviceFacts) -> bool:
     """Say whether a device is the main of an adopted set, as far as can be known."""
-    if facts.sectors != sb.main_sectors or facts.offset != sb.main_offset:
+    if facts.offset != sb.main_offset or contradicts_main(sb, facts):
         return False
     if sb.main_id_type and facts.id_type == sb.main_id_type:
-        return facts.id == sb.main_id
-    return bool(sb.main_serial) and facts.serial == sb.main_serial
+        return True
+    return bool(sb.main_serial) and _recorded_serial(facts) == sb.main_serial
+
+
+def contradicts_main(sb: Superblock, facts: DeviceFacts) -> bool:
+    """Say whether a device cannot be the main of an adopted set, whoever says that it is."""
+    if facts.sectors != sb.main_sectors:
+        return True
+    if facts.offset != sb.main_offset and (sb.main_id_type or sb.main_offset):
+        return True
+    if sb.main_id_type and facts.id_type == sb.main_id_type:
+        return facts.id != sb.main_id
+    serial = _recorded_serial(facts)
+    return bool(sb.main_serial and serial) and serial != sb.main_serial
+
+
+def _recorded_serial(facts: DeviceFacts) -> str:
+    """Return a serial as far as the superblock has room for it."""
+    return facts.serial.encode()[:SERIAL_MAX].decode(errors="ignore")
 
 
 def _mains(
@@ -514,12 +655,12 @@ def assemble(
 ) -> tuple[Started, RemapTable]:
     """Start a set that was found on disk. The caller holds the lock."""
     sb = one.superblock
-    running = dm.exists(uuid=dm_uuid(sb.uuid))
-    if running:
-        path = dm.device_path(running.name)
+    already = dm.exists(uuid=dm_uuid(sb.uuid))
+    if already:
+        path = dm.device_path(already.name)
         line = table_line(sb, one.spare, one.spare, one.spare_start, errors)
-        current = _tables(running.name)
-        return Started(running.name, str(sb.uuid), path, already=True), (
+        current = _tables(already.name)
+        return Started(already.name, str(sb.uuid), path, already=True), (
             current[0] if current else line
         )
     if one.problems:
@@ -533,10 +674,7 @@ def assemble(
                 replace(chosen, exclusive=blockdev.exclusive_errno(chosen.path)),
                 write=not readonly,
             ),
-            *safety.check_usable(
-                replace(one.spare, exclusive=blockdev.exclusive_errno(one.spare.path)),
-                write=not readonly,
-            ),
+            *safety.check_usable(_beside(one, running()), write=not readonly),
             *safety.check_pair(chosen, one.spare),
         ]
     )
@@ -545,7 +683,7 @@ def assemble(
     free = _free_name(wanted)
     if name and free != name:
         raise Busy("DMR-E406", f"a device-mapper device {name!r} exists already")
-    warnings = (
+    warnings: tuple[str, ...] = (
         (f"the name {wanted!r} is taken, so the device is called {free!r}",)
         if free != wanted
         else ()
@@ -553,7 +691,29 @@ def assemble(
     line = table_line(sb, chosen, one.spare, one.spare_start, errors)
     if not dry_run:
         _start(free, sb.uuid, line, readonly=readonly)
+        warnings += dm.take_warnings()
     return Started(free, str(sb.uuid), dm.device_path(free), warnings=warnings), line
+
+
+def _beside(one: Found, others: Sequence[Running]) -> DeviceFacts:
+    """Return the facts about a set's spare without the sets that have other areas of it.
+
+    Their device-mapper claim is the only one that there can be, and it is shared by ours.
+    """
+    number = _numbers(one.spare)
+    end = one.spare_start + one.superblock.area_sectors
+    apart: set[str] = set()
+    for other in others:
+        areas = [(t.spare_start, t.spare_len) for t in other.tables if t.spare == number]
+        disjoint = all(start >= end or start + size <= one.spare_start for start, size in areas)
+        # Nothing of the device may lie elsewhere on the spare either.
+        known = len(areas) == other.device.target_count
+        if known and disjoint and all(table.main != number for table in other.tables):
+            apart.add(f"dm-{other.device.minor} ({other.name})")
+    left = tuple(use for use in one.spare.holders if use.by not in apart)
+    if one.spare.holders and not left:
+        return replace(one.spare, holders=())
+    return replace(one.spare, exclusive=blockdev.exclusive_errno(one.spare.path))
 
 
 def _choose_main(one: Found, main: str | None) -> DeviceFacts:
@@ -563,10 +723,8 @@ def _choose_main(one: Found, main: str | None) -> DeviceFacts:
         if facts.devno is None:
             safety.refuse(safety.check_usable(facts))
         if not sb.tagged:
-            # The user names the disk; size and id, where there is one, must agree all the same.
-            wrong = facts.sectors != sb.main_sectors or (
-                sb.main_id_type != 0 and facts.id_type == sb.main_id_type and facts.id != sb.main_id
-            )
+            # The user names the disk; what is recorded of it must agree all the same.
+            wrong = contradicts_main(sb, facts)
         else:
             wrong = facts.devno not in {candidate.devno for candidate in one.mains}
         if wrong:
@@ -651,13 +809,13 @@ def names_in_sysfs(sysfs: Path = blockdev.SYSFS) -> list[tuple[str, str, str]]:
     for directory in blockdev.all_devices(sysfs):
         if _is_set(directory):
             name = (directory / "dm" / "name").read_text(errors="surrogateescape").strip()
-            uuid = (directory / "dm" / "uuid").read_text().strip()
+            uuid = (directory / "dm" / "uuid").read_text(errors="replace").strip()
             out.append((name, uuid.removeprefix(DM_UUID_PREFIX), directory.name))
     return out
 
 
-def remove(one: Running, *, deferred: bool = False) -> None:
-    """Stop a set. What is on disk stays."""
+def remove(one: Running, *, deferred: bool = False) -> tuple[str, ...]:
+    """Stop a set and return warnings. What is on disk stays."""
     if not deferred:
         directory = blockdev.sysfs_dir((one.device.major, one.device.minor))
         if directory is not None:
@@ -673,3 +831,4 @@ def remove(one: Running, *, deferred: bool = False) -> None:
         dm.remove(one.name, deferred=deferred)
     except Busy:
         raise Busy("DMR-E405", f"set {one.name!r} is opened by some program") from None
+    return dm.take_warnings()

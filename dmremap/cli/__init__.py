@@ -6,18 +6,40 @@ returns a `Result`. Modules are imported only when their verb is called, and cli
 when there is more to do than to print the version.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
 from dmremap import __version__
 
 
+def _open_closed() -> None:
+    """Keep closed standard descriptors from becoming those of devices; writing to them fails."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _printed(text: str) -> bool:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        return False  # what is said about it takes more than is imported yet
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run dmremapctl and return its exit code."""
+    _open_closed()
     # Not list(): in this package that is the verb, once it is imported.
     args = [*(sys.argv[1:] if argv is None else argv)]
-    if args == ["--version"]:
-        sys.stdout.write(f"dmremapctl {__version__}\n")
+    if args == ["--version"] and _printed(f"dmremapctl {__version__}\n"):
         return 0
     from dmremap.cli.app import run
 

@@ -13,6 +13,7 @@ from dmremap.cli.common import (
     confirm,
     fields,
     need_root,
+    one_line,
     output_option,
     progress,
     size,
@@ -29,10 +30,11 @@ def sectors(_context: click.Context, _param: click.Parameter, value: str | None)
     """Return a number of sectors, given as that or as a size with K, M, G or T (1024 bytes)."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d{1,18})([skmgt]?)(?:i?b)?", value.lower())
+    # 4096B would be bytes, which nothing here is counted in.
+    match = re.fullmatch(r"(\d{1,18})(s?|(?:[kmgt](?:i?b)?))", value.lower())
     if match is None:
         raise click.BadParameter(f"{value!r} is neither a number of sectors nor a size like 512M")
-    return int(match[1]) * _UNITS[match[2]]
+    return int(match[1]) * _UNITS[match[2][:1]]
 
 
 def make_options(function: Callable[P, R]) -> Callable[P, R]:
@@ -105,42 +107,44 @@ def make(
         wipe=wipe,
         force=force,
     )
+    plan = sets.plan(request, dry_run=dry_run, progress=progress("checking the spare"))
+    sb = plan.superblock
+    data: dict[str, object] = {
+        "dry_run": dry_run,
+        "name": sb.name,
+        "uuid": sb.uuid,
+        "device": dm.device_path(sb.name),
+        "kind": "adopted" if adopt else "tagged",
+        "main": plan.main.path,
+        "spare": plan.spare.path,
+        "spare_start_sectors": plan.area.start,
+        "spare_sectors": plan.area.sectors,
+        "data_sectors": sb.data_sectors,
+        "unit_bytes": sb.unit,
+        "slots": sb.slots,
+        "table": plan.table.line,
+        "rule": plan.rule.path if plan.rule else None,
+        "steps": plan.steps,
+        "destroys": [finding.message for finding in plan.destroys],
+    }
+    if dry_run:
+        text = "Would:\n" + "\n".join(f"  {one_line(step)}" for step in plan.steps)
+        return Result(data, text, warnings=plan.warnings)
+    if plan.destroys or plan.clear:
+        what = "\n".join(f"  {one_line(finding.message)}" for finding in plan.destroys)
+        confirm(
+            (f"This destroys:\n{what}\n" if what else "")
+            + f"Everything in the area on {plan.spare.path}"
+            + ("" if adopt else f" and in the first MiB of {plan.main.path}")
+            + " will be overwritten. Go on?",
+            yes=yes,
+        )
+    else:
+        confirm(f"Create set {sb.name!r} of {main} and {spare}?", yes=yes)
+    # Reading takes long and people take longer: others may work meanwhile, and what they change
+    # is seen when everything is checked again.
     with locked(lock_timeout):
-        plan = sets.plan(request, dry_run=dry_run, progress=progress("checking the spare"))
-        sb = plan.superblock
-        data: dict[str, object] = {
-            "dry_run": dry_run,
-            "name": sb.name,
-            "uuid": sb.uuid,
-            "device": dm.device_path(sb.name),
-            "kind": "adopted" if adopt else "tagged",
-            "main": plan.main.path,
-            "spare": plan.spare.path,
-            "spare_start_sectors": plan.area.start,
-            "spare_sectors": plan.area.sectors,
-            "data_sectors": sb.data_sectors,
-            "unit_bytes": sb.unit,
-            "slots": sb.slots,
-            "table": plan.table.line,
-            "rule": plan.rule.path if plan.rule else None,
-            "steps": plan.steps,
-            "destroys": [finding.message for finding in plan.destroys],
-        }
-        if dry_run:
-            text = "Would:\n" + "\n".join(f"  {step}" for step in plan.steps)
-            return Result(data, text, warnings=plan.warnings)
-        if plan.destroys or plan.clear:
-            what = "\n".join(f"  {finding.message}" for finding in plan.destroys)
-            confirm(
-                (f"This destroys:\n{what}\n" if what else "")
-                + f"Everything in the area on {plan.spare.path}"
-                + ("" if adopt else f" and in the first MiB of {plan.main.path}")
-                + " will be overwritten. Go on?",
-                yes=yes,
-            )
-        else:
-            confirm(f"Create set {sb.name!r} of {main} and {spare}?", yes=yes)
-        sets.carry_out(plan, progress=progress("writing metadata"))
+        started = sets.carry_out(plan, progress=progress("writing metadata"))
 
     def text_for_people() -> str:
         shown = fields(
@@ -154,4 +158,4 @@ def make(
         )
         return f"Set {sb.name} is running.\n{shown}"
 
-    return Result(data, text_for_people, warnings=plan.warnings)
+    return Result(data, text_for_people, warnings=started.warnings)

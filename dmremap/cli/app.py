@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The main group, and the one place where errors become words and an exit code."""
 
+import contextlib
 import importlib
 import logging
 import os
@@ -12,7 +13,7 @@ import click
 
 from dmremap import __version__
 from dmremap.cli.common import Result, show, show_error, wanted_format
-from dmremap.errors import DmRemapError, Exit, Failure, Usage
+from dmremap.errors import DmRemapError, Exit, Failure, Interrupted, Usage
 
 # Verb -> its line in the help. The module is dmremap.cli.<verb>; nothing is imported to list them.
 VERBS: Final[dict[str, str]] = {
@@ -81,40 +82,56 @@ def run(args: Sequence[str]) -> int:
     try:
         code = _run(args, command, form)
         sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # The reader went away. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as err:
+        if not isinstance(err, BrokenPipeError):  # a reader that went away has seen enough
+            with contextlib.suppress(OSError):
+                lost = f"the output cannot be written: {err.strerror}"
+                show_error(Failure("DMR-E108", lost), command, "table")
+        _silence()
         return int(Exit.FAILURE)
+    return code
+
+
+def _silence() -> None:
+    """Keep Python from complaining once more about what it cannot write when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(args: Sequence[str], command: str, form: str) -> int:
+    """Run a command line and show what comes of it. An OSError that leaves here is the output's."""
     try:
         answer: Any = group.main(list(args), prog_name="dmremapctl", standalone_mode=False)
-        if isinstance(answer, Result):
-            show(answer, command, form)
-            return int(answer.error.exit if answer.error else answer.exit)
-        # --help and --version come back as click's own exit code.
-        return answer if isinstance(answer, int) else int(Exit.OK)
-    except DmRemapError as err:
-        if "--debug" in args:
-            logging.getLogger("dmremap").debug("raised here", exc_info=True)
-        show_error(err, command, form)
-        return int(err.exit)
+    except BrokenPipeError:
+        raise
     except click.exceptions.NoArgsIsHelpError as err:
         sys.stderr.write(err.format_message() + "\n")
         return int(Exit.USAGE)
-    except click.ClickException as err:
-        show_error(Usage("DMR-E201", err.format_message(), hint=_help_hint(err)), command, form)
-        return int(Exit.USAGE)
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted\n")
-        return 130
-    except OSError as err:
-        if isinstance(err, BrokenPipeError) or "--debug" in args:
-            raise
-        show_error(Failure("DMR-E100", f"{type(err).__name__}: {err}"), command, form)
-        return int(Exit.FAILURE)
+    except (Exception, KeyboardInterrupt) as err:
+        sys.stdout.flush()  # fails once more if it was the output that failed
+        logging.getLogger("dmremap").debug("raised here", exc_info=True)
+        error = _as_error(err)
+        show_error(error, command, form)
+        return int(error.as_dict()["exit"])
+    if isinstance(answer, Result):
+        show(answer, command, form)
+        return int(answer.error.exit if answer.error else answer.exit)
+    # --help and --version come back as click's own exit code.
+    return answer if isinstance(answer, int) else int(Exit.OK)
+
+
+def _as_error(err: BaseException) -> DmRemapError:
+    match err:
+        case DmRemapError():
+            return err
+        case click.ClickException():
+            return Usage("DMR-E201", err.format_message(), hint=_help_hint(err))
+        case KeyboardInterrupt() | click.Abort():
+            return Interrupted("DMR-E109", "interrupted")
+    return Failure("DMR-E100", f"internal error: {type(err).__name__}: {err}")
 
 
 def _help_hint(err: click.ClickException) -> str:

@@ -62,7 +62,7 @@ def command(
     failed: list[DmRemapError] = []
     warnings: list[str] = []
     with locked(lock_timeout):
-        found = sets.scan([(spare, spare_start)] if spare is not None else [])
+        found = sets.scan([(spare, spare_start)] if spare is not None else [], warnings)
         if spare is not None and not found:
             raise NotFound("DMR-E304", f"{spare} has no superblock at sector {spare_start}")
         chosen = sets.select(found, names) if names else found

@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -84,18 +85,32 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=True)
 
 
+# What a terminal obeys, but for the bold type of a table's head and the ends of lines.
+_CONTROL = re.compile(r"(?!\x1b\[[01]m)[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
 def write(text: str, stream: TextIO | None = None) -> None:
     """Write text that may hold anything a device can be called."""
     out = stream or sys.stdout
     encoding = out.encoding or "utf-8"
+    text = _CONTROL.sub(_escaped, text)
     out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def one_line(value: object) -> str:
+    """Return a value as text that has no command to a terminal in it, and no end of a line."""
+    return _CONTROL.sub(_escaped, str(value).replace("\n", "\\n"))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
 
 
 def show(result: Result, command: str, form: str) -> None:
     """Print a result in one of FORMATS."""
     if form == "table":
         for warning in result.warnings:
-            write(f"warning: {warning}\n", sys.stderr)
+            write(f"warning: {one_line(warning)}\n", sys.stderr)
         text = result.text if isinstance(result.text, str) else result.text()
         if text:
             write(text if text.endswith("\n") else text + "\n")
@@ -117,11 +132,11 @@ def show(result: Result, command: str, form: str) -> None:
 def show_error(err: DmRemapError, command: str, form: str) -> None:
     """Print an error: to people on stderr, to programs as an envelope on stdout."""
     if form == "table":
-        write(f"dmremapctl: {err.message} [{err.code}]\n", sys.stderr)
+        write(f"dmremapctl: {one_line(err.message)} [{err.code}]\n", sys.stderr)
         if err.hint:
             write(f"  {err.hint}\n", sys.stderr)
-        for note in getattr(err, "__notes__", ()):
-            write(f"  {note}\n", sys.stderr)
+        for note in err.notes:
+            write(f"  {one_line(note)}\n", sys.stderr)
     else:
         whole = envelope(command, None, error=err)
         write(to_json(whole, indent=2 if form == "json" else None) + "\n")
@@ -213,7 +228,7 @@ def progress(what: str) -> Callable[[int, int], None] | None:
         percent = done * 100 // total if total else 100
         if percent != last:
             last = percent
-            write(f"\r{what}: {percent} %" + ("\n" if done >= total else ""), sys.stderr)
+            sys.stderr.write(f"\r{what}: {percent} %" + ("\n" if done >= total else ""))
             sys.stderr.flush()
 
     return step
@@ -231,14 +246,14 @@ def size(sectors: int) -> str:
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
     """Return lines of `name: value`, aligned."""
-    kept = [(name, str(value)) for name, value in pairs if value is not None]
+    kept = [(name, one_line(value)) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in kept), default=0)
     return "\n".join(f"{name + ':':<{width + 2}}{value}".rstrip() for name, value in kept)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a table: folded to the terminal's width on one, never cut in a pipe."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[one_line(cell) for cell in row] for row in rows]
     if not cells:
         return ""
     if sys.stdout.isatty():

@@ -51,7 +51,8 @@ def command(only_running: bool) -> Result:
         for one in up
     ]
     known = {one.uuid for one in up}
-    found = [] if only_running else sets.scan()
+    warnings: list[str] = []
+    found = [] if only_running else sets.scan(warnings=warnings)
     for one in found:
         sb = one.superblock
         if str(sb.uuid) in known:
@@ -79,7 +80,7 @@ def command(only_running: bool) -> Result:
                 "problems": problems,
             }
         )
-    return _result(rows, ())
+    return _result(rows, tuple(warnings))
 
 
 def _result(rows: list[dict[str, object]], warnings: tuple[str, ...]) -> Result:

@@ -42,6 +42,7 @@ def command(
 
     done: list[dict[str, object]] = []
     failed: list[DmRemapError] = []
+    warnings: list[str] = []
     with locked(lock_timeout):
         chosen = sets.running(names)
         for one in chosen:
@@ -54,7 +55,7 @@ def command(
             }
             try:
                 if not dry_run:
-                    sets.remove(one, deferred=deferred)
+                    warnings += sets.remove(one, deferred=deferred)
             except DmRemapError as err:
                 failed.append(err)
                 done.append({**entry, "result": "failed", "error": err.as_dict()})
@@ -85,7 +86,13 @@ def command(
                 lines.append(f"  its udev rule stays: {entry['rule']}")
         return "\n".join(lines)
 
-    return Result({"dry_run": dry_run, "sets": done}, text, rows="sets", error=error)
+    return Result(
+        {"dry_run": dry_run, "sets": done},
+        text,
+        warnings=tuple(warnings),
+        rows="sets",
+        error=error,
+    )
 
 
 def _back(one: "Running") -> str:

@@ -22,6 +22,7 @@ from dmremap.dm.device import (
     suspend,
     swap,
     table,
+    take_warnings,
     targets,
 )
 from dmremap.dm.events import EventPoller
@@ -48,5 +49,6 @@ __all__ = [
     "suspend",
     "swap",
     "table",
+    "take_warnings",
     "targets",
 ]

@@ -37,6 +37,15 @@ UDEV_TIMEOUT: Final = 60.0
 
 _lock = threading.RLock()
 _ready = False
+_warnings: list[str] = []
+
+
+def take_warnings() -> tuple[str, ...]:
+    """Return what calls since the last time were done in spite of."""
+    with _lock:
+        out = tuple(_warnings)
+        _warnings.clear()
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,7 @@ class _Task:
         try:
             if not lib.dm_task_run(self.handle):
                 err = lib.dm_task_get_errno(self.handle)
-                raise _failed(verb, name, err, _take_log(), reasons(log.lines()))
+                raise _failed(verb, name, err, _take_log(), _reasons(log, name))
         finally:
             log.close()
             _take_log()
@@ -110,13 +119,8 @@ class _Task:
 @contextlib.contextmanager
 def _task(kind: int, name: str | None = None) -> Iterator[_Task]:
     """Give a task under the lock."""
-    global _ready  # noqa: PLW0603 - the library is set up once a process
     with _lock:
-        if not _ready:
-            lib.dmr_shim_init()
-            _ready = True
-        _check_control()
-        _take_log()
+        _set_up()
         task = _Task(kind)
         try:
             if name is not None:
@@ -124,6 +128,16 @@ def _task(kind: int, name: str | None = None) -> Iterator[_Task]:
             yield task
         finally:
             lib.dm_task_destroy(task.handle)
+
+
+def _set_up() -> None:
+    """Make the library ready, and silent, once a process."""
+    global _ready  # noqa: PLW0603
+    if not _ready:
+        lib.dmr_shim_init()
+        _ready = True
+    _check_control()
+    _take_log()
 
 
 def _check_control() -> None:
@@ -144,6 +158,16 @@ def _take_log() -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def _reasons(log: KernelLog, name: str) -> list[str]:
+    """Return what the kernel said about this device since the log was opened."""
+    lines = log.lines()
+    with contextlib.suppress(DmRemapError):
+        device = _find(name) if lines and name else None
+        if device is not None:
+            return reasons(lines, device.major, device.minor)
+    return []
+
+
 def _tail(said: Sequence[str]) -> str:
     return ": " + "; ".join(said) if said else ""
 
@@ -154,7 +178,7 @@ def _failed(
     """Turn an errno and what was logged into the error to raise."""
     text = os.strerror(err) if err else "failed"
     if kernel:
-        message = f"cannot {verb} {name}: {'; '.join(kernel)}"
+        message = f"cannot {verb} {name}: {'; '.join(kernel)} ({text})"
     else:
         message = f"cannot {verb} {name}: {text}" + (_tail(library) if not err else "")
     if err in (errno.EPERM, errno.EACCES):
@@ -188,17 +212,20 @@ class _Cookie:
     def wait(self, name: str) -> None:
         """Wait until udevd is done, then make sure that nodes are up to date.
 
-        At the deadline the last reference is dropped for udevd, which destroys the semaphore.
+        At the deadline the last reference is dropped for udevd, which destroys the semaphore. What
+        was asked of the kernel is done all the same, so a late udevd is a warning.
         """
         cookie = self.pointer[0]
-        late = False
         if cookie:
             ready: Pointer[int] = ffi.new("int *", 0)
             end = time.monotonic() + UDEV_TIMEOUT
             pause = 0.001
             while lib.dm_udev_wait_immediate(cookie, ready) and not ready[0]:
                 if time.monotonic() > end:
-                    late = True
+                    _warnings.append(
+                        f"udevd did not confirm within {UDEV_TIMEOUT:g} s that it knows {name}; "
+                        "its links may be missing (DMR-E105)"
+                    )
                     lib.dm_udev_complete(cookie)
                     lib.dm_udev_wait_immediate(cookie, ready)
                     break
@@ -206,23 +233,16 @@ class _Cookie:
                 pause = min(pause * 1.5, 0.05)
         lib.dm_task_update_nodes()
         _take_log()
-        if late:
-            raise Failure(
-                "DMR-E105", f"udevd did not confirm within {UDEV_TIMEOUT:g} s that it knows {name}"
-            )
 
 
 @contextlib.contextmanager
 def _cookie(name: str) -> Iterator[_Cookie]:
-    """Give a cookie and wait for it. The first error wins over a late udevd."""
+    """Give a cookie and wait for it."""
     cookie = _Cookie()
     try:
         yield cookie
-    except BaseException:
-        with contextlib.suppress(Failure):
-            cookie.wait(name)
-        raise
-    cookie.wait(name)
+    finally:
+        cookie.wait(name)
 
 
 def device_path(name: str) -> str:
@@ -333,7 +353,7 @@ def swap(
             )
             if step:
                 verb = ("prepare the suspend of", "suspend", "resume")[step - 1]
-                problem = _failed(verb, name, err[0], _take_log(), reasons(log.lines()))
+                problem = _failed(verb, name, err[0], _take_log(), _reasons(log, name))
                 if step < 3:
                     with contextlib.suppress(DmRemapError):
                         clear(name)
@@ -497,7 +517,7 @@ def deps(name: str) -> list[tuple[int, int]]:
 def driver_version() -> str:
     """Return the version of the kernel's device-mapper interface."""
     with _lock:
-        _check_control()
+        _set_up()
         buffer = ffi.new("char[64]")
         if not lib.dm_driver_version(buffer, 64):
             raise KernelError("DMR-E701", "device-mapper does not answer" + _tail(_take_log()))

@@ -20,6 +20,7 @@ _TABLE = re.compile(
 )
 # device-mapper: remap: dm-0: <sentence>, and what the core says without a target
 _OTHER = re.compile(r"^device-mapper: (?P<text>.*)$")
+_DEVICE = re.compile(r"\b(?:\d+:\d+|dm-\d+)\b")
 _NOISE = re.compile(r"^(ioctl: error adding target to table|table: .*: adding target device .*)$")
 
 
@@ -64,11 +65,18 @@ def parse_record(record: str) -> str:
     return text.split("\n", 1)[0]
 
 
-def reasons(lines: Iterable[str]) -> list[str]:
-    """Return what device-mapper said, the most telling sentence first, none twice."""
+def reasons(lines: Iterable[str], major: int, minor: int) -> list[str]:
+    """Return what device-mapper said about a device, the most telling sentence first, none twice.
+
+    Others are at work on their own devices meanwhile: the first device that a line names counts.
+    """
+    own = (f"{major}:{minor}", f"dm-{minor}")
     table: list[str] = []
     other: list[str] = []
     for line in lines:
+        about = _DEVICE.search(line)
+        if about is None or about[0] not in own:
+            continue
         if match := _TABLE.match(line):
             table.append(match["text"])
         elif (match := _OTHER.match(line)) and not _NOISE.match(match["text"]):

@@ -9,16 +9,21 @@ event it starts at most once in `interval` seconds; what happens in between is
 added up and told by one later run, so the last state always arrives.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, replace
 
 from dmremap import run
 from dmremap.monitor.tracker import Event
 
 log = logging.getLogger(__name__)
+
+# Seconds that the end of the monitor waits for hooks that it has killed.
+_LAST_WAIT = 1.0
 
 _STATUS_FIELDS = (
     "mode",
@@ -67,11 +72,11 @@ def environment(event: Event) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Running:
-    """A hook at work.  deadline: on the monotonic clock, seconds."""
+    """A hook at work.  deadline: on the monotonic clock, seconds; None once it was killed."""
 
     process: subprocess.Popen[bytes]
     event: Event
-    deadline: float
+    deadline: float | None
     pidfd: int
 
 
@@ -104,7 +109,12 @@ class Hooks:
 
     def submit(self, event: Event) -> None:
         """Take an event; `step` starts its hook when its turn has come."""
-        key = (event.uuid or event.name, event.kind)
+        of = event.uuid or event.name
+        for key in [key for key in self._waiting if key[0] == of]:
+            # What a set was is told no more when it is gone, nor that it was gone when it is back.
+            if event.kind == "removed" or (event.kind, key[1]) == ("assembled", "removed"):
+                del self._waiting[key]
+        key = (of, event.kind)
         earlier = self._waiting.get(key)
         if earlier is not None:
             event = replace(event, count=event.count + earlier.count)
@@ -112,8 +122,8 @@ class Hooks:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs and nothing waits."""
-        return not self._running and not self._waiting
+        """Nothing runs and nothing waits.  What was killed and does not end counts for nothing."""
+        return not self._waiting and all(hook.deadline is None for hook in self._running)
 
     def filenos(self) -> list[int]:
         """Descriptors that become readable when a hook ends."""
@@ -138,7 +148,7 @@ class Hooks:
 
     def next_step(self, now: float) -> float | None:
         """Seconds until `step` has something to do on its own, None if never."""
-        times = [hook.deadline for hook in self._running]
+        times = [hook.deadline for hook in self._running if hook.deadline is not None]
         if len(self._running) < self._concurrency:
             times += [self._started.get(key, now) + self._interval for key in self._waiting]
         return max(0.0, min(times) - now) if times else None
@@ -147,6 +157,10 @@ class Hooks:
         """Kill what still runs and forget what waits."""
         for hook in self._running:
             self._kill(hook)
+        end = time.monotonic() + _LAST_WAIT
+        for hook in self._running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                hook.process.wait(max(0.0, end - time.monotonic()))
             self._reap(hook)
         self._running.clear()
         self._waiting.clear()
@@ -172,7 +186,8 @@ class Hooks:
     def _collect(self, now: float) -> None:
         still: list[_Running] = []
         for hook in self._running:
-            if hook.process.poll() is None and now >= hook.deadline:
+            over = hook.deadline is not None and now >= hook.deadline
+            if over and hook.process.poll() is None:
                 log.warning(
                     "hook %s for %s of %s took more than %g s and was killed",
                     self._program,
@@ -197,14 +212,15 @@ class Hooks:
 
     @staticmethod
     def _kill(hook: _Running) -> None:
-        """Kill the hook's whole process group and wait for its leader.
+        """Kill the hook's whole process group, without waiting for it.
 
-        Only while the leader is not reaped: until then its id, which is the
-        group's, cannot belong to anything else.
+        Who waits for a disk that does not answer ends when the disk answers;
+        poll finds out.  Only while the leader is not reaped: until then its
+        id, which is the group's, cannot belong to anything else.
         """
+        hook.deadline = None
         if hook.process.returncode is None:
             os.killpg(hook.process.pid, signal.SIGKILL)
-            hook.process.wait()
 
     @staticmethod
     def _reap(hook: _Running) -> None:

@@ -220,6 +220,7 @@ class Monitor:
         if self._hooks is not None:
             for fd in self._hooks.filenos():
                 poll.register(fd, select.POLLIN)
-            timeout = self._hooks.next_step(time.monotonic()) or 0.0
+            if (first := self._hooks.next_step(time.monotonic())) is not None:
+                timeout = first
         poll.poll(int(timeout * 1000) + 1)
         self._stop.drain()

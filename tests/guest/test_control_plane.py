@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ from guest.lib import (
 
 from dmremap import dm, sets
 from dmremap.cli import main
-from dmremap.errors import Failure
+from dmremap.errors import Busy, Failure, Refused
+from dmremap.ondisk import opened, read_head
+from dmremap.ondisk.layout import pack_super
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
@@ -238,6 +240,99 @@ def test_signature_and_force(ctl: Ctl, disks: tuple[Path, Path], which: int) -> 
     assert run("wipefs", "--noheadings", disks[which]) == ""
 
 
+def with_a_bad_sector(path: Path, bad: int) -> str:
+    rest = sectors(path) - bad - 8
+    return f"0 {bad} linear {path} 0\n{bad} 8 error\n{bad + 8} {rest} linear {path} {bad + 8}"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_bad_sector_hides_no_signature(ctl: Ctl, disks: tuple[Path, Path], which: int) -> None:
+    run("mkfs.ext4", "-q", disks[which])
+    # 64 KiB before its end is where libblkid reads first, and where it gives up.
+    with dm_device("bad", with_a_bad_sector(disks[which], sectors(disks[which]) - 128)) as bad:
+        assert run("wipefs", "--noheadings", bad) == ""
+        pair = (bad, disks[1]) if which == 0 else (disks[0], bad)
+        before = checksum(disks[which])
+        for options in ((), ("--wipe",)):
+            answer = ctl("create", *pair, "--yes", *options)
+            assert answer.error == "DMR-E518"
+            assert "cannot be searched" in answer.json["error"]["message"]
+        assert checksum(disks[which]) == before
+        if which == 0:
+            assert ctl("adopt", *pair, "--yes", "--name", "one").data["name"] == "one"
+            assert checksum(disks[which]) == before
+            ctl("remove", "one")
+            made = ctl("create", *pair, "--yes", "--force", "--name", "one").data
+            assert len(made["destroys"]) == 2
+            ctl("remove", "one")
+
+
+def test_an_unreadable_superblock_is_not_the_absence_of_a_set(
+    ctl: Ctl, disks: tuple[Path, Path]
+) -> None:
+    with dm_device("bad", with_a_bad_sector(disks[1], 255 * 8)) as bad:
+        assert ctl("create", disks[0], bad, "--yes", "--wipe").error == "DMR-E518"
+        assert blank(disks[0])
+
+
+def test_nothing_is_written_if_one_device_is_in_use_by_now(disks: tuple[Path, Path]) -> None:
+    for path in disks:
+        run("mkfs.ext4", "-q", path)
+    before = [checksum(path) for path in disks]
+    made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one", force=True))
+    for path in disks:
+        fd = os.open(path, os.O_RDONLY | os.O_EXCL)
+        try:
+            with pytest.raises(Busy):
+                sets.carry_out(made)
+        finally:
+            os.close(fd)
+        assert [checksum(path) for path in disks] == before
+
+
+def test_what_came_after_the_plan_is_not_overwritten(disks: tuple[Path, Path]) -> None:
+    def mkfs(path: Path) -> None:
+        run("mkfs.ext4", "-q", path)
+
+    def data(path: Path) -> None:
+        write(path, 1000, b"x" * 512)
+
+    for path, change, code in (
+        (disks[0], mkfs, "DMR-E503"),
+        (disks[1], mkfs, "DMR-E503"),
+        (disks[0], data, "DMR-E505"),
+        (disks[1], data, "DMR-E505"),
+    ):
+        made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one"))
+        change(path)
+        before = [checksum(disk) for disk in disks]
+        with pytest.raises(Refused) as refused:
+            sets.carry_out(made)
+        assert refused.value.code == code
+        assert [checksum(disk) for disk in disks] == before
+        for start in range(0, sectors(path), 2048):
+            write(path, start, bytes(512 * 2048))
+
+
+def test_another_device_under_the_same_name(disks: tuple[Path, Path]) -> None:
+    made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one"))
+    grown = replace(made, spare=replace(made.spare, sectors=made.spare.sectors + 8))
+    moved = replace(made, main=replace(made.main, devno=(7, 200)))
+    for other in (grown, moved):
+        with pytest.raises(Busy, match="has changed"):
+            sets.carry_out(other)
+    assert all(blank(path) for path in disks)
+
+
+def test_two_loop_devices_over_one_file(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    file = Path(f"/sys/class/block/{disks[0].name}/loop/backing_file").read_text().strip()
+    twin = run("losetup", "--find", "--show", file).strip()
+    try:
+        assert ctl("create", disks[0], twin, "--yes", "--force").error == "DMR-E506"
+    finally:
+        run("losetup", "--detach", twin)
+
+
 def test_partition_table(ctl: Ctl, disks: tuple[Path, Path]) -> None:
     write(disks[1], 0, partition_table(2048, 8192))
     answer = ctl("create", *disks, "--yes")
@@ -305,6 +400,24 @@ def test_area_somewhere_on_the_spare(ctl: Ctl, disks: tuple[Path, Path]) -> None
     words = ("--spare", disks[1], "--spare-start", "2048")
     assert gone["back"].endswith("--spare-start 2048")
     assert ctl("assemble", *words).data["sets"][0]["result"] == "started"
+
+
+def test_a_set_somewhere_on_the_spare_is_seen(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    ctl("create", *disks, "--yes", "--name", "one", "--spare-start", "1M", "--spare-size", "4M")
+    ctl("remove", "one")
+    with loop_device(16 * MIB) as other:
+        for options in ((), ("--wipe",)):
+            answer = ctl("create", other, disks[1], "--yes", *options)
+            assert answer.error == "DMR-E504"
+            assert "sector 2048" in answer.json["error"]["message"]
+        # Beside it there is room.
+        area = ("--spare-start", "5M", "--spare-size", "2M")
+        ctl("create", other, disks[1], "--yes", "--name", "two", *area)
+        # A set that runs on another area of the spare is no obstacle, and no excuse.
+        start = ("--spare", disks[1], "--spare-start", "1M")
+        assert ctl("assemble", *start).data["sets"][0]["result"] == "started"
+        assert ctl("remove", "two").data["sets"][0]["result"] == "stopped"
+        assert ctl("create", other, disks[1], "--yes", "--force").error == "DMR-E403"
 
 
 def blank_range(path: Path, start: int, count: int) -> bool:
@@ -419,6 +532,32 @@ def test_a_set_of_plain_dmsetup(ctl: Ctl, disks: tuple[Path, Path]) -> None:
         assert ctl("status", shown["uuid"]).data["sets"][0]["name"] == "plain"
         row = ctl("list").data["sets"][0]
         assert (row["name"], row["kind"]) == ("plain", "adopted")
+
+
+def test_superblocks_that_contradict_each_other(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    ctl("create", *disks, "--yes", "--name", "one")
+    ctl("remove", "one")
+    with opened(str(disks[1]), write=True) as device:
+        (sb,) = read_head(device).superblocks
+        device.write_block(0, 255, pack_super(replace(sb, name="two"), 255))
+    listed = ctl("list").json
+    assert listed["data"]["sets"] == []
+    assert any("contradict" in warning for warning in listed["warnings"])
+    assert ctl("assemble", "--spare", disks[1]).error == "DMR-E514"
+    assert ctl("create", *disks, "--yes", "--wipe").error == "DMR-E504"
+
+
+def test_a_suspended_device_is_passed_over(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    ctl("create", *disks, "--yes", "--name", "one")
+    ctl("remove", "one")
+    with loop_device() as other, dm_device("stopped", f"0 4096 linear {other} 0"):
+        run("dmsetup", "suspend", "stopped")
+        try:
+            answer = ctl("assemble", "one")
+            assert answer.data["sets"][0]["result"] == "started"
+            assert any("stopped" in warning for warning in answer.json["warnings"])
+        finally:
+            run("dmsetup", "resume", "stopped")
 
 
 def test_several_sets(ctl: Ctl, disks: tuple[Path, Path]) -> None:

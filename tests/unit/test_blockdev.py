@@ -103,6 +103,44 @@ def test_all_devices_and_nodes(sysfs: Sysfs) -> None:
     ]
 
 
+def test_a_medium_has_one_name(sysfs: Sysfs, tmp_path: Path) -> None:
+    file = tmp_path / "file.img"
+    file.touch()
+    devices = sysfs.root / "devices"
+    for number, offset in ((0, 0), (1, 1 << 20)):
+        sysfs.device(
+            f"virtual/loop{number}",
+            f"7:{number}",
+            100,
+            loop__backing_file=str(file),
+            loop__offset=str(offset),
+        )
+    one, two, disk, part = (
+        blockdev.facts_of("/dev/x", devices / path, sysfs=sysfs.root, proc=tmp_path)
+        for path in ("virtual/loop0", "virtual/loop1", "pci0/sda", "pci0/sda/sda1")
+    )
+    assert one.medium == two.medium != ""
+    assert (one.medium_start, two.medium_start) == (0, 2048)
+    assert disk.medium == part.medium == "disk 3 5000c500a1b2c3d4"
+    assert (disk.medium_start, part.medium_start) == (0, 2048)
+
+
+@pytest.mark.parametrize("size", [4096, 3 << 20, 1 << 30])
+def test_probed_is_on_the_device(size: int) -> None:
+    places = blockdev.probed(size)
+    assert places[0][0] == 0
+    assert places[-1][1] == size
+    assert all(0 <= first < end <= size for first, end in places)
+
+
+def test_a_serial_that_is_no_text(sysfs: Sysfs, tmp_path: Path) -> None:
+    directory = sysfs.device("virtual/vda", "252:0", 100)
+    (directory / "serial").write_bytes(b"A\xff \0 B\x1b[31m\n")
+    facts = blockdev.facts_of("/dev/vda", directory, sysfs=sysfs.root, proc=tmp_path)
+    assert facts.serial == "A\\xff ? B?[31m"
+    assert facts.serial.encode()
+
+
 def test_wipefs() -> None:
     text = '{"signatures": [{"device":"sdb","offset":"0x438","type":"ext4","label":null}]}'
     assert blockdev.parse_wipefs(text) == [Signature("ext4", 0x438)]

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import dmremap
 from dmremap.cli import common, main
+from dmremap.cli._make import sectors
 from dmremap.cli.app import VERBS, LazyGroup, group
 from dmremap.errors import DmRemapError, Exit, Failure, Partial, Usage, error
 
@@ -200,6 +201,40 @@ def test_bytes_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "a\\udcff\n"
 
 
+def test_a_name_is_no_command_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;title\x07b\nfake: row\x9b2J"
+    shown = "a\\x1b]0;title\\x07b\\nfake: row\\x9b2J"
+    common.write(common.table(["NAME"], [[name]]) + "\n")
+    common.write(common.fields([("name", name)]) + "\n")
+    common.show(common.Result(None, f"set {name}", warnings=(name,)), "list", "table")
+    common.show_error(Failure("DMR-E100", name), "list", "table")
+    out = capsys.readouterr()
+    assert out.out.splitlines()[:3] == ["NAME", shown, f"name: {shown}"]
+    assert out.err.splitlines()[:2] == [f"warning: {shown}", f"dmremapctl: {shown} [DMR-E100]"]
+    assert not set("\x1b\x07\x9b") & set(out.out + out.err)
+
+
+def test_notes_are_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    err = Failure("DMR-E100", "first")
+    err.add_note("also: second [DMR-E503]")
+    common.show_error(err, "create", "json")
+    assert valid(capsys.readouterr().out)["error"]["notes"] == ["also: second [DMR-E503]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4096", 4096), ("4096s", 4096), ("4K", 8), ("4KB", 8), ("4KiB", 8), ("1t", 2 << 30)],
+)
+def test_sectors(text: str, expected: int) -> None:
+    assert sectors(click.Context(group), click.Option(["--x"]), text) == expected
+
+
+@pytest.mark.parametrize("text", ["4096B", "4096iB", "4096sB", "-1", "1.5G", "", "K"])
+def test_no_sectors(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        sectors(click.Context(group), click.Option(["--x"]), text)
+
+
 def test_confirm_never_waits_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     common.confirm("Go on?", yes=True)
@@ -220,19 +255,56 @@ def test_size() -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "json"])
+@pytest.mark.parametrize(
+    ("wrong", "code", "status"),
+    [
+        (OSError(5, "Input/output error"), "DMR-E100", 1),
+        (ZeroDivisionError("planted"), "DMR-E100", 1),
+        (KeyboardInterrupt(), "DMR-E109", 130),
+    ],
+)
 def test_a_bug_is_an_error_too(
-    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    form: str,
+    wrong: BaseException,
+    code: str,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from dmremap import sets
 
     def broken(_names: object) -> None:
-        raise OSError(5, "Input/output error")
+        raise wrong
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(sets, "running", broken)
-    assert main(["status", "-o", form]) == 1
+    assert main(["status", "-o", form]) == status
     out = capsys.readouterr()
-    assert "DMR-E100" in (out.err if form == "table" else valid(out.out)["error"]["code"])
+    if form == "table":
+        assert out.out == ""
+        assert code in out.err.strip().splitlines()[0]
+        assert "Traceback" not in out.err
+    else:
+        assert out.err.strip() == ""
+        error = valid(out.out)["error"]
+        assert (error["code"], error["exit"]) == (code, status)
+
+
+@pytest.mark.parametrize("args", ["--version", "explain e401", "version -o json", "explain --help"])
+@pytest.mark.parametrize("where", [">/dev/full", ">&-", "<&- >&-", ">&- 2>&-"])
+def test_output_that_cannot_be_written(args: str, where: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m dmremap {args} {where}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    if "2>" not in where:
+        assert done.stderr.startswith("dmremapctl: ")
+        assert "DMR-E108" in done.stderr or "-" in args  # what click writes itself it reports so
+        assert len(done.stderr.splitlines()) == 2
 
 
 def test_errors_know_their_exit_code() -> None:

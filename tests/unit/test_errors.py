@@ -40,6 +40,7 @@ def test_an_error_takes_its_class_from_its_code() -> None:
         "message": "it is mounted",
         "hint": err.hint,
         "exit": 4,
+        "notes": [],
     }
 
 

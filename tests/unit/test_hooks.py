@@ -4,6 +4,7 @@
 import dataclasses
 import os
 import select
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,73 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+class Stuck:
+    """A process in an uninterruptible sleep: killed, and still there."""
+
+    returncode: int | None = None
+    pid = 0
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        assert timeout is not None, "waited without limit"
+        raise subprocess.TimeoutExpired("hook", timeout)
+
+
+def test_a_hook_that_cannot_be_killed_stops_nothing(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, _signal: killed.append(pid))
+    hooks = Hooks(script("true"), timeout=5)
+    hooks.submit(EVENT)
+    hooks.step(0.0)
+    (running,) = hooks._running
+    running.process.wait()
+    stuck = Stuck()
+    running.process = stuck  # type: ignore[assignment]
+    hooks.step(6.0)
+    hooks.step(60.0)
+    assert killed == [0]
+    assert hooks.idle
+    assert hooks.next_step(60.0) is None
+    assert hooks.filenos()
+    stuck.returncode = -9
+    hooks.step(61.0)
+    assert not hooks.filenos()
+
+
+def test_close_waits_for_nothing_that_does_not_end(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "killpg", lambda _pid, _signal: None)
+    hooks = Hooks(script("true"))
+    hooks.submit(EVENT)
+    hooks.step(0.0)
+    hooks._running[0].process.wait()
+    hooks._running[0].process = Stuck()  # type: ignore[assignment]
+    hooks.close()
+    assert hooks.idle
+
+
+def test_what_waits_is_forgotten_when_the_set_goes_or_comes_back(
+    script: Script, tmp_path: Path, started: list[Hooks]
+) -> None:
+    hooks = Hooks(script("echo $DMREMAP_UUID $DMREMAP_EVENT >> runs"), interval=60, concurrency=1)
+    started.append(hooks)
+    kinds = ["remapped", "health", "removed", "assembled", "pending"]
+    for kind in kinds:
+        hooks.submit(dataclasses.replace(EVENT, kind=kind))
+    hooks.submit(dataclasses.replace(EVENT, uuid="other", kind="removed"))
+    finish(hooks)
+    assert (tmp_path / "runs").read_text().splitlines() == [
+        "some-uuid assembled",
+        "some-uuid pending",
+        "other removed",
+    ]
 
 
 def test_close_kills_what_runs(script: Script, tmp_path: Path, started: list[Hooks]) -> None:

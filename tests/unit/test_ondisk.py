@@ -21,14 +21,13 @@ from dmremap.ondisk import (
     SlotState,
     Superblock,
     Tag,
+    first_super,
     format_area,
     opened,
     read_head,
     read_tables,
     read_tag,
     segment_for,
-    wipe_area,
-    wipe_tag,
     write_tag,
 )
 from dmremap.ondisk._format import lib
@@ -171,7 +170,7 @@ def test_tag_round_trip(image: BlockDevice) -> None:
     assert read_tag(image) == tag
     image.write_block(0, 1, b"\xff" * BLOCK)
     assert read_tag(image) == tag  # the second copy
-    wipe_tag(image)
+    image.zero(list(image.written))
     assert read_tag(image) is None
     assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) is None
 
@@ -197,8 +196,11 @@ def test_wiping_leaves_a_blank_area(image: BlockDevice) -> None:
     sb = superblock()
     format_area(image, sb)
     assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) == (0, True)
-    wipe_area(image, sb)
-    assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) is None
+    slot = AREA_BLOCKS // 2 * BLOCK
+    other = BlockDevice(image.fd, image.path)
+    other.write(slot, b"x" * BLOCK)  # not written by the format: not touched
+    image.zero(list(image.written))
+    assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) == (slot, True)
 
 
 def test_clearing_ends_the_set_that_was_there(image: BlockDevice) -> None:
@@ -338,3 +340,23 @@ def test_no_room_no_segment() -> None:
     assert segment_for(0, 512) is None
     assert segment_for(HEAD_BLOCKS + 2, 512) is None
     assert segment_for(HEAD_BLOCKS + 3, 512) == Segment(HEAD_BLOCKS, 3, 8, 1)
+
+
+@pytest.mark.parametrize("start", [0, 8, 4104])
+def test_a_superblock_is_found_anywhere(image: BlockDevice, start: int) -> None:
+    size = AREA_BLOCKS * BLOCK
+    assert first_super(image, 0, size) is None
+    image.write(77 * BLOCK, b"dm-remap" + bytes(BLOCK - 8))  # the word alone is no superblock
+    image.write(78 * BLOCK + 512, b"dm-remap" + bytes(BLOCK - 8 - 512 + 512))
+    assert first_super(image, 0, size) is None
+    blocks = AREA_BLOCKS - start // 8
+    segment = segment_for(blocks, 512)
+    assert segment is not None
+    format_area(image, superblock(area_blocks=blocks, segments=(segment,)), start)
+    assert first_super(image, 0, size) == start * 512
+
+
+def test_the_first_unreadable_block(image: BlockDevice) -> None:
+    size = AREA_BLOCKS * BLOCK
+    assert image.first_unreadable([(0, BLOCK), (size - BLOCK, size)]) is None
+    assert image.first_unreadable([(0, BLOCK), (size - BLOCK, size + BLOCK)]) == size

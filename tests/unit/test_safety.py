@@ -160,6 +160,50 @@ def test_metadata_of_another_set() -> None:
     assert codes(safety.check_metadata(MAIN, Metadata(heads=(newer,)))) == ["DMR-E504"]
 
 
+def test_an_unreadable_home_is_not_the_absence_of_a_set() -> None:
+    for block in (0, 255):
+        found = list(safety.check_metadata(SPARE, Metadata(heads=(Head((), (), (block,)),))))
+        assert codes(found) == ["DMR-E518"]
+        assert found[0].override is Override.FORCE
+    assert codes(safety.check_metadata(SPARE, Metadata(heads=(Head((), (), (130,)),)))) == []
+    assert codes(safety.check_metadata(MAIN, Metadata(unreadable=True))) == ["DMR-E518"]
+
+
+@pytest.mark.parametrize(
+    ("area", "override"),
+    [
+        (None, Override.FORCE),
+        (Area(0, 1 << 20), Override.FORCE),
+        (Area(8, (1 << 20) - 8), Override.NEVER),
+        (Area(0, 1 << 19), Override.NEVER),
+    ],
+)
+def test_signatures_that_cannot_be_searched_for(area: Area | None, override: Override) -> None:
+    assert codes(safety.check_searched(SPARE, Metadata(), area)) == []
+    found = list(safety.check_searched(SPARE, Metadata(unsearched=4096), area))
+    assert codes(found) == ["DMR-E518"]
+    assert found[0].override is override
+
+
+def test_a_set_somewhere_in_the_area() -> None:
+    assert codes(safety.check_old_set("/dev/sdb", None)) == []
+    found = list(safety.check_old_set("/dev/sdb", 1 << 20))
+    assert codes(found) == ["DMR-E504"]
+    assert "sector 2048" in found[0].message
+    assert found[0].override is Override.FORCE
+
+
+def test_two_names_of_one_medium() -> None:
+    one, two = replace(MAIN, medium="disk 3 ab"), replace(SPARE, medium="disk 3 ab")
+    assert codes(safety.check_pair(one, two)) == ["DMR-E506"]
+    assert codes(safety.check_pair(two, one)) == ["DMR-E506"]
+    assert codes(safety.check_pair(one, replace(two, medium="disk 3 cd"))) == []
+    assert codes(safety.check_pair(one, replace(two, medium_start=1 << 20))) == []
+    assert codes(safety.check_pair(one, replace(two, medium_start=(1 << 20) - 1))) == ["DMR-E506"]
+    nameless = replace(MAIN, medium=""), replace(SPARE, medium="")
+    assert codes(safety.check_pair(*nameless)) == []
+
+
 def test_not_blank_and_unreadable_are_two_things() -> None:
     found = list(safety.check_blank("/dev/sdb", (4096, True), "the area"))
     assert codes(found) == ["DMR-E505"]

@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from dmremap import sets
-from dmremap.blockdev import DeviceFacts
+from dmremap import blockdev, dm, sets
+from dmremap.blockdev import DeviceFacts, Use
 from dmremap.errors import Failure, NotFound, Refused, Usage
 from dmremap.ondisk import Segment, SetState, Superblock
+from dmremap.table import RemapTable
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 OTHER = UUID("11111111-2222-3333-4444-555555555555")
@@ -56,7 +57,7 @@ def test_good_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a/b", "a\\x20b", "x" * 128, "new\nline", "..", "control", " " * 100]
+    "name", ["", "a/b", "a\\x20b", "x" * 128, "new\nline", "..", "control", " " * 100, "a\udcff"]
 )
 def test_bad_names(name: str) -> None:
     with pytest.raises(Usage):
@@ -72,6 +73,75 @@ def test_adopted_main_is_known_by_id_before_serial() -> None:
     known = replace(SB, main_id_type=3, main_id=b"12345678")
     assert sets.matches_main(known, replace(DISK, id_type=3, id=b"12345678", serial="other"))
     assert not sets.matches_main(known, replace(DISK, id_type=3, id=b"87654321"))
+
+
+def test_a_main_that_is_named_must_agree_with_what_is_recorded() -> None:
+    assert not sets.contradicts_main(SB, DISK)
+    assert sets.contradicts_main(SB, replace(DISK, sectors=5))
+    assert sets.contradicts_main(SB, replace(DISK, serial="S2"))
+    assert not sets.contradicts_main(SB, replace(DISK, serial=""))
+    assert not sets.contradicts_main(replace(SB, main_serial=""), DISK)
+    # A set of plain dmsetup records no offset: its 0 says nothing unless an id was recorded.
+    moved = replace(DISK, offset=2048)
+    assert not sets.contradicts_main(SB, moved)
+    assert sets.contradicts_main(replace(SB, main_offset=34), moved)
+    known = replace(SB, main_id_type=3, main_id=b"12345678")
+    same = replace(DISK, id_type=3, id=b"12345678", serial="other")
+    assert not sets.contradicts_main(known, same)
+    assert sets.contradicts_main(known, replace(same, id=b"87654321"))
+    assert sets.contradicts_main(known, replace(same, offset=2048))
+
+
+def test_a_long_serial_is_compared_as_far_as_it_is_recorded() -> None:
+    long = replace(DISK, serial="S" * 200)
+    assert sets.matches_main(replace(SB, main_serial="S" * 127), long)
+
+
+def test_a_set_on_another_area_of_the_spare_does_not_hold_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blockdev, "exclusive_errno", lambda _path: 16)
+    spare = replace(SPARE, name="sdb", holders=(Use("sdb", "dm-3 (b)"),))
+    one = sets.Found(SB, spare, 4096)  # its area has 4096 sectors
+
+    def other(
+        start: int, size: int, main: str = "8:32", name: str = "b", targets: int = 1
+    ) -> sets.Running:
+        device = dm.Device(
+            name=name,
+            uuid="",
+            major=253,
+            minor=3,
+            suspended=False,
+            read_only=False,
+            live_table=True,
+            inactive_table=False,
+            open_count=0,
+            event_nr=0,
+            target_count=targets,
+            deferred_remove=False,
+        )
+        line = RemapTable(
+            start=0, length=8, main=main, spare="8:16", spare_start=start, spare_len=size
+        )
+        return sets.Running(device, None, (line,), ())
+
+    for apart in (other(0, 4096), other(8192, 4096)):
+        assert (sets._beside(one, [apart]).holders, sets._beside(one, [apart]).exclusive) == (
+            (),
+            None,
+        )
+    for held in (
+        other(0, 4104),
+        other(8184, 8),
+        other(0, 99999),
+        other(0, 8, main="8:16"),
+        other(0, 8, name="c"),
+        other(0, 8, targets=2),
+    ):
+        assert sets._beside(one, [held]).holders
+        assert sets._beside(one, [held]).exclusive == 16
+    assert sets._beside(sets.Found(SB, SPARE, 0), []).exclusive == 16
 
 
 def test_select() -> None:
