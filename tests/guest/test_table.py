@@ -367,7 +367,7 @@ def test_a_byte_anywhere_in_the_area_is_refused(block: int, disks: tuple[Path, P
 
 def test_the_block_that_is_not_blank_is_named(disks: tuple[Path, Path]) -> None:
     spoil(disks[1], 600)
-    assert "block 600 of the spare area holds something else" in refusal(line(*disks))
+    assert "block 600 of the spare area is in use" in refusal(line(*disks))
 
 
 def test_what_lies_outside_of_the_area_does_not_matter(disks: tuple[Path, Path]) -> None:

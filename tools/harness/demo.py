@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,15 +94,20 @@ def bad_sectors() -> frozenset[int]:
     return frozenset(random.Random(SEED).sample(sectors, BAD_SECTORS))
 
 
+def shell(line: str) -> list[str]:
+    """Return the command that runs a line with the control plane of the checkout."""
+    return ["bash", "-c", f"PATH={paths.VENV_PYTHON.parent}:$PATH; {line}"]
+
+
 def run(vm: Machine, line: str, *, timeout: float = 240.0, check: bool = True) -> int:
     """Show a command, run it in the guest, show what it prints."""
     print(f"# {line}", flush=True)
-    return vm.run(["bash", "-c", line], timeout=timeout, check=check, echo=show).status
+    return vm.run(shell(line), cwd=paths.ROOT, timeout=timeout, check=check, echo=show).status
 
 
 def copy_in(files: Files) -> str:
     """Return the command that copies the files to MOUNT."""
-    return f"tar -C / -cf - -T {files.listing} | tar -C {MOUNT} -xf -"
+    return f"tar -C / -cf - -T {files.listing.relative_to(paths.ROOT)} | tar -C {MOUNT} -xf -"
 
 
 def compare(vm: Machine, files: Files) -> int:
@@ -129,22 +133,28 @@ def without(vm: Machine, main: str, files: Files) -> bool:
     return differ > 0
 
 
-def watch_copy(vm: Machine, files: Files, ctl: str) -> None:
+def watch_copy(vm: Machine, files: Files) -> None:
     """Copy the files in, and show the status while that runs."""
     print(f"# {copy_in(files)} && sync")
-    job = vm.start(["bash", "-c", f"set -e -o pipefail; {copy_in(files)}; sync {MOUNT}"])
-    live = f"{ctl} status disk | grep -E '^(state|mapped|pending|health)' | paste -sd ' '"
+    job = vm.start(shell(f"set -e -o pipefail; {copy_in(files)}; sync -f {MOUNT}"), cwd=paths.ROOT)
+    live = "dmremapctl status disk | grep -E '^(state|mapped|pending|health)' | paste -sd ' '"
     while job.running():
-        vm.run(["bash", "-c", live], timeout=60, check=False, echo=show)
+        vm.run(shell(live), timeout=60, check=False, echo=show)
         vm.watch(2.0)
     job.wait(timeout=240)
 
 
-def set_up(vm: Machine, main: str, spare: str, ctl: str) -> None:
+def load(vm: Machine) -> None:
+    """Load the module that was built for this kernel."""
+    module = vm.kernel.module("dm_remap").relative_to(paths.ROOT)
+    run(vm, f"dmremapctl module load --file {module}")
+
+
+def set_up(vm: Machine, main: str, spare: str) -> None:
     """Make the set and a file system on it."""
     say("With dm-remap: the disk and a small spare become one device")
-    run(vm, f"{ctl} module load --file {vm.kernel.build / 'dm_remap.ko'}")
-    run(vm, f"{ctl} create --name disk --force --yes {main} {spare}")
+    load(vm)
+    run(vm, f"dmremapctl create --name disk --force --yes {main} {spare}")
     run(vm, "mkfs.ext4 -q /dev/mapper/disk")
     run(vm, f"mount /dev/mapper/disk {MOUNT}")
 
@@ -160,7 +170,6 @@ def verdict(vm: Machine, files: Files) -> None:
 def main() -> int:
     """Run the demonstration; 0 when everything went as promised."""
     kernel = kernels.find(SERIES)
-    ctl = str(paths.ROOT / ".venv/bin/dmremapctl")
     workdir = paths.BUILD / "demo"
     shutil.rmtree(workdir, ignore_errors=True)
     workdir.mkdir(parents=True)
@@ -176,31 +185,30 @@ def main() -> int:
         ),
         Disk(name="spare", size=SPARE_MIB << 20, kind="virtio"),
     ]
-    with tempfile.TemporaryDirectory(dir=workdir) as directory:
-        say(f"Choosing {FILES_MIB} MiB of this machine's files")
-        files = choose_files(Path(directory))
-        print(f"{files.count} files, {files.size >> 20} MiB")
-        disk = f"a disk of {MAIN_MIB} MiB that has {len(bad)} failing sectors"
-        say(f"Booting Linux {kernel.release} with {disk}")
-        with Machine(kernel, disks, workdir=workdir, udev=True) as vm:
-            main_disk, spare = vm.device("main"), vm.device("spare")
-            if not without(vm, main_disk, files):
-                raise HarnessError("the bare disk did not fail: this shows nothing")
-            set_up(vm, main_disk, spare, ctl)
-            watch_copy(vm, files, ctl)
-            verdict(vm, files)
-            run(vm, f"{ctl} status disk", check=False)
-            run(vm, f"umount {MOUNT} && {ctl} remove disk && {ctl} module unload")
+    say(f"Choosing {FILES_MIB} MiB of this machine's files")
+    files = choose_files(workdir)
+    print(f"{files.count} files, {files.size >> 20} MiB")
+    disk = f"a disk of {MAIN_MIB} MiB that has {len(bad)} failing sectors"
+    say(f"Booting Linux {kernel.release} with {disk}")
+    with Machine(kernel, disks, workdir=workdir, udev=True) as vm:
+        main_disk, spare = vm.device("main"), vm.device("spare")
+        if not without(vm, main_disk, files):
+            raise HarnessError("the bare disk did not fail: this shows nothing")
+        set_up(vm, main_disk, spare)
+        watch_copy(vm, files)
+        verdict(vm, files)
+        run(vm, "dmremapctl status disk", check=False)
+        run(vm, f"umount {MOUNT} && dmremapctl remove disk && dmremapctl module unload")
 
-            say("Reboot")
-            vm.reboot()
-            run(vm, f"{ctl} module load --file {vm.kernel.build / 'dm_remap.ko'}")
-            run(vm, f"{ctl} assemble disk")
-            run(vm, f"mount /dev/mapper/disk {MOUNT}")
-            verdict(vm, files)
-            run(vm, f"{ctl} status disk; {ctl} health disk", check=False)
-            run(vm, f"umount {MOUNT} && {ctl} remove disk && {ctl} module unload")
-            run(vm, "dmsetup ls; grep -w dm_remap /proc/modules", check=False)
+        say("Reboot")
+        vm.reboot()
+        load(vm)
+        run(vm, "dmremapctl assemble disk")
+        run(vm, f"mount /dev/mapper/disk {MOUNT}")
+        verdict(vm, files)
+        run(vm, "dmremapctl status disk; dmremapctl health disk", check=False)
+        run(vm, f"umount {MOUNT} && dmremapctl remove disk && dmremapctl module unload")
+        run(vm, "dmsetup ls; grep -w dm_remap /proc/modules", check=False)
     say("Done: every file came through a disk that cannot hold a file system by itself.")
     return 0
 
