@@ -135,7 +135,7 @@ def without(vm: Machine, main: str, files: Files) -> bool:
 
 def watch_copy(vm: Machine, files: Files) -> None:
     """Copy the files in, and show the status while that runs."""
-    print(f"# {copy_in(files)} && sync")
+    print(f"# {copy_in(files)} && sync -f {MOUNT}")
     job = vm.start(shell(f"set -e -o pipefail; {copy_in(files)}; sync -f {MOUNT}"), cwd=paths.ROOT)
     live = "dmremapctl status disk | grep -E '^(state|mapped|pending|health)' | paste -sd ' '"
     while job.running():
