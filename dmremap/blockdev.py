@@ -123,6 +123,13 @@ def all_devices(sysfs: Path = SYSFS) -> list[Path]:
     return [path for path in found if _number(path / "size")]
 
 
+def table_path(word: str) -> str:
+    """Return the path of a device as a table names it, such as 8:16; the word if it is gone."""
+    devno = parse_devno(word)
+    directory = sysfs_dir(devno) if devno else None
+    return node(directory) if directory else word
+
+
 def node(directory: Path) -> str:
     """Return the device node of a device."""
     return "/dev/" + directory.name.replace("!", "/")

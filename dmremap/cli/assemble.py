@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dmremap.cli._make import sectors
-from dmremap.cli.common import Result, change_options, need_root, output_option
-from dmremap.errors import DmRemapError, NotFound, Partial, Refused, Usage
+from dmremap.cli.common import Result, change_options, need_root, output_option, partial
+from dmremap.errors import DmRemapError, NotFound, Refused, Usage
 
 if TYPE_CHECKING:
     from dmremap.sets import Found
@@ -98,13 +98,7 @@ def command(
             )
     if len(failed) == 1 and len(chosen) == 1:
         raise failed[0]
-    error = None
-    if failed:
-        error = Partial(
-            "DMR-E801",
-            f"{len(failed)} of {len(chosen)} sets were not started: "
-            + "; ".join(err.message for err in failed),
-        )
+    error = partial(failed, len(chosen), "started")
 
     def text() -> str:
         if not done:

@@ -17,7 +17,7 @@ from uuid import UUID
 import click
 
 from dmremap import __version__
-from dmremap.errors import DmRemapError, Exit, PermissionDenied, Refused, Usage
+from dmremap.errors import DmRemapError, Exit, Partial, PermissionDenied, Refused, Usage
 
 SCHEMA: Final = "dmremap/1"
 FORMATS: Final = ("table", "json", "jsonl")
@@ -87,6 +87,14 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 
 # What a terminal obeys, but for the bold type of a table's head and the ends of lines.
 _CONTROL = re.compile(r"(?!\x1b\[[01]m)[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def partial(failed: Sequence[DmRemapError], total: int, done: str) -> Partial | None:
+    """Return the error that says how many of several sets were not `done`; None if all were."""
+    if not failed:
+        return None
+    reasons = "; ".join(err.message for err in failed)
+    return Partial("DMR-E801", f"{len(failed)} of {total} sets were not {done}: {reasons}")
 
 
 def write(text: str, stream: TextIO | None = None) -> None:

@@ -30,11 +30,6 @@ def command(only_running: bool) -> Result:
     from dmremap import blockdev
     from dmremap.ondisk import SetState
 
-    def path(word: str) -> str:
-        devno = blockdev.parse_devno(word)
-        directory = blockdev.sysfs_dir(devno) if devno else None
-        return blockdev.node(directory) if directory else word
-
     up = sets.running()
     rows: list[dict[str, object]] = [
         {
@@ -43,8 +38,8 @@ def command(only_running: bool) -> Result:
             "state": "running" if one.device.live_table else "incomplete",
             "kind": None,
             "device": one.path,
-            "main": path(one.tables[0].main),
-            "spare": path(one.tables[0].spare),
+            "main": blockdev.table_path(one.tables[0].main),
+            "spare": blockdev.table_path(one.tables[0].spare),
             "data_sectors": sum(target.length for target in one.tables),
             "problems": [],
         }

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dmremap.cli.common import Result, change_options, need_root, output_option
-from dmremap.errors import DmRemapError, Partial, Usage
+from dmremap.cli.common import Result, change_options, need_root, output_option, partial
+from dmremap.errors import DmRemapError, Usage
 
 if TYPE_CHECKING:
     from dmremap.sets import Running
@@ -66,13 +66,7 @@ def command(
                 done.append({**entry, "result": result, "error": None})
     if failed and len(chosen) == 1:
         raise failed[0]
-    error = None
-    if failed:
-        error = Partial(
-            "DMR-E801",
-            f"{len(failed)} of {len(chosen)} sets were not stopped: "
-            + "; ".join(err.message for err in failed),
-        )
+    error = partial(failed, len(chosen), "stopped")
 
     def text() -> str:
         if not done:

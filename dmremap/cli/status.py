@@ -53,15 +53,8 @@ def _without_root(names: tuple[str, ...]) -> Result:
     )
 
 
-def _path(word: str) -> str:
-    from dmremap import blockdev
-
-    devno = blockdev.parse_devno(word)
-    directory = blockdev.sysfs_dir(devno) if devno else None
-    return blockdev.node(directory) if directory else word
-
-
 def _row(one: "Running") -> dict[str, object]:
+    from dmremap import blockdev
     from dmremap.health import judge
 
     verdict = judge(one)
@@ -84,8 +77,8 @@ def _row(one: "Running") -> dict[str, object]:
                 "table": {
                     "start": line.start,
                     "sectors": line.length,
-                    "main": _path(line.main),
-                    "spare": _path(line.spare),
+                    "main": blockdev.table_path(line.main),
+                    "spare": blockdev.table_path(line.spare),
                     "spare_start_sectors": line.spare_start,
                     "spare_sectors": line.spare_len,
                     "main_start_sectors": line.main_start,
