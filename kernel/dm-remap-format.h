@@ -398,7 +398,9 @@ static inline __u32 dmr_segment_slots(__u64 blocks, __u32 unit)
 		else
 			hi = n;
 	}
-	return lo < DMR_MAX_SLOTS ? lo : DMR_MAX_SLOTS;
+	if (lo > DMR_MAX_SLOTS)
+		lo = DMR_MAX_SLOTS;
+	return lo;
 }
 
 static inline __u32 dmr_table_blocks(__u32 slots)

@@ -34,9 +34,11 @@
 
 #include "dm-remap.h"
 
-#define CHUNK_BLOCKS	64u		/* read at once by a scan */
+#define CHUNK_BLOCKS	128u		/* read at once by a scan */
 #define KERNEL_FORMAT_MAX	0x40000u	/* blocks: 1 GiB */
 #define STANDIN_TRIES	3
+#define COMMIT_TIME	(30 * HZ)	/* for the blocks after one that failed */
+#define NO_MBLOCK	U32_MAX
 #define NOWHERE		U64_MAX
 
 /*----------------------------------------------------------------
@@ -88,59 +90,128 @@ static int area_write(struct remap *r, u64 block, struct page *page)
 			    REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
 }
 
+/* A read of consecutive blocks that may be under way. */
+struct chunk {
+	u64			from;
+	unsigned int		n;	/* blocks, 0: nothing to read any more */
+	struct completion	done;
+	struct bio		bio;
+	struct bio_vec		bvecs[CHUNK_BLOCKS];
+	struct page		*pages[CHUNK_BLOCKS];
+};
+
+/* One chunk is looked at while the next one is read. */
 struct scan {
 	struct remap *r;
-	struct page *pages[CHUNK_BLOCKS];
 	/* Called for each block; data is NULL if it cannot be read. */
 	int (*fn)(struct scan *s, u64 block, const void *data);
 	void *context;
+	struct chunk *chunk[2];
 };
 
-static void scan_free(struct scan *s)
+static void chunk_free(struct chunk *c)
 {
 	unsigned int i;
 
-	if (!s)
+	if (!c)
 		return;
 	for (i = 0; i < CHUNK_BLOCKS; i++)
-		if (s->pages[i])
-			__free_page(s->pages[i]);
+		if (c->pages[i])
+			__free_page(c->pages[i]);
+	kvfree(c);
+}
+
+static struct chunk *chunk_alloc(void)
+{
+	struct chunk *c = kvzalloc(sizeof(*c), GFP_KERNEL);
+	unsigned int i;
+
+	for (i = 0; c && i < CHUNK_BLOCKS; i++) {
+		c->pages[i] = alloc_page(GFP_KERNEL);
+		if (!c->pages[i]) {
+			chunk_free(c);
+			return NULL;
+		}
+	}
+	return c;
+}
+
+static void scan_free(struct scan *s)
+{
+	if (!s)
+		return;
+	chunk_free(s->chunk[0]);
+	chunk_free(s->chunk[1]);
 	kfree(s);
 }
 
 static struct scan *scan_alloc(struct remap *r)
 {
 	struct scan *s = kzalloc(sizeof(*s), GFP_KERNEL);
-	unsigned int i;
 
 	if (!s)
 		return NULL;
 	s->r = r;
-	for (i = 0; i < CHUNK_BLOCKS; i++) {
-		s->pages[i] = alloc_page(GFP_KERNEL);
-		if (!s->pages[i]) {
-			scan_free(s);
-			return NULL;
-		}
+	s->chunk[0] = chunk_alloc();
+	s->chunk[1] = chunk_alloc();
+	if (!s->chunk[0] || !s->chunk[1]) {
+		scan_free(s);
+		return NULL;
 	}
 	return s;
 }
 
-static int read_chunk(struct scan *s, u64 block, unsigned int n)
+static void chunk_end_io(struct bio *bio)
 {
-	struct bio_vec bvecs[CHUNK_BLOCKS];
-	struct bio bio;
-	unsigned int i;
-	int r;
+	complete(bio->bi_private);
+}
 
-	bio_init(&bio, s->r->spare->bdev, bvecs, CHUNK_BLOCKS,
+static void chunk_start(struct scan *s, struct chunk *c, u64 from, u64 left)
+{
+	unsigned int i;
+
+	c->from = from;
+	c->n = min_t(u64, left, CHUNK_BLOCKS);
+	if (!c->n)
+		return;
+	init_completion(&c->done);
+	bio_init(&c->bio, s->r->spare->bdev, c->bvecs, CHUNK_BLOCKS,
 		 REQ_OP_READ | REQ_META | REQ_SYNC);
-	bio.bi_iter.bi_sector = area_sector(s->r, block);
-	for (i = 0; i < n; i++)
-		__bio_add_page(&bio, s->pages[i], DMR_BLOCK_SIZE, 0);
-	r = submit_bio_wait(&bio);
-	bio_uninit(&bio);
-	return r;
+	c->bio.bi_iter.bi_sector = area_sector(s->r, from);
+	c->bio.bi_private = &c->done;
+	c->bio.bi_end_io = chunk_end_io;
+	for (i = 0; i < c->n; i++)
+		__bio_add_page(&c->bio, c->pages[i], DMR_BLOCK_SIZE, 0);
+	submit_bio(&c->bio);
+}
+
+/* Returns whether all of it could be read. */
+static bool chunk_wait(struct chunk *c)
+{
+	bool ok;
+
+	if (!c->n)
+		return true;
+	wait_for_completion_io(&c->done);
+	ok = !c->bio.bi_status;
+	bio_uninit(&c->bio);
+	return ok;
+}
+
+static int chunk_look(struct scan *s, struct chunk *c, bool whole)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < c->n; i++) {
+		bool ok = whole || !area_read(s->r, c->from + i, c->pages[i]);
+
+		ret = s->fn(s, c->from + i, ok ? page_address(c->pages[i]) : NULL);
+		if (ret)
+			return ret;
+	}
+	cond_resched();
+	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
 /* Call fn for blocks [from, from + nr); stops at its first error. */
@@ -148,27 +219,23 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
 		       int (*fn)(struct scan *s, u64 block, const void *data),
 		       void *context)
 {
+	struct chunk *c = s->chunk[0], *next = s->chunk[1];
+	u64 end = from + nr;
+	int ret = 0;
+
 	s->fn = fn;
 	s->context = context;
-	while (nr) {
-		unsigned int i, n = min_t(u64, nr, CHUNK_BLOCKS);
-		bool whole = !read_chunk(s, from, n);
+	chunk_start(s, c, from, nr);
+	while (c->n && !ret) {
+		bool whole = chunk_wait(c);
 
-		for (i = 0; i < n; i++) {
-			bool ok = whole || !area_read(s->r, from + i, s->pages[i]);
-			int r = fn(s, from + i,
-				   ok ? page_address(s->pages[i]) : NULL);
-
-			if (r)
-				return r;
-		}
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
-		from += n;
-		nr -= n;
+		from = c->from + c->n;
+		chunk_start(s, next, from, end - from);
+		ret = chunk_look(s, c, whole);
+		swap(c, next);
 	}
-	return 0;
+	chunk_wait(c);
+	return ret;
 }
 
 /*----------------------------------------------------------------
@@ -403,6 +470,8 @@ static void set_segments(struct remap *r, const struct dmr_super *sb)
 		seg->table_blocks = dmr_get32(sb->segment[i].table_blocks);
 		seg->first_slot = slots;
 		seg->first_mblock = mblocks;
+		seg->base = area_sector(r, seg->start + seg->table_blocks) -
+			    dmr_sector_of(r, slots);
 		slots += seg->slots;
 		mblocks += seg->table_blocks;
 	}
@@ -465,14 +534,14 @@ static char *check_super(struct remap *r, const struct dmr_super *sb)
  */
 
 /* Zero, or a block of the set whose format was interrupted. */
-static int blank_block(struct scan *s, u64 block, const void *data)
+static int blank_or_ours(struct remap *r, u64 block, const void *data,
+			 const u8 *uuid)
 {
 	const struct dmr_header *hdr = data;
-	const u8 *uuid = s->context;
 
 	if (!data) {
 		DMERR("%s: block %llu of the spare area cannot be read",
-		      dmr_name(s->r), block);
+		      dmr_name(r), block);
 		return -EIO;
 	}
 	if (!memchr_inv(data, 0, DMR_BLOCK_SIZE))
@@ -484,8 +553,13 @@ static int blank_block(struct scan *s, u64 block, const void *data)
 	     dmr_header_ok(data, DMR_TYPE_SUPER, block)))
 		return 0;
 	DMERR("%s: block %llu of the spare area is in use; erase it if it is not needed",
-	      dmr_name(s->r), block);
+	      dmr_name(r), block);
 	return -EBUSY;
+}
+
+static int blank_block(struct scan *s, u64 block, const void *data)
+{
+	return blank_or_ours(s->r, block, data, s->context);
 }
 
 /* No READY set was found.  May the kernel format one at first resume? */
@@ -572,6 +646,7 @@ int metadata_inspect(struct remap *r, char **error)
 		ret = inspect_head(r, s, h, error);
 	if (!ret)
 		set_segments(r, r->super);
+	r->first_dirty = NO_MBLOCK;
 	scan_free(s);
 	kvfree(h);
 	return ret;
@@ -611,6 +686,25 @@ static u32 mblock_slots(struct remap *r, u32 mb, u32 *nr)
 
 	*nr = min_t(u32, DMR_ENTRIES, seg->slots - first);
 	return seg->first_slot + first;
+}
+
+/* Which copy of which table block has its home there?  False: none. */
+static bool home_mblock(struct remap *r, u64 home, u32 *mb, int *copy)
+{
+	unsigned int i;
+
+	for (i = 0; i < r->nr_segs; i++) {
+		const struct dmr_seg *seg = &r->seg[i];
+		u64 from = home - seg->start;
+
+		*copy = from >= seg->table_blocks;
+		if (*copy)
+			from -= seg->blocks - seg->table_blocks;
+		*mb = seg->first_mblock + from;
+		if (from < seg->table_blocks)
+			return true;
+	}
+	return false;
 }
 
 static u32 slot_mblock(struct remap *r, u32 slot)
@@ -693,25 +787,93 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 	return -EIO;
 }
 
-/* Does the spare still answer?  One superblock is enough. */
+/* Does the spare still answer?  One of four metadata blocks is enough. */
 bool metadata_readable(struct remap *r)
 {
-	const u8 *standin = r->mblock[0].standin;
+	int copy;
+	u32 mb;
 
-	return !area_read(r, standin[0] ?: DMR_SB0_BLOCK, r->probe_page) ||
-	       !area_read(r, standin[1] ?: DMR_SB1_BLOCK, r->probe_page);
+	for (mb = 0; mb < 2; mb++) {
+		for (copy = 0; copy < 2; copy++) {
+			u64 place = r->mblock[mb].standin[copy] ?:
+				    mblock_home(r, mb, copy);
+
+			if (!area_read(r, place, r->probe_page))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void mark_dirty(struct remap *r, u32 mb)
+{
+	struct dmr_mblock *m = &r->mblock[mb];
+
+	if (m->dirty)
+		return;
+	m->dirty = true;
+	m->next_dirty = r->first_dirty;
+	r->first_dirty = mb;
 }
 
 /* The block that holds a slot's entry belongs to the next commit. */
 void metadata_mark_dirty(struct remap *r, u32 slot)
 {
-	r->mblock[slot_mblock(r, slot)].dirty = true;
+	mark_dirty(r, slot_mblock(r, slot));
+}
+
+/* The set's name, NUL padded, belongs to the next commit. */
+void metadata_set_name(struct remap *r, const u8 *name)
+{
+	memcpy(r->super->name, name, DMR_NAME_SIZE);
+	mark_dirty(r, 0);
+}
+
+/* After a commit: did it make the superblock durable in both copies? */
+bool metadata_super_durable(struct remap *r)
+{
+	return !r->mblock[0].failed;
 }
 
 /* After a commit: did it make the slot's entry durable in both copies? */
 bool metadata_slot_durable(struct remap *r, u32 slot)
 {
 	return !r->mblock[slot_mblock(r, slot)].failed;
+}
+
+/* No metadata can be written: no new mapping and no change of state any more. */
+void metadata_set_ro(struct remap *r)
+{
+	if (r->mode != DMR_MODE_RW)
+		return;
+	WRITE_ONCE(r->mode, DMR_MODE_RO);
+	DMERR("%s: no metadata can be written any more, nothing new will be mapped",
+	      dmr_name(r));
+	report_event(r, DMR_EV_MODE, U64_MAX, 1);
+}
+
+/* One copy of every dirty block. */
+static bool commit_copies(struct remap *r, int copy, unsigned long deadline)
+{
+	bool ok = true;
+	u32 mb;
+
+	for (mb = r->first_dirty; mb != NO_MBLOCK; mb = r->mblock[mb].next_dirty) {
+		struct dmr_mblock *m = &r->mblock[mb];
+
+		if (m->failed)
+			continue;
+		/* A spare that is dying slowly must not hold up a suspend. */
+		m->failed = r->mode == DMR_MODE_RO ||
+			    (!ok && time_after(jiffies, deadline));
+		if (!m->failed) {
+			build_image(r, mb);
+			m->failed = write_copy(r, mb, copy, m->seq + 1);
+		}
+		if (m->failed)
+			ok = false;
+	}
+	return ok;
 }
 
 /**
@@ -723,37 +885,22 @@ bool metadata_slot_durable(struct remap *r, u32 slot)
  */
 int metadata_commit(struct remap *r)
 {
-	int copy, ret = 0;
-	u32 mb;
+	unsigned long deadline = jiffies + COMMIT_TIME;
+	bool ok = commit_copies(r, 0, deadline);
 
-	for (copy = 0; copy < 2; copy++) {
-		for (mb = 0; mb < r->nr_mblocks; mb++) {
-			struct dmr_mblock *m = &r->mblock[mb];
+	ok &= commit_copies(r, 1, deadline);
+	while (r->first_dirty != NO_MBLOCK) {
+		struct dmr_mblock *m = &r->mblock[r->first_dirty];
 
-			if (!m->dirty || m->failed)
-				continue;
-			build_image(r, mb);
-			if (r->mode == DMR_MODE_RO ||
-			    write_copy(r, mb, copy, m->seq + 1)) {
-				m->failed = true;
-				ret = -EIO;
-			}
-		}
-	}
-	for (mb = 0; mb < r->nr_mblocks; mb++) {
-		struct dmr_mblock *m = &r->mblock[mb];
-
-		if (m->dirty && !m->failed)
+		if (!m->failed)
 			m->seq++;
 		m->dirty = false;
+		r->first_dirty = m->next_dirty;
 	}
-	if (ret && r->mode == DMR_MODE_RW) {
-		r->mode = DMR_MODE_RO;
-		DMERR("%s: no metadata can be written any more, nothing new will be mapped",
-		      dmr_name(r));
-		report_event(r, DMR_EV_MODE, U64_MAX, 1);
-	}
-	return ret;
+	if (ok)
+		return 0;
+	metadata_set_ro(r);
+	return -EIO;
 }
 
 /*----------------------------------------------------------------
@@ -764,11 +911,10 @@ int metadata_commit(struct remap *r)
 /* Read the place once more, then write r->page there. */
 static int format_write(struct remap *r, struct page *check, u64 block)
 {
-	struct scan s = { .r = r, .context = &r->uuid };
-	int ret;
+	int ret = area_read(r, block, check);
 
-	ret = blank_block(&s, block, area_read(r, block, check) ?
-			  NULL : page_address(check));
+	ret = blank_or_ours(r, block, ret ? NULL : page_address(check),
+			    (u8 *)&r->uuid);
 	if (ret)
 		return ret;
 	ret = area_write(r, block, r->page);
@@ -858,15 +1004,39 @@ struct load {
 	int pass;			/* the copy that is being read */
 	u32 mb;				/* the block that is read next */
 	unsigned int unreadable;	/* stand-ins */
+	bool rebuild;			/* the lookup holds what is not so */
 };
 
-static void load_entries(struct remap *r, u32 mb, const struct dmr_table *t)
+static bool is_live(const struct dmr_slot *slot)
+{
+	unsigned int state = dmr_state(slot->info);
+
+	return state == DMR_MAPPED || state == DMR_LOST;
+}
+
+/*
+ * Take over a block.  Its entries go into the lookup at once, while the disk is
+ * busy with the next blocks.  Where that turns out to be wrong, because there is
+ * a newer candidate or a unit has two entries, load_lookup() makes it anew.
+ */
+static void load_entries(struct remap *r, struct load *l, u32 mb,
+			 const struct dmr_table *t)
 {
 	u32 i, nr, first = mblock_slots(r, mb, &nr);
 
+	if (l->copy[mb][0].seq || l->copy[mb][1].seq)
+		l->rebuild = true;
 	for (i = 0; i < nr; i++) {
-		r->slot[first + i].unit = dmr_get64(t->entry[i].unit);
-		r->slot[first + i].info = dmr_get32(t->entry[i].state_gen);
+		struct dmr_slot *slot = &r->slot[first + i];
+
+		slot->unit = dmr_get64(t->entry[i].unit);
+		slot->info = dmr_get32(t->entry[i].state_gen);
+		if (l->rebuild || !is_live(slot))
+			continue;
+		if (dmr_any_entry(r, slot->unit, slot->unit) != DMR_NO_SLOT)
+			l->rebuild = true;
+		else
+			slots_insert(r, first + i);
 	}
 }
 
@@ -907,7 +1077,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 	if (seq == best && !same_entries(r, mb, t))
 		l->copy[mb][0].ambiguous = true;
 	if (seq > best) {
-		load_entries(r, mb, t);
+		load_entries(r, l, mb, t);
 		l->copy[mb][0].ambiguous = false;
 	}
 	if (seq > c->seq) {
@@ -943,7 +1113,7 @@ static int load_homes(struct remap *r, struct scan *s, struct load *l)
 	return ret;
 }
 
-/* Stand-ins hold few blocks: each is read again, once its home is known. */
+/* Stand-ins hold few blocks: each is read again, now that its home is known. */
 static void load_standins(struct remap *r, struct load *l)
 {
 	unsigned int i;
@@ -953,20 +1123,14 @@ static void load_standins(struct remap *r, struct load *l)
 	for (i = 0; i < DMR_NR_STANDINS; i++) {
 		u64 place = DMR_STANDIN_FIRST + i;
 
-		if (l->head.standin[i].home == NOWHERE)
+		if (l->head.standin[i].home == NOWHERE ||
+		    !home_mblock(r, l->head.standin[i].home, &mb, &copy))
 			continue;
-		for (mb = 1; mb < r->nr_mblocks; mb++) {
-			for (copy = 0; copy < 2; copy++) {
-				if (mblock_home(r, mb, copy) !=
-				    l->head.standin[i].home)
-					continue;
-				if (area_read(r, place, r->page))
-					l->head.standin[i].bad = true;
-				else
-					load_candidate(r, l, mb, copy, place,
-						       page_address(r->page));
-			}
-		}
+		if (area_read(r, place, r->page))
+			l->head.standin[i].bad = true;
+		else
+			load_candidate(r, l, mb, copy, place,
+				       page_address(r->page));
 	}
 }
 
@@ -979,6 +1143,7 @@ static void load_places(struct remap *r, struct load *l)
 
 	bitmap_zero(r->standin_used, DMR_NR_STANDINS);
 	atomic_set(&r->nr_away, 0);
+	r->first_dirty = NO_MBLOCK;
 	for (i = 0; i < DMR_NR_STANDINS; i++)
 		if (l->head.standin[i].bad)
 			__set_bit(i, r->standin_used);
@@ -1072,35 +1237,51 @@ static int load_mend(struct remap *r, struct load *l)
 	return 0;
 }
 
+/* Is the newest state of a block known?  Says what is missing. */
+static int load_check_one(struct remap *r, struct load *l, u32 mb)
+{
+	const struct copy *c = l->copy[mb];
+
+	if (c[0].ambiguous) {
+		DMERR("%s: the copies of metadata block %llu contradict each other",
+		      dmr_name(r), mblock_home(r, mb, 0));
+		return -EINVAL;
+	}
+	/*
+	 * A lone copy may be a home that was left for a stand-in: with a
+	 * stand-in unreadable nobody knows whether it is the newest.
+	 */
+	if ((c[0].seq && c[1].seq) ||
+	    ((c[0].seq || c[1].seq) && !l->unreadable))
+		return 0;
+	if (!r->nr_gone)
+		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
+		      dmr_name(r), mblock_home(r, mb, 0),
+		      mblock_home(r, mb, 1));
+	r->nr_gone++;
+	return r->accept_stale ? 0 : -EIO;
+}
+
 static int load_check(struct remap *r, struct load *l)
 {
 	u32 mb;
+	int ret;
 
 	if (l->unreadable > 1) {
 		DMERR("%s: %u stand-ins cannot be read, and may hide both copies of a block",
 		      dmr_name(r), l->unreadable);
-		return -EIO;
+		if (!r->accept_stale)
+			return -EIO;
 	}
+	r->nr_gone = 0;
 	for (mb = 1; mb < r->nr_mblocks; mb++) {
-		const struct copy *c = l->copy[mb];
-
-		if (c[0].ambiguous) {
-			DMERR("%s: the copies of metadata block %llu contradict each other",
-			      dmr_name(r), mblock_home(r, mb, 0));
-			return -EINVAL;
-		}
-		/*
-		 * A lone copy may be a home that was left for a stand-in: with a
-		 * stand-in unreadable nobody knows whether it is the newest.
-		 */
-		if ((c[0].seq && c[1].seq) ||
-		    ((c[0].seq || c[1].seq) && !l->unreadable))
-			continue;
-		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
-		      dmr_name(r), mblock_home(r, mb, 0),
-		      mblock_home(r, mb, 1));
-		return -EIO;
+		ret = load_check_one(r, l, mb);
+		if (ret)
+			return ret;
 	}
+	if (r->nr_gone)
+		DMWARN("%s: %u metadata blocks are gone, what they mapped reads as old data",
+		       dmr_name(r), r->nr_gone);
 	return 0;
 }
 
@@ -1129,40 +1310,31 @@ static int load_lookup_one(struct remap *r, u32 slot)
 	return 0;
 }
 
-static int load_lookup(struct remap *r)
+static int load_lookup(struct remap *r, bool rebuild)
 {
-	int mapped = 0, lost = 0, bad = 0, free = 0;
+	int mapped = 0, lost = 0, bad = 0;
 	u32 s;
 	int ret;
 
+	if (rebuild) {
+		slots_clear_lookup(r);
+		for (s = 0; s < r->nr_slots; s++) {
+			ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
+			if (ret)
+				return ret;
+		}
+	}
 	for (s = 0; s < r->nr_slots; s++) {
 		unsigned int state = dmr_state(r->slot[s].info);
 
-		if (state != DMR_MAPPED && state != DMR_LOST)
-			continue;
-		ret = load_lookup_one(r, s);
-		if (ret)
-			return ret;
-	}
-	for (s = 0; s < r->nr_slots; s++) {
-		switch (dmr_state(r->slot[s].info)) {
-		case DMR_LOST:
-			lost++;
-			fallthrough;
-		case DMR_MAPPED:
-			mapped++;
-			break;
-		case DMR_BAD:
-			bad++;
-			break;
-		default:
-			free++;
-		}
+		mapped += state == DMR_MAPPED || state == DMR_LOST;
+		lost += state == DMR_LOST;
+		bad += state == DMR_BAD;
 	}
 	atomic_set(&r->nr_mapped, mapped);
 	atomic_set(&r->nr_lost, lost);
 	atomic_set(&r->nr_bad, bad);
-	atomic_set(&r->nr_free, free);
+	atomic_set(&r->nr_free, r->nr_slots - mapped - bad);
 	return 0;
 }
 
@@ -1215,7 +1387,7 @@ static void learn_main_id(struct remap *r)
 		return;
 	sb->main_offset = dmr_put64(r->main_offset);
 	r->identity = DMR_BY_ID;
-	r->mblock[0].dirty = true;
+	mark_dirty(r, 0);
 }
 
 static int do_load(struct remap *r, struct scan *s, struct load *l)
@@ -1223,7 +1395,6 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	unsigned int i;
 	int ret;
 
-	slots_clear(r);
 	ret = load_head(r, s, l);
 	if (ret)
 		return ret;
@@ -1237,7 +1408,7 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	load_places(r, l);
-	ret = load_lookup(r);
+	ret = load_lookup(r, l->rebuild);
 	if (ret)
 		return ret;
 	ret = load_mend(r, l);
@@ -1282,6 +1453,9 @@ int metadata_load(struct remap *r)
 		r->format = false;
 	}
 	ret = do_load(r, s, l);
+	/* As it was, for the next attempt. */
+	if (ret)
+		slots_clear(r);
 out:
 	if (l)
 		kvfree(l->copy);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The error path: claim, narrow, probe, map, commit.
+ * The error path: claim, narrow, probe, map or move, commit.
  *
  * A write that main refuses, from end_io to its completion:
  *
@@ -23,6 +23,12 @@
  * meets the mapping is acknowledged on a slot which nobody finds after a cut.
  * 6 before 7, or a read that follows the ack goes to main.
  *
+ * A write that a slot refuses moves its unit: 4 to 7 with another slot and the
+ * unit's generation + 1, so that a load which finds both entries knows the newer.
+ * The old slot is skipped in memory from 6 on, and BAD on disk by a commit of its
+ * own after 7: before 5 is complete it is the only one that says the unit is
+ * mapped at all.
+ *
  * A commit that fails half way leaves its units in doubt: one copy may say they
  * are mapped, so main must not take newer data for them.  They stay in the
  * lookup and fail until the next load.
@@ -44,16 +50,20 @@
 
 /*
  * What one bio may cost.  A disk may take seconds to give up on a block, so it is
- * the time of failing commands that is counted, and those that took long.  When
- * either is used up the rest of a write goes to slots untried.  Commands that fail
- * at once cost little, or a megabyte with ten bad sectors would use up two
- * thousand slots, and a disk that is slow but takes everything costs nothing.
+ * slow failures that are counted.  Commands that fail at once cost little, or a
+ * megabyte with ten bad sectors would use up two thousand slots.  When they are
+ * used up, or BUDGET_TIME after the bio failed, main is asked no more: the rest of
+ * a write goes to slots untried, the rest of a read is an error.  That time runs
+ * while the bio waits for its turn, so that a queue which a slow disk has built up
+ * drains at once when the first one's time is over.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
-#define BUDGET_TIME		(30 * HZ)	/* spent on failing commands */
+#define BUDGET_TIME		(30 * HZ)	/* since the bio failed */
 #define SUSPEND_FAILURES	2		/* while a suspend waits */
 #define SLOW			(HZ / 2)
-#define SLOT_TRIES		8		/* slots that refuse in a row */
+#define SLOT_TRIES		16		/* slots that refuse in a row */
+#define SLOT_TIME		(15 * HZ)	/* spent on these */
+#define PROBE_TIME		(15 * HZ)	/* spent on places that fail */
 #define REPLAY_ZERO_VECS	16
 #define NO_UNIT			U64_MAX
 
@@ -99,7 +109,8 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 		report_event(r, DMR_EV_PENDING, first, added);
 }
 
-static void pending_remove(struct remap *r, u64 first, u64 last)
+/* Forget notes of units [first, last]: their content is known. */
+void repair_forget(struct remap *r, u64 first, u64 last)
 {
 	unsigned long flags;
 	unsigned int a, b;
@@ -141,7 +152,65 @@ void repair_main_ok(struct remap *r, struct dmr_io *io)
 	else if ((io->opf & REQ_OP_MASK) != REQ_OP_READ)
 		return;
 	if (READ_ONCE(r->nr_pending))
-		pending_remove(r, io_first(r, io), io_end(r, io) - 1);
+		repair_forget(r, io_first(r, io), io_end(r, io) - 1);
+}
+
+/*----------------------------------------------------------------
+ * The breaker: so many pieces are mapped in a minute, or a disk that dies slowly
+ * would use up the spare.  Under r->lock.
+ *----------------------------------------------------------------
+ */
+
+static void breaker_report(struct remap *r, bool open)
+{
+	if (open)
+		DMERR("%s: the breaker is open, write errors are passed up",
+		      dmr_name(r));
+	else
+		DMINFO("%s: the breaker is closed", dmr_name(r));
+	report_event(r, DMR_EV_BREAKER, U64_MAX, 1);
+}
+
+/**
+ * repair_set_breaker() - open or close the breaker
+ * @r: the target
+ * @open: errors are passed up; closed: a new minute begins
+ *
+ * Process context.
+ */
+void repair_set_breaker(struct remap *r, bool open)
+{
+	bool changed;
+
+	spin_lock_irq(&r->lock);
+	changed = r->breaker.open != open;
+	WRITE_ONCE(r->breaker.open, open);
+	r->breaker.pieces = 0;
+	r->breaker.minute = jiffies;
+	spin_unlock_irq(&r->lock);
+	if (changed)
+		breaker_report(r, open);
+}
+
+/* May one piece more be mapped? */
+static bool breaker_allows(struct remap *r)
+{
+	struct dmr_breaker *b = &r->breaker;
+	bool opens;
+
+	spin_lock_irq(&r->lock);
+	if (time_after(jiffies, b->minute + 60 * HZ)) {
+		b->minute = jiffies;
+		b->pieces = 0;
+	}
+	opens = !b->open && b->rate && b->pieces >= b->rate;
+	if (opens)
+		WRITE_ONCE(b->open, true);
+	b->pieces++;
+	spin_unlock_irq(&r->lock);
+	if (opens)
+		breaker_report(r, true);
+	return !READ_ONCE(b->open);
 }
 
 /*----------------------------------------------------------------
@@ -220,7 +289,6 @@ struct narrow {
 	bool probed;		/* the probe succeeded since a command failed */
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
-	unsigned long spent;	/* jiffies, on all that failed */
 };
 
 /**
@@ -250,7 +318,8 @@ static bool over_budget(struct narrow *n)
 {
 	if (READ_ONCE(n->r->suspend_deadline) && n->failures >= SUSPEND_FAILURES)
 		return true;
-	return n->failures >= BUDGET_FAILURES || n->spent >= BUDGET_TIME;
+	return n->failures >= BUDGET_FAILURES ||
+	       time_after(jiffies, n->io->since + BUDGET_TIME);
 }
 
 /* A suspend has waited for long enough: nothing more is tried for anybody. */
@@ -272,7 +341,6 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	n->alive = !status;
 	if (status) {
 		n->probed = false;
-		n->spent += jiffies - begin;
 		if (time_after(jiffies, begin + SLOW))
 			n->failures++;
 		return status;
@@ -281,7 +349,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	if (n->write)
 		WRITE_ONCE(n->r->unproven, 0);
 	if (READ_ONCE(n->r->nr_pending))
-		pending_remove(n->r, unit, unit + nr - 1);
+		repair_forget(n->r, unit, unit + nr - 1);
 	return status;
 }
 
@@ -300,19 +368,32 @@ static bool probe_read(struct narrow *n, u64 unit)
 			     r->probe_page, r->unit, REQ_OP_READ | REQ_SYNC);
 }
 
+/*
+ * What main completed for this bio or a probe before, both ends and the middle of
+ * the target, both neighbours.  One success is enough.
+ */
 static bool main_reads(struct narrow *n)
 {
 	struct remap *r = n->r;
 	u64 first = dmr_unit_of(r, r->main_start);
 	u64 units = dmr_unit_of(r, r->ti->len);
+	const u64 place[] = {
+		n->good, r->probe_unit,
+		first, first + units - 1, first + units / 2,
+		io_first(r, n->io) - 1, io_end(r, n->io),
+	};
+	unsigned long end = jiffies + PROBE_TIME;
+	unsigned int i;
 
-	/* What it completed before, both neighbours, both ends, the middle. */
-	return probe_read(n, n->good) ||
-	       probe_read(n, io_first(r, n->io) - 1) ||
-	       probe_read(n, io_end(r, n->io)) ||
-	       probe_read(n, first) ||
-	       probe_read(n, first + units - 1) ||
-	       probe_read(n, first + units / 2);
+	for (i = 0; i < ARRAY_SIZE(place); i++) {
+		if (probe_read(n, place[i])) {
+			r->probe_unit = place[i];
+			return true;
+		}
+		if (must_stop(r) || time_after(jiffies, end))
+			break;
+	}
+	return false;
 }
 
 /* Write a unit of this bio again that main took before. */
@@ -359,7 +440,11 @@ static bool probe(struct narrow *n)
 		return true;
 	if (must_stop(r))
 		return false;
+	/* A probe that failed speaks for all that had failed by then. */
+	if (r->probe_failed && !time_after(n->io->since, r->probe_time))
+		return false;
 	n->probed = main_reads(n) && (!n->write || main_writes(n));
+	r->probe_time = jiffies;
 	if (r->probe_failed == n->probed) {
 		r->probe_failed = !n->probed;
 		if (r->probe_failed)
@@ -378,8 +463,6 @@ static bool may_map(struct narrow *n)
 {
 	struct remap *r = n->r;
 
-	if (must_stop(r))
-		return false;
 	if (n->io->first_slot == DMR_NO_SLOT && !probe(n))
 		return false;
 	if (r->tagged)
@@ -393,68 +476,123 @@ static bool may_map(struct narrow *n)
 	return true;
 }
 
-/* Slots did not take their data.  Is it they, or the whole spare? */
+/*
+ * Slots did not take their data.  They become BAD while a metadata block of the
+ * spare still reads and writes: the commit that says so is the write.
+ */
 static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
 {
 	struct remap *r = n->r;
+	bool fails = !metadata_readable(r);
 	unsigned int i;
 
-	if (++r->refused > SLOT_TRIES || !metadata_readable(r)) {
+	if (fails) {
 		DMERR_LIMIT("%s: the spare fails, nothing is mapped", dmr_name(r));
 		for (i = 0; i < nr; i++)
 			slots_give_back(r, slot + i);
 		n->status = n->io->status;
-		return;
+	} else {
+		atomic_add(nr, &r->nr_bad);
+		report_event(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
 	}
-	for (i = 0; i < nr; i++)
+	spin_lock_irq(&r->lock);
+	if (fails)
+		r->spare_fails = true;
+	for (i = 0; i < nr && !fails; i++) {
 		WRITE_ONCE(r->slot[slot + i].info, dmr_info(DMR_LEFT, 0));
-	atomic_add(nr, &r->nr_bad);
-	report_event(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
+		r->slot[slot + i].next = r->first_left;
+		r->first_left = slot + i;
+	}
+	queue_work(r->commit_wq, &r->commit_work);
+	spin_unlock_irq(&r->lock);
 }
 
-/* Write units to free slots.  They become this bio's, but are in no commit. */
-static void map_run(struct narrow *n, u64 unit, unsigned int nr)
+/* Take slots for units and report how few are left. */
+static u32 take_slots(struct narrow *n, u64 unit, unsigned int nr,
+		      unsigned int *got)
 {
 	struct remap *r = n->r;
-	unsigned int i, got, tries = 0;
-	u32 slot, low = r->nr_slots / 8;
+	u32 low = r->nr_slots / 8, free = atomic_read(&r->nr_free);
+	u32 slot = slots_take(r, nr, got);
 
-	if (!may_map(n)) {
-		n->status = n->io->status;
-		return;
+	if (slot == DMR_NO_SLOT) {
+		DMERR_LIMIT("%s: no free slot is left on the spare", dmr_name(r));
+		report_event(r, DMR_EV_SPARE_FULL, unit, 1);
+	} else if (free > low && free - *got <= low) {
+		report_event(r, DMR_EV_SPARE_LOW, unit, 1);
 	}
-	while (nr && !n->status) {
-		u32 free = atomic_read(&r->nr_free);
+	return slot;
+}
 
-		slot = slots_take(r, nr, &got);
+/*
+ * Write units to free slots.  They become this bio's, but are in no commit.
+ * @old: the slot of the first one if the units move, else DMR_NO_SLOT.
+ */
+static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
+{
+	struct remap *r = n->r;
+	unsigned long end = jiffies + SLOT_TIME;
+	unsigned int i, got, tries = 0;
+	blk_status_t status;
+	u32 slot, gen = 0;
+
+	while (nr && !n->status) {
+		slot = take_slots(n, unit, nr, &got);
 		if (slot == DMR_NO_SLOT) {
-			DMERR_LIMIT("%s: no free slot is left on the spare",
-				    dmr_name(r));
-			report_event(r, DMR_EV_SPARE_FULL, unit, 1);
 			n->status = n->io->status;
 			return;
 		}
-		if (free > low && free - got <= low)
-			report_event(r, DMR_EV_SPARE_LOW, unit, 1);
-
 		/* Durable before any commit may name the slot. */
-		if (replay(r, n->io, unit, got, r->spare->bdev,
-			   slots_sector(r, slot), REQ_FUA)) {
+		status = replay(r, n->io, unit, got, r->spare->bdev,
+				slots_sector(r, slot), REQ_FUA);
+		if (status && !repair_suspect(r, status, true)) {
+			for (i = 0; i < got; i++)
+				slots_give_back(r, slot + i);
+			n->status = n->io->status;
+			return;
+		}
+		if (status) {
 			slots_refused(n, slot, got);
-			if (++tries == SLOT_TRIES || must_stop(r))
+			if (++tries == SLOT_TRIES || must_stop(r) ||
+			    time_after(jiffies, end))
 				n->status = n->io->status;
 			continue;
 		}
 		tries = 0;
-		r->refused = 0;
-		for (i = 0; i < got; i++) {
-			r->slot[slot + i].unit = unit + i;
-			r->slot[slot + i].next = n->io->first_slot;
-			n->io->first_slot = slot + i;
+		for (i = 0; i < got; i++, slot++, unit++, nr--) {
+			if (old != DMR_NO_SLOT)
+				gen = (r->slot[old++].info >> 8) + 1;
+			r->slot[slot].unit = unit;
+			r->slot[slot].next = n->io->first_slot;
+			WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_TAKEN, gen));
+			n->io->first_slot = slot;
 		}
-		unit += got;
-		nr -= got;
 	}
+}
+
+/* Main refused these units. */
+static void map_run(struct narrow *n, u64 unit, unsigned int nr)
+{
+	if (must_stop(n->r) || !may_map(n) || !breaker_allows(n->r))
+		n->status = n->io->status;
+	else
+		fill_slots(n, unit, nr, DMR_NO_SLOT);
+}
+
+/* Their slots refused these units. */
+static void move_run(struct narrow *n, u64 unit, unsigned int nr, u32 old)
+{
+	struct remap *r = n->r;
+	unsigned int i;
+
+	n->status = n->io->status;
+	for (i = 0; i < nr; i++)
+		if (r->slot[old + i].info >> 8 == DMR_GEN_MAX)
+			return;
+	if (must_stop(r) || !breaker_allows(r))
+		return;
+	n->status = BLK_STS_OK;
+	fill_slots(n, unit, nr, old);
 }
 
 /* Consecutive units of a write that are not mapped, within one piece. */
@@ -462,7 +600,7 @@ static void write_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	blk_status_t status;
 
-	if (must_stop(n->r)) {
+	if (must_stop(n->r) || READ_ONCE(n->r->breaker.open)) {
 		n->status = n->io->status;
 		return;
 	}
@@ -525,32 +663,51 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 		read_run(n, unit, 1);
 }
 
-/* Consecutive units that lie in consecutive slots by now. */
-static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
+/* Write units to their slots; FUA for LOST ones, which wait for a commit. */
+static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
+			bool lost)
 {
 	struct remap *r = n->r;
-	unsigned int i, state = dmr_state(READ_ONCE(r->slot[slot].info));
-	bool lost = state == DMR_LOST || state == DMR_FOUND;
+	blk_status_t status;
+	unsigned int i;
 
-	/* SETTLING cannot be met: the bio that it belongs to is claimed. */
-
-	if (state == DMR_DOUBT || (lost && !n->write)) {
-		n->status = state == DMR_DOUBT ? BLK_STS_IOERR : BLK_STS_MEDIUM;
-		return;
-	}
-	n->status = replay(r, n->io, unit, nr, r->spare->bdev,
-			   slots_sector(r, slot), lost ? REQ_FUA : 0);
-	if (n->status || !n->write)
-		return;
-	if (lost) {
-		for (i = 0; i < nr; i++)
-			WRITE_ONCE(r->slot[slot + i].info,
-				   dmr_info(DMR_FOUND,
-					    r->slot[slot + i].info >> 8));
+	status = replay(r, n->io, unit, nr, r->spare->bdev,
+			slots_sector(r, slot), lost ? REQ_FUA : 0);
+	if (status && !repair_suspect(r, status, true)) {
+		n->status = status;
+	} else if (status && (nr == 1 || nr == r->piece)) {
+		move_run(n, unit, nr, slot);
+	} else if (status) {
+		for (i = 0; i < nr && !n->status; i++)
+			slots_write(n, unit + i, 1, slot + i, lost);
+	} else if (lost) {
+		for (i = 0; i < nr; i++, slot++)
+			WRITE_ONCE(r->slot[slot].info,
+				   dmr_info(DMR_FOUND, r->slot[slot].info >> 8));
 		n->io->found = true;
 	} else if (!(n->io->opf & REQ_FUA)) {
 		atomic64_inc(&r->spare_writes);
 	}
+}
+
+/* Consecutive units that lie in consecutive slots by now. */
+static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
+{
+	struct remap *r = n->r;
+	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
+	bool lost = state == DMR_LOST || state == DMR_FOUND;
+
+	/* SETTLING cannot be met: the bio that it belongs to is claimed. */
+
+	if (state == DMR_DOUBT)
+		n->status = BLK_STS_IOERR;
+	else if (n->write)
+		slots_write(n, unit, nr, slot, lost);
+	else if (lost)
+		n->status = BLK_STS_MEDIUM;
+	else
+		n->status = replay(r, n->io, unit, nr, r->spare->bdev,
+				   slots_sector(r, slot), 0);
 }
 
 /* Units of main up to the next border of a physical block. */
@@ -605,6 +762,7 @@ void repair_queue(struct remap *r, struct bio *bio, blk_status_t status)
 	unsigned long flags;
 
 	io->status = status;
+	io->since = jiffies;
 	io->found = false;
 	io->first_slot = DMR_NO_SLOT;
 	spin_lock_irqsave(&r->lock, flags);
@@ -706,7 +864,7 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	} else if (io->first_slot != DMR_NO_SLOT || io->found) {
 		queue_commit(r, io);
 	} else {
-		if (n.good != NO_UNIT)
+		if (n.good != NO_UNIT || io->kind == DMR_IO_SPARE)
 			atomic64_inc(&r->transient);
 		complete_io(r, io, BLK_STS_OK);
 	}
@@ -752,7 +910,8 @@ static void seal(struct remap *r, struct dmr_io *io)
 
 	for (slot = io->first_slot; slot != DMR_NO_SLOT;
 	     slot = r->slot[slot].next) {
-		WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_SEALING, 0));
+		WRITE_ONCE(r->slot[slot].info,
+			   dmr_info(DMR_SEALING, r->slot[slot].info >> 8));
 		metadata_mark_dirty(r, slot);
 	}
 	while ((slot = next_found(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT) {
@@ -776,13 +935,33 @@ static bool settle(struct remap *r, u32 slot)
 	return durable;
 }
 
+/*
+ * A unit has moved away from this slot, which failed.  If the move is in doubt
+ * there is no metadata any more that could say so.
+ */
+static void retire(struct remap *r, u32 slot, bool durable)
+{
+	unsigned int state = dmr_state(r->slot[slot].info);
+
+	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
+	if (!durable)
+		return;
+	if (state == DMR_LOST || state == DMR_FOUND)
+		atomic_dec(&r->nr_lost);
+	metadata_mark_dirty(r, slot);
+	atomic_inc(&r->nr_bad);
+	atomic64_inc(&r->moved);
+	report_event(r, DMR_EV_SLOT_BAD, r->slot[slot].unit, 1);
+}
+
 /* Returns how the bio ends. */
 static blk_status_t publish(struct remap *r, struct dmr_io *io)
 {
 	u64 first = U64_MAX, unit = io_first(r, io);
 	blk_status_t status = BLK_STS_OK;
 	unsigned int mapped = 0;
-	u32 slot, next;
+	u32 slot, next, old;
+	bool durable;
 
 	while ((slot = next_found(r, io, DMR_SETTLING, &unit)) != DMR_NO_SLOT) {
 		if (settle(r, slot))
@@ -792,16 +971,21 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 	}
 	for (slot = io->first_slot; slot != DMR_NO_SLOT; slot = next) {
 		next = r->slot[slot].next;
-		if (settle(r, slot)) {
-			first = min(first, r->slot[slot].unit);
-			mapped++;
-		} else {
-			status = BLK_STS_IOERR;
-		}
+		unit = r->slot[slot].unit;
+		old = slots_first(r, unit, unit);
+		durable = settle(r, slot);
 		slots_insert(r, slot);
+		if (!durable)
+			status = BLK_STS_IOERR;
+		if (old != DMR_NO_SLOT) {
+			retire(r, old, durable);
+		} else if (durable) {
+			first = min(first, unit);
+			mapped++;
+		}
 	}
 	if (READ_ONCE(r->nr_pending))
-		pending_remove(r, io_first(r, io), io_end(r, io) - 1);
+		repair_forget(r, io_first(r, io), io_end(r, io) - 1);
 	if (mapped) {
 		atomic_add(mapped, &r->nr_mapped);
 		atomic64_add(mapped, &r->remapped);
@@ -812,27 +996,84 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 	return status;
 }
 
+/* Slots that refused their data, in a list through dmr_slot.next. */
+static void mark_left(struct remap *r, u32 slot)
+{
+	for (; slot != DMR_NO_SLOT; slot = r->slot[slot].next) {
+		WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
+		metadata_mark_dirty(r, slot);
+	}
+}
+
+/* Nothing of these was written: their slots stay as they are. */
+static void fail_batch(struct remap *r, struct list_head *batch,
+		       struct dmr_rename *rename)
+{
+	struct dmr_io *io, *next;
+
+	list_for_each_entry_safe(io, next, batch, commit)
+		complete_io(r, io, io->status);
+	if (rename) {
+		rename->result = -EROFS;
+		complete(&rename->done);
+	}
+}
+
 static void do_commit(struct work_struct *work)
 {
 	struct remap *r = container_of(work, struct remap, commit_work);
+	struct dmr_rename *rename;
 	struct dmr_io *io, *next;
 	LIST_HEAD(batch);
+	bool fails;
+	u32 left;
 
 	spin_lock_irq(&r->lock);
 	list_splice_init(&r->commit, &batch);
+	left = r->first_left;
+	r->first_left = DMR_NO_SLOT;
+	rename = r->rename;
+	r->rename = NULL;
+	fails = r->spare_fails;
 	spin_unlock_irq(&r->lock);
+
+	if (fails)
+		metadata_set_ro(r);
 	if (r->mode != DMR_MODE_RW) {
-		/* Nothing of these was written: their slots stay as they are. */
-		list_for_each_entry_safe(io, next, &batch, commit)
-			complete_io(r, io, io->status);
+		fail_batch(r, &batch, rename);
 		return;
 	}
+	mark_left(r, left);
 	list_for_each_entry(io, &batch, commit)
 		seal(r, io);
-	if (!list_empty(&batch))
-		metadata_commit(r);
+	if (rename)
+		metadata_set_name(r, rename->name);
+	metadata_commit(r);
 	list_for_each_entry_safe(io, next, &batch, commit)
 		complete_io(r, io, publish(r, io));
+	if (rename) {
+		rename->result = metadata_super_durable(r) ? 0 : -EIO;
+		complete(&rename->done);
+	}
+	/* The old slots of what has moved and is acknowledged. */
+	metadata_commit(r);
+}
+
+/**
+ * repair_rename() - have the commit work write the set's name
+ * @r: the target
+ * @rename: with the name; set to the result
+ *
+ * Process context; waits for the disk.  One caller at a time.
+ */
+void repair_rename(struct remap *r, struct dmr_rename *rename)
+{
+	init_completion(&rename->done);
+	spin_lock_irq(&r->lock);
+	r->rename = rename;
+	queue_work(r->commit_wq, &r->commit_work);
+	spin_unlock_irq(&r->lock);
+	wait_for_completion(&rename->done);
 }
 
 /*----------------------------------------------------------------
@@ -846,6 +1087,9 @@ int repair_create(struct remap *r)
 	INIT_LIST_HEAD(&r->queued);
 	INIT_LIST_HEAD(&r->claimed);
 	INIT_LIST_HEAD(&r->commit);
+	r->probe_unit = NO_UNIT;
+	r->first_left = DMR_NO_SLOT;
+	r->breaker.minute = jiffies;
 	INIT_WORK(&r->narrow_work, do_narrow);
 	INIT_WORK(&r->commit_work, do_commit);
 

@@ -13,12 +13,20 @@
  *	doubt		units whose commit half failed; they fail until a new load
  *	read_errors	reads that failed and were handled here
  *	write_errors	writes that failed and were handled here
- *	transient	of these, how many main completed when they were tried again
+ *	transient	of these, how many succeeded when they were tried again
  *	remapped	units mapped since the load
  *	copies		metadata copies that live on a stand-in
  *	identity	how main is known: tag, id or size
  *	seq		number of the last event
  *	uuid		of the set
+ *	breaker		closed, or open: write errors are passed up
+ *	moved		mapped units whose slot failed and that have another one
+ *	gone		table blocks lost in both copies, see accept_stale
+ *	memory		bytes that the target uses
+ *
+ * The same values are the files of a sysfs group remap-<start sector> on the
+ * disk's device, from resume to suspend, and mode, unit, mapped and slots with
+ * them.
  *
  * Table: a line that makes the same device again.
  *
@@ -35,9 +43,33 @@
 
 static const char * const mode_name[] = { "init", "rw", "ro" };
 static const char * const identity_name[] = { "size", "id", "tag" };
+static const char * const field_name[DMR_NR_FIELDS] = {
+	[DMR_F_LOST] = "lost",
+	[DMR_F_PENDING] = "pending",
+	[DMR_F_BAD] = "bad",
+	[DMR_F_FREE] = "free",
+	[DMR_F_DOUBT] = "doubt",
+	[DMR_F_READ_ERRORS] = "read_errors",
+	[DMR_F_WRITE_ERRORS] = "write_errors",
+	[DMR_F_TRANSIENT] = "transient",
+	[DMR_F_REMAPPED] = "remapped",
+	[DMR_F_COPIES] = "copies",
+	[DMR_F_IDENTITY] = "identity",
+	[DMR_F_SEQ] = "seq",
+	[DMR_F_UUID] = "uuid",
+	[DMR_F_BREAKER] = "breaker",
+	[DMR_F_MOVED] = "moved",
+	[DMR_F_GONE] = "gone",
+	[DMR_F_MEMORY] = "memory",
+	[DMR_F_MODE] = "mode",
+	[DMR_F_UNIT] = "unit",
+	[DMR_F_MAPPED] = "mapped",
+	[DMR_F_SLOTS] = "slots",
+};
+
 static const char * const event_name[DMR_NR_EVENTS] = {
 	"remapped", "pending", "spare_low", "spare_full", "slot_bad",
-	"copies", "mode", "probe",
+	"copies", "mode", "probe", "breaker",
 };
 
 /*----------------------------------------------------------------
@@ -92,13 +124,8 @@ static void send_uevent(struct remap *r, struct uevent *u, enum dmr_event what,
 	kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, envp);
 }
 
-static void do_events(struct work_struct *work)
+static void send_events(struct remap *r, struct uevent *u)
 {
-	struct remap *r = container_of(to_delayed_work(work), struct remap,
-				       event_work);
-	/* dtr waits for this, and a device of this md may be suspended then. */
-	unsigned int noio = memalloc_noio_save();
-	struct uevent *u = kmalloc(sizeof(*u), GFP_KERNEL);
 	int what;
 
 	for (what = 0; what < DMR_NR_EVENTS; what++) {
@@ -111,14 +138,29 @@ static void do_events(struct work_struct *work)
 		if (note.count)
 			seq = ++r->event_seq;
 		spin_unlock_irq(&r->event_lock);
-		/* Without memory only the uevent is lost, the count is not. */
-		if (seq && u)
+		if (seq)
 			send_uevent(r, u, what, &note, seq);
+	}
+}
+
+static void do_events(struct work_struct *work)
+{
+	struct remap *r = container_of(to_delayed_work(work), struct remap,
+				       event_work);
+	/* dtr waits for this, and a device of this md may be suspended then. */
+	unsigned int noio = memalloc_noio_save();
+	struct uevent *u = kmalloc(sizeof(*u), GFP_KERNEL);
+
+	WRITE_ONCE(r->last_event, jiffies);
+	if (u) {
+		send_events(r, u);
+		dm_table_event(r->ti->table);
+	} else {
+		/* The notes wait for memory; no count is lost. */
+		schedule_delayed_work(&r->event_work, HZ);
 	}
 	kfree(u);
 	memalloc_noio_restore(noio);
-	r->last_event = jiffies;
-	dm_table_event(r->ti->table);
 }
 
 /**
@@ -161,24 +203,87 @@ void report_stop(struct remap *r)
  *----------------------------------------------------------------
  */
 
+/* What the target has allocated, in bytes. */
+size_t report_memory(struct remap *r)
+{
+	return sizeof(*r) + sizeof(*r->super) + slots_memory(r) +
+	       r->nr_mblocks * sizeof(*r->mblock) +
+	       DMR_MAX_PENDING * sizeof(*r->pending) + 2 * PAGE_SIZE;
+}
+
+static u64 field_number(struct remap *r, enum dmr_field field)
+{
+	switch (field) {
+	case DMR_F_LOST:
+		return atomic_read(&r->nr_lost);
+	case DMR_F_PENDING:
+		return READ_ONCE(r->nr_pending);
+	case DMR_F_BAD:
+		return atomic_read(&r->nr_bad);
+	case DMR_F_FREE:
+		return atomic_read(&r->nr_free);
+	case DMR_F_DOUBT:
+		return atomic_read(&r->nr_doubt);
+	case DMR_F_READ_ERRORS:
+		return atomic64_read(&r->read_errors);
+	case DMR_F_WRITE_ERRORS:
+		return atomic64_read(&r->write_errors);
+	case DMR_F_TRANSIENT:
+		return atomic64_read(&r->transient);
+	case DMR_F_REMAPPED:
+		return atomic64_read(&r->remapped);
+	case DMR_F_COPIES:
+		return atomic_read(&r->nr_away);
+	case DMR_F_SEQ:
+		return READ_ONCE(r->event_seq);
+	case DMR_F_MOVED:
+		return atomic64_read(&r->moved);
+	case DMR_F_GONE:
+		return READ_ONCE(r->nr_gone);
+	case DMR_F_MEMORY:
+		return report_memory(r);
+	case DMR_F_UNIT:
+		return r->unit;
+	case DMR_F_MAPPED:
+		return atomic_read(&r->nr_mapped);
+	case DMR_F_SLOTS:
+		return r->nr_slots;
+	default:
+		return 0;
+	}
+}
+
+/* Print a value as status and sysfs show it.  Returns its length. */
+static int field_print(struct remap *r, enum dmr_field field, char *buf,
+		       size_t size)
+{
+	switch (field) {
+	case DMR_F_IDENTITY:
+		return scnprintf(buf, size, "%s", identity_name[r->identity]);
+	case DMR_F_UUID:
+		return scnprintf(buf, size, "%pUb", &r->uuid);
+	case DMR_F_BREAKER:
+		return scnprintf(buf, size, "%s",
+				 READ_ONCE(r->breaker.open) ? "open" : "closed");
+	case DMR_F_MODE:
+		return scnprintf(buf, size, "%s", mode_name[READ_ONCE(r->mode)]);
+	default:
+		return scnprintf(buf, size, "%llu", field_number(r, field));
+	}
+}
+
 static void status_info(struct remap *r, char *result, unsigned int maxlen)
 {
+	char value[UUID_STRING_LEN + 1];
 	unsigned int sz = 0;
+	int i;
 
 	DMEMIT("%s %u %u/%u", mode_name[READ_ONCE(r->mode)], r->unit,
 	       atomic_read(&r->nr_mapped), r->nr_slots);
-	DMEMIT(" lost=%u pending=%u bad=%u free=%u doubt=%u",
-	       atomic_read(&r->nr_lost), READ_ONCE(r->nr_pending),
-	       atomic_read(&r->nr_bad), atomic_read(&r->nr_free),
-	       atomic_read(&r->nr_doubt));
-	DMEMIT(" read_errors=%llu write_errors=%llu transient=%llu remapped=%llu",
-	       (u64)atomic64_read(&r->read_errors),
-	       (u64)atomic64_read(&r->write_errors),
-	       (u64)atomic64_read(&r->transient),
-	       (u64)atomic64_read(&r->remapped));
-	DMEMIT(" copies=%u identity=%s seq=%llu uuid=%pUb",
-	       atomic_read(&r->nr_away), identity_name[r->identity],
-	       READ_ONCE(r->event_seq), &r->uuid);
+	for (i = 0; i < DMR_NR_KEYS; i++) {
+		field_print(r, i, value, sizeof(value));
+		DMEMIT(" %s=%s", field_name[i], value);
+	}
 }
 
 static void status_table(struct remap *r, char *result, unsigned int maxlen)
@@ -186,7 +291,8 @@ static void status_table(struct remap *r, char *result, unsigned int maxlen)
 	bool uuid = !r->format || r->has_uuid;
 	unsigned int sz = 0, opts;
 
-	opts = 2 * (!!r->main_start + uuid + r->errors_medium);
+	opts = 2 * (!!r->main_start + uuid + r->errors_medium + r->has_rate) +
+	       r->accept_stale;
 	DMEMIT("%s %s %llu %llu", r->main->name, r->spare->name,
 	       (u64)r->spare_start, (u64)r->spare_len);
 	if (opts)
@@ -197,6 +303,10 @@ static void status_table(struct remap *r, char *result, unsigned int maxlen)
 		DMEMIT(" uuid %pUb", &r->uuid);
 	if (r->errors_medium)
 		DMEMIT(" errors medium");
+	if (r->has_rate)
+		DMEMIT(" remap_rate %u", r->breaker.rate);
+	if (r->accept_stale)
+		DMEMIT(" accept_stale");
 }
 
 static void status_ima(struct dm_target *ti, struct remap *r, char *result,
@@ -229,6 +339,67 @@ void report_status(struct dm_target *ti, status_type_t type,
 		status_ima(ti, r, result, maxlen);
 		break;
 	}
+}
+
+/*----------------------------------------------------------------
+ * sysfs
+ *
+ * A group on the disk's own device, so that no object of ours has a life of its
+ * own.  The files take no lock; removing the group waits for their readers.
+ *----------------------------------------------------------------
+ */
+
+static ssize_t file_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct dmr_file *file = container_of(attr, struct dmr_file, attr);
+	int len = field_print(file->r, file->field, buf, PAGE_SIZE - 1);
+
+	buf[len] = '\n';
+	return len + 1;
+}
+
+/* For resume.  A device without the group works as well. */
+void report_show(struct remap *r)
+{
+	struct kobject *disk =
+		&disk_to_dev(dm_disk(dm_table_get_md(r->ti->table)))->kobj;
+	unsigned int noio;
+	int i, ret;
+
+	if (r->have_group)
+		return;
+	for (i = 0; i < DMR_NR_FIELDS; i++) {
+		struct dmr_file *file = &r->file[i];
+
+		file->r = r;
+		file->field = i;
+		sysfs_attr_init(&file->attr.attr);
+		file->attr.attr.name = field_name[i];
+		file->attr.attr.mode = 0444;
+		file->attr.show = file_show;
+		r->attrs[i] = &file->attr.attr;
+	}
+	snprintf(r->group_name, sizeof(r->group_name), "remap-%llu",
+		 (u64)r->ti->begin);
+	r->group.name = r->group_name;
+	r->group.attrs = r->attrs;
+	/* DM holds back the device's I/O until this is done. */
+	noio = memalloc_noio_save();
+	ret = sysfs_create_group(disk, &r->group);
+	memalloc_noio_restore(noio);
+	if (ret)
+		DMWARN("%s: no files in sysfs (%d)", dmr_name(r), ret);
+	r->have_group = !ret;
+}
+
+/* For postsuspend. */
+void report_hide(struct remap *r)
+{
+	if (r->have_group)
+		sysfs_remove_group(&disk_to_dev(dm_disk(dm_table_get_md(r->ti->table)))->kobj,
+				   &r->group);
+	r->have_group = false;
 }
 
 /*----------------------------------------------------------------
@@ -321,37 +492,117 @@ static int message_pending(struct remap *r, char **argv, char *result,
 	return 1;
 }
 
+/* breaker open|close */
+static int message_breaker(struct remap *r, char **argv, char *result,
+			   unsigned int maxlen)
+{
+	bool open = !strcasecmp(argv[1], "open");
+
+	if (!open && strcasecmp(argv[1], "close"))
+		return -EINVAL;
+	repair_set_breaker(r, open);
+	return 0;
+}
+
+/* rename <name> */
+static int message_rename(struct remap *r, char **argv, char *result,
+			  unsigned int maxlen)
+{
+	return manual_rename(r, argv[1]);
+}
+
+static int remap_by_hand(struct remap *r, char **argv, bool lost, char *result,
+			 unsigned int maxlen)
+{
+	u64 sector, count, first, nr, done = 0;
+	const char *stop = NULL;
+	unsigned int sz = 0;
+	int ret;
+
+	if (kstrtou64(argv[1], 10, &sector) || kstrtou64(argv[2], 10, &count))
+		return -EINVAL;
+	sector -= r->ti->begin;
+	if (sector >= r->ti->len || !count || count > r->ti->len - sector ||
+	    (sector | count) & ((1u << r->unit_shift) - 1))
+		return -EINVAL;
+	first = dmr_unit_of(r, r->main_start + sector);
+	nr = dmr_unit_of(r, count);
+	ret = manual_remap(r, first, nr, lost, &done, &stop);
+	if (ret)
+		return ret;
+	DMEMIT("done %llu of %llu", done, nr);
+	if (stop)
+		DMEMIT(" %s %llu", stop,
+		       r->ti->begin + sector + dmr_sector_of(r, done));
+	DMEMIT("\n");
+	return 1;
+}
+
+/* remap <sector> <count> */
+static int message_remap(struct remap *r, char **argv, char *result,
+			 unsigned int maxlen)
+{
+	return remap_by_hand(r, argv, false, result, maxlen);
+}
+
+/* remap <sector> <count> lost */
+static int message_lost(struct remap *r, char **argv, char *result,
+			unsigned int maxlen)
+{
+	if (strcasecmp(argv[3], "lost"))
+		return -EINVAL;
+	return remap_by_hand(r, argv, true, result, maxlen);
+}
+
+#define EXPECT_REMAP "remap <sector> <count> [lost], whole blocks of this target"
+
 static const struct message {
 	const char *name;
 	unsigned int argc;
 	int (*fn)(struct remap *r, char **argv, char *result,
 		  unsigned int maxlen);
 	const char *expected;
+	const char *busy;	/* what -EBUSY means */
 } messages[] = {
 	{ "list", 3, message_list, "list <from slot> <max>" },
 	{ "pending", 3, message_pending, "pending <from sector> <max>" },
+	{ "breaker", 2, message_breaker, "breaker open|close" },
+	{ "rename", 2, message_rename,
+	  "rename <name>, 1 to 127 printable bytes without '/'",
+	  "the set was never started: resume the device" },
+	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first" },
+	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first" },
 };
 
+/* A message that cannot be carried out is logged: its caller sees a number. */
 int report_message(struct dm_target *ti, unsigned int argc, char **argv,
 		   char *result, unsigned int maxlen)
 {
+	const char *expected = "list, pending, breaker, rename or remap";
+	const char *busy = NULL;
 	struct remap *r = ti->private;
+	int ret = -EINVAL;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(messages); i++) {
 		const struct message *m = &messages[i];
-		int ret = -EINVAL;
 
 		if (strcasecmp(argv[0], m->name))
 			continue;
-		if (argc == m->argc)
+		expected = m->expected;
+		busy = m->busy;
+		if (argc == m->argc) {
 			ret = m->fn(r, argv, result, maxlen);
-		if (ret == -EINVAL)
-			DMWARN_LIMIT("%s: message %s: expected: %s",
-				     dmr_name(r), m->name, m->expected);
-		return ret;
+			break;
+		}
 	}
-	DMWARN_LIMIT("%s: unknown message %s: expected list or pending",
-		     dmr_name(r), argv[0]);
-	return -EINVAL;
+	if (ret == -EINVAL)
+		DMWARN_LIMIT("%s: message %s: expected: %s", dmr_name(r),
+			     argv[0], expected);
+	else if (ret == -EBUSY)
+		DMWARN_LIMIT("%s: message %s: %s", dmr_name(r), argv[0], busy);
+	else if (ret == -EROFS)
+		DMWARN_LIMIT("%s: message %s: the set is in mode ro", dmr_name(r),
+			     argv[0]);
+	return ret;
 }

@@ -4,38 +4,49 @@
  *
  * One preallocated entry for each slot, hashed by region of 64 units so that
  * "the first mapping in this range" is one chain walk for an ordinary bio.  16
- * bytes a slot and at most 4 for the chain heads, all of it allocated in ctr.
+ * bytes a slot and 6 for its share of the chain heads, all of it allocated in ctr:
+ * the error path needs no memory, and one that is full costs what an empty one
+ * does.
  *
  * Readers take no lock.  Their safety rests on three rules:
  *  - an entry's unit and state are complete before smp_store_release() of the
  *    chain's head publishes it; the walk begins with smp_load_acquire().  The
  *    same goes for the state that makes a neighbour visible to slots_run();
- *  - an entry is never unlinked and its unit never changes while I/O can run;
- *  - there is one writer, the commit work (or preresume, when no I/O runs).
+ *  - an entry is never unlinked and its unit never changes while I/O can run.
+ *    A unit that moves gets a second entry, nearer to the head; then the old one
+ *    is marked BAD and is skipped from there on.  A reader in between may still
+ *    find the old one, which is as if it had come before the write that moves
+ *    the unit: that one is acknowledged after the mark;
+ *  - there is one writer, the commit work (or preresume and messages, when no
+ *    I/O runs).
  *
- * Taking and giving back of slots has one caller too, the narrow work.
+ * Taking and giving back of slots has one caller too, the narrow work (or a
+ * message, when no I/O runs).
  */
-#include <linux/hash.h>
-#include <linux/log2.h>
 #include <linux/mm.h>
 
 #include "dm-remap.h"
-
-#define REGION_SHIFT	6	/* units in a region, as a shift */
 
 /*----------------------------------------------------------------*/
 
 int slots_create(struct remap *r)
 {
-	r->head_bits = max(1, ilog2(r->nr_slots));
+	r->nr_heads = r->nr_slots + r->nr_slots / 2;
 	r->slot = kvcalloc(r->nr_slots, sizeof(*r->slot), GFP_KERNEL);
-	r->head = kvcalloc(1ul << r->head_bits, sizeof(*r->head), GFP_KERNEL);
+	r->head = kvcalloc(r->nr_heads, sizeof(*r->head), GFP_KERNEL);
 	if (!r->slot || !r->head) {
 		slots_destroy(r);
 		return -ENOMEM;
 	}
-	slots_clear(r);
+	slots_clear_lookup(r);
+	atomic_set(&r->nr_free, r->nr_slots);
 	return 0;
+}
+
+/* What slots_create() has allocated, in bytes. */
+size_t slots_memory(struct remap *r)
+{
+	return r->nr_slots * sizeof(*r->slot) + r->nr_heads * sizeof(*r->head);
 }
 
 void slots_destroy(struct remap *r)
@@ -46,12 +57,18 @@ void slots_destroy(struct remap *r)
 	r->head = NULL;
 }
 
+/* Back to "nothing is in the lookup".  No I/O runs. */
+void slots_clear_lookup(struct remap *r)
+{
+	memset(r->head, 0xff, r->nr_heads * sizeof(*r->head));
+	r->nr_lookup = r->read_only;
+}
+
 /* Back to "every slot is free".  No I/O runs. */
 void slots_clear(struct remap *r)
 {
 	memset(r->slot, 0, r->nr_slots * sizeof(*r->slot));
-	memset(r->head, 0xff, sizeof(*r->head) << r->head_bits);
-	r->nr_lookup = 0;
+	slots_clear_lookup(r);
 	r->hint = 0;
 	r->run_hint = 0;
 	atomic_set(&r->nr_free, r->nr_slots);
@@ -63,33 +80,24 @@ void slots_clear(struct remap *r)
 
 /*----------------------------------------------------------------*/
 
-static u32 *region_head(struct remap *r, u64 region)
+/* The first mapping in [first, first + nr), all of one region. */
+static u32 region_first(struct remap *r, u64 first, u64 nr)
 {
-	return &r->head[hash_64(region, r->head_bits)];
-}
-
-static u32 region_first(struct remap *r, u64 region, u64 first, u64 last)
-{
-	u32 s, found = DMR_NO_SLOT, gen = 0;
-	u64 best = last;
+	u32 s, found = DMR_NO_SLOT;
 
 	/* Pairs with smp_store_release() in slots_insert(). */
-	s = smp_load_acquire(region_head(r, region));
+	s = smp_load_acquire(dmr_region_head(r, first));
 	for (; s != DMR_NO_SLOT; s = READ_ONCE(r->slot[s].next)) {
-		u64 unit = r->slot[s].unit;
-		u32 info;
+		u64 distance = r->slot[s].unit - first;
 
-		/* A chain may hold entries of several regions. */
-		if (unit < first || unit > best || unit >> REGION_SHIFT != region)
+		/* Of two entries of a unit the first one met is the newer. */
+		if (distance >= nr ||
+		    dmr_state(READ_ONCE(r->slot[s].info)) == DMR_BAD)
 			continue;
-		info = READ_ONCE(r->slot[s].info);
-		if (dmr_state(info) == DMR_BAD)
-			continue;
-		if (unit == best && found != DMR_NO_SLOT && info >> 8 < gen)
-			continue;
-		best = unit;
-		gen = info >> 8;
 		found = s;
+		if (!distance)
+			break;
+		nr = distance;
 	}
 	return found;
 }
@@ -106,16 +114,16 @@ static u32 region_first(struct remap *r, u64 region, u64 first, u64 last)
  */
 u32 slots_first(struct remap *r, u64 first, u64 last)
 {
-	u64 region;
 	u32 s;
 
-	for (region = first >> REGION_SHIFT; region <= last >> REGION_SHIFT;
-	     region++) {
-		s = region_first(r, region, first, last);
-		if (s != DMR_NO_SLOT)
+	for (;;) {
+		u64 end = min(last, first | DMR_REGION_MASK);
+
+		s = region_first(r, first, end - first + 1);
+		if (s != DMR_NO_SLOT || end == last)
 			return s;
+		first = end + 1;
 	}
-	return DMR_NO_SLOT;
 }
 
 /**
@@ -151,7 +159,7 @@ unsigned int slots_run(struct remap *r, u32 slot, unsigned int max)
 /* Publish a slot whose unit and info are set.  Commit work or preresume. */
 void slots_insert(struct remap *r, u32 slot)
 {
-	u32 *head = region_head(r, r->slot[slot].unit >> REGION_SHIFT);
+	u32 *head = dmr_region_head(r, r->slot[slot].unit);
 
 	WRITE_ONCE(r->slot[slot].next, *head);
 	/* Pairs with smp_load_acquire() in region_first(). */
@@ -173,11 +181,7 @@ const struct dmr_seg *slots_seg(struct remap *r, u32 slot)
 /* Where a slot starts on the spare, in sectors of the device. */
 sector_t slots_sector(struct remap *r, u32 slot)
 {
-	const struct dmr_seg *seg = slots_seg(r, slot);
-
-	return r->spare_start +
-	       (seg->start + seg->table_blocks) * DMR_BLOCK_SECTORS +
-	       dmr_sector_of(r, slot - seg->first_slot);
+	return slots_seg(r, slot)->base + dmr_sector_of(r, slot);
 }
 
 static bool is_free(struct remap *r, u32 slot)

@@ -11,10 +11,19 @@
  *				formatted
  *	errors confirm|medium	whether BLK_STS_IOERR and BLK_STS_TARGET may be
  *				medium errors, default confirm
+ *	remap_rate <n>		most pieces mapped in a minute, above it the
+ *				breaker opens; 0: no limit; default a quarter of
+ *				the slots
+ *	accept_stale		start although a table block is gone in both
+ *				copies; for a read-only table
  *
  * This file owns construction and destruction, the list of ranges in use, map
  * and end_io, suspend and resume, and the queue limits.  What happens to a bio
  * that fails is in dm-remap-repair.c.
+ *
+ * map() sleeps for nothing, allocates nothing, takes no lock and writes to no
+ * memory but the bio's own.  It may read the lookup while that changes, see
+ * dm-remap-slots.c.
  *
  * Flush.  Every flush reaches main.  The spare's is skipped only while nothing
  * acknowledged there is unflushed, which two counters tell:
@@ -187,16 +196,37 @@ static int map_end(struct bio *bio, blk_status_t status)
 	return DM_MAPIO_SUBMITTED;
 }
 
+static int map_main(struct remap *r, struct bio *bio)
+{
+	bio_set_dev(bio, r->main->bdev);
+	return DM_MAPIO_REMAPPED;
+}
+
+static noinline int map_spare(struct remap *r, struct bio *bio, u32 slot)
+{
+	dmr_io(bio)->kind = DMR_IO_SPARE;
+	bio->bi_iter.bi_sector = slots_sector(r, slot);
+	bio_set_dev(bio, r->spare->bdev);
+	return DM_MAPIO_REMAPPED;
+}
+
+/* The rest of the bio comes again. */
+static void map_part(struct remap *r, struct bio *bio, u64 units)
+{
+	dm_accept_partial_bio(bio, dmr_sector_of(r, units));
+	dmr_io(bio)->iter = bio->bi_iter;
+}
+
 /* The bio's first units are in slots. */
-static int map_slots(struct remap *r, struct bio *bio, u32 slot, unsigned int nr)
+static int map_slots(struct remap *r, struct bio *bio, u32 slot)
 {
 	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
+	unsigned int run, nr = bio_sectors(bio) >> r->unit_shift;
 	struct dmr_io *io = dmr_io(bio);
 
-	nr = slots_run(r, slot, nr);
-	if (dmr_sector_of(r, nr) < bio_sectors(bio))
-		dm_accept_partial_bio(bio, dmr_sector_of(r, nr));
-	io->iter = bio->bi_iter;
+	run = slots_run(r, slot, nr);
+	if (run < nr)
+		map_part(r, bio, run);
 
 	if (state == DMR_DOUBT)
 		return map_end(bio, BLK_STS_IOERR);
@@ -212,59 +242,72 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot, unsigned int nr
 		repair_queue(r, bio, BLK_STS_IOERR);
 		return DM_MAPIO_SUBMITTED;
 	}
-	io->kind = DMR_IO_SPARE;
-	bio_set_dev(bio, r->spare->bdev);
-	bio->bi_iter.bi_sector = slots_sector(r, slot);
-	return DM_MAPIO_REMAPPED;
+	return map_spare(r, bio, slot);
 }
 
-/* There are mappings.  Is one of them in the way of this bio? */
-static noinline int map_lookup(struct remap *r, struct bio *bio)
+/* Mappings may be in the way of this bio. */
+static noinline int map_lookup_slow(struct remap *r, struct bio *bio, u64 first,
+				    u64 last)
 {
-	u64 first = dmr_unit_of(r, bio->bi_iter.bi_sector);
-	unsigned int nr = bio_sectors(bio) >> r->unit_shift;
-	u64 unit;
 	u32 slot;
 
-	/* Nobody sends parts of a logical block; they could not be mapped. */
-	if (unlikely((bio->bi_iter.bi_sector | bio_sectors(bio)) &
-		     ((1u << r->unit_shift) - 1)))
-		return map_end(bio, BLK_STS_IOERR);
-	if (unlikely(nr > MAX_LOOKUP)) {
-		nr = MAX_LOOKUP;
-		dm_accept_partial_bio(bio, dmr_sector_of(r, nr));
-		dmr_io(bio)->iter = bio->bi_iter;
+	if (last - first >= MAX_LOOKUP) {
+		last = first + MAX_LOOKUP - 1;
+		map_part(r, bio, MAX_LOOKUP);
 	}
-	slot = slots_first(r, first, first + nr - 1);
+	slot = slots_first(r, first, last);
 	if (slot == DMR_NO_SLOT)
-		return DM_MAPIO_REMAPPED;
-	unit = r->slot[slot].unit;
-	if (unit == first)
-		return map_slots(r, bio, slot, nr);
-	dm_accept_partial_bio(bio, dmr_sector_of(r, unit - first));
-	dmr_io(bio)->iter = bio->bi_iter;
-	return DM_MAPIO_REMAPPED;
+		return map_main(r, bio);
+	/* Nobody sends parts of a logical block; they could not be mapped. */
+	if ((bio->bi_iter.bi_sector | bio_sectors(bio)) &
+	    ((1u << r->unit_shift) - 1))
+		return map_end(bio, BLK_STS_IOERR);
+	if (r->slot[slot].unit == first)
+		return map_slots(r, bio, slot);
+	map_part(r, bio, r->slot[slot].unit - first);
+	return map_main(r, bio);
+}
+
+/* There are mappings, or nothing may be written. */
+static noinline int map_lookup(struct remap *r, struct bio *bio)
+{
+	sector_t sector = bio->bi_iter.bi_sector;
+	u64 first = dmr_unit_of(r, sector);
+	u64 last = dmr_unit_of(r, sector + bio_sectors(bio) - 1);
+	u32 slot;
+
+	if (unlikely(r->read_only) && op_is_write(bio->bi_opf))
+		return map_end(bio, BLK_STS_IOERR);
+	if (unlikely((first ^ last) >> DMR_REGION_SHIFT))
+		return map_lookup_slow(r, bio, first, last);
+	slot = dmr_any_entry(r, first, last);
+	if (slot == DMR_NO_SLOT)
+		return map_main(r, bio);
+	/* The rest of the cases can wait, but one whole unit is common. */
+	if (first != last || bio_sectors(bio) != 1u << r->unit_shift ||
+	    dmr_state(READ_ONCE(r->slot[slot].info)) != DMR_MAPPED ||
+	    bio_op(bio) == REQ_OP_DISCARD)
+		return map_lookup_slow(r, bio, first, last);
+	return map_spare(r, bio, slot);
 }
 
 static int remap_map(struct dm_target *ti, struct bio *bio)
 {
 	struct remap *r = ti->private;
-	struct dmr_io *io = dmr_io(bio);
+	struct dmr_io *io;
 
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
 		return remap_map_flush(r, bio);
 
-	bio_set_dev(bio, r->main->bdev);
 	bio->bi_iter.bi_sector = r->main_start +
 				 dm_target_offset(ti, bio->bi_iter.bi_sector);
+	io = dmr_io(bio);
 	io->iter = bio->bi_iter;
 	io->opf = bio->bi_opf;
 	io->kind = DMR_IO_MAIN;
-	if (unlikely(r->read_only) && op_is_write(bio->bi_opf))
-		return map_end(bio, BLK_STS_IOERR);
-	if (likely(!READ_ONCE(r->nr_lookup)))
-		return DM_MAPIO_REMAPPED;
-	return map_lookup(r, bio);
+	if (READ_ONCE(r->nr_lookup))
+		return map_lookup(r, bio);
+	return map_main(r, bio);
 }
 
 /* May this error be a bad block, and is it ours to handle? */
@@ -274,9 +317,13 @@ static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
 
 	if (!write && (io->opf & REQ_OP_MASK) != REQ_OP_READ)
 		return false;
+	/* The spare is the only one that has what main could not take. */
+	if (!write && io->kind == DMR_IO_SPARE)
+		return false;
 	if (io->opf & REQ_RAHEAD)
 		return false;
-	if (write && READ_ONCE(r->mode) != DMR_MODE_RW)
+	if (write && (READ_ONCE(r->mode) != DMR_MODE_RW ||
+		      READ_ONCE(r->breaker.open)))
 		return false;
 	/* A disk without the command; DM turns write zeroes off for it. */
 	if ((io->opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES &&
@@ -285,11 +332,29 @@ static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
 	return repair_suspect(r, status, write);
 }
 
+static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
+{
+	struct dmr_io *io = dmr_io(bio);
+	bool ours = for_repair(r, io, status);
+
+	/* What main fails with is counted here only if it is handled here. */
+	if (ours || io->kind == DMR_IO_SPARE) {
+		if (dmr_is_write(io->opf))
+			atomic64_inc(&r->write_errors);
+		else if ((io->opf & REQ_OP_MASK) == REQ_OP_READ &&
+			 !(io->opf & REQ_RAHEAD))
+			atomic64_inc(&r->read_errors);
+	}
+	if (!ours)
+		return DM_ENDIO_DONE;
+	repair_queue(r, bio, status);
+	return DM_ENDIO_INCOMPLETE;
+}
+
 static noinline int end_io_slow(struct remap *r, struct bio *bio,
 				blk_status_t status)
 {
 	struct dmr_io *io = dmr_io(bio);
-	bool write = dmr_is_write(io->opf);
 
 	switch (io->kind) {
 	case DMR_IO_DONE:
@@ -299,22 +364,15 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 			flush_done(r, io->sample);
 		break;
 	case DMR_IO_SPARE:
-		if (!status && write && !(io->opf & REQ_FUA))
+		if (status)
+			return end_io_failed(r, bio, status);
+		if (dmr_is_write(io->opf) && !(io->opf & REQ_FUA))
 			atomic64_inc(&r->spare_writes);
-		if (status && write)
-			atomic64_inc(&r->write_errors);
-		else if (status && (io->opf & REQ_OP_MASK) == REQ_OP_READ &&
-			 !(io->opf & REQ_RAHEAD))
-			atomic64_inc(&r->read_errors);
 		break;
 	case DMR_IO_MAIN:
-		if (!status) {
-			repair_main_ok(r, io);
-		} else if (for_repair(r, io, status)) {
-			atomic64_inc(write ? &r->write_errors : &r->read_errors);
-			repair_queue(r, bio, status);
-			return DM_ENDIO_INCOMPLETE;
-		}
+		if (status)
+			return end_io_failed(r, bio, status);
+		repair_main_ok(r, io);
 	}
 	return DM_ENDIO_DONE;
 }
@@ -324,8 +382,14 @@ static int remap_end_io(struct dm_target *ti, struct bio *bio,
 {
 	struct remap *r = ti->private;
 
-	if (likely(!*status && dmr_io(bio)->kind == DMR_IO_MAIN &&
-		   !(READ_ONCE(r->nr_pending) | READ_ONCE(r->unproven))))
+	/*
+	 * What succeeded is looked at only for notes of pending units and of
+	 * unproven pieces, and among writes and flushes for those that went to
+	 * the spare, which needs mappings.
+	 */
+	if (likely(!*status &&
+		   !(READ_ONCE(r->nr_pending) | READ_ONCE(r->unproven)) &&
+		   (!op_is_write(bio->bi_opf) || !READ_ONCE(r->nr_lookup))))
 		return DM_ENDIO_DONE;
 	return end_io_slow(r, bio, *status);
 }
@@ -365,14 +429,19 @@ static int parse_option(struct remap *r, const char *name, const char *value,
 		return r->errors_medium || !strcasecmp(value, "confirm") ?
 		       0 : -EINVAL;
 	}
-	*error = "unknown option: expected main_start, uuid or errors";
+	if (!strcasecmp(name, "remap_rate")) {
+		*error = "remap_rate: expected a number of pieces a minute";
+		r->has_rate = true;
+		return kstrtouint(value, 10, &r->breaker.rate) ? -EINVAL : 0;
+	}
+	*error = "unknown option: expected main_start, uuid, errors, remap_rate or accept_stale";
 	return -EINVAL;
 }
 
 static int parse_options(struct remap *r, struct dm_arg_set *as, char **error)
 {
 	static const struct dm_arg nr_opts[] = {
-		{0, 6, "number of option words: expected 0 to 6"},
+		{0, 9, "number of option words: expected 0 to 9"},
 	};
 	unsigned int n;
 	int ret;
@@ -388,6 +457,11 @@ static int parse_options(struct remap *r, struct dm_arg_set *as, char **error)
 	for (; n; n -= 2) {
 		const char *name = dm_shift_arg(as);
 
+		if (!strcasecmp(name, "accept_stale")) {
+			r->accept_stale = true;
+			n++;
+			continue;
+		}
 		*error = "an option lacks its value";
 		if (n < 2)
 			return -EINVAL;
@@ -395,7 +469,8 @@ static int parse_options(struct remap *r, struct dm_arg_set *as, char **error)
 		if (ret)
 			return ret;
 	}
-	return 0;
+	*error = "accept_stale: expected a read-only table";
+	return r->accept_stale && !r->read_only ? -EINVAL : 0;
 }
 
 static int get_devices(struct remap *r, const char *main, const char *spare,
@@ -497,6 +572,8 @@ static int open_set(struct remap *r, char **error)
 		return ret;
 	*error = "out of memory";
 	r->mblock = kvcalloc(r->nr_mblocks, sizeof(*r->mblock), GFP_KERNEL);
+	if (!r->has_rate)
+		r->breaker.rate = max(1u, r->nr_slots / 4);
 	return r->mblock ? 0 : -ENOMEM;
 }
 
@@ -516,6 +593,7 @@ static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (!r)
 		return -ENOMEM;
 	r->ti = ti;
+	mutex_init(&r->manual_lock);
 	r->read_only = !(dm_table_get_mode(ti->table) & BLK_OPEN_WRITE);
 	r->page = alloc_page(GFP_KERNEL);
 	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
@@ -554,6 +632,8 @@ static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (ti->error)
 		goto out_repair;
 	set_target(ti, r);
+	DMINFO("%s: %u slots of %u bytes, %zu KiB of memory", dmr_name(r),
+	       r->nr_slots, r->unit, report_memory(r) >> 10);
 	return 0;
 
 out_repair:
@@ -598,7 +678,11 @@ static void remap_presuspend_undo(struct dm_target *ti)
 
 static void remap_postsuspend(struct dm_target *ti)
 {
-	repair_quiesce(ti->private);
+	struct remap *r = ti->private;
+
+	report_hide(r);
+	repair_quiesce(r);
+	manual_allow(r);
 }
 
 /* The table's first one loads the set; what is in memory is right after that. */
@@ -607,6 +691,7 @@ static int remap_preresume(struct dm_target *ti)
 	struct remap *r = ti->private;
 	int ret;
 
+	manual_forbid(r);
 	WRITE_ONCE(r->suspend_deadline, 0);
 	if (r->mode != DMR_MODE_INIT)
 		return 0;
@@ -618,8 +703,13 @@ static int remap_preresume(struct dm_target *ti)
 		DMERR("%s: the set was not started (%d)", dmr_name(r), ret);
 		return ret;
 	}
-	r->mode = r->read_only ? DMR_MODE_RO : DMR_MODE_RW;
+	WRITE_ONCE(r->mode, r->read_only ? DMR_MODE_RO : DMR_MODE_RW);
 	return 0;
+}
+
+static void remap_resume(struct dm_target *ti)
+{
+	report_show(ti->private);
 }
 
 /*----------------------------------------------------------------
@@ -665,7 +755,7 @@ static void remap_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 static struct target_type remap_target = {
 	.name = "remap",
-	.version = {1, 0, 0},
+	.version = {1, 1, 0},
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = remap_ctr,
@@ -676,6 +766,7 @@ static struct target_type remap_target = {
 	.presuspend_undo = remap_presuspend_undo,
 	.postsuspend = remap_postsuspend,
 	.preresume = remap_preresume,
+	.resume = remap_resume,
 	.status = report_status,
 	.message = report_message,
 	.iterate_devices = remap_iterate_devices,

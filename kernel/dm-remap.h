@@ -13,6 +13,8 @@
  *		while I/O runs and the only one that inserts into the lookup
  *		table, so neither has a lock.
  * preresume	no I/O runs and both works are idle: may do all of the above.
+ * messages	those that map by hand run while the device is quiet, which
+ *		r->manual_lock sees to, and may do the same.
  *
  * r->lock is never held over I/O or an allocation, r->event_lock nests inside
  * of nothing.
@@ -23,7 +25,11 @@
 #include <linux/atomic.h>
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/completion.h>
+#include <linux/device.h>
+#include <linux/hash.h>
 #include <linux/list.h>
+#include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/uuid.h>
 #include <linux/workqueue.h>
@@ -39,6 +45,8 @@
 #endif
 
 #define DMR_NO_SLOT		U32_MAX
+#define DMR_REGION_SHIFT	6	/* units in a region of the lookup */
+#define DMR_REGION_MASK		((1ull << DMR_REGION_SHIFT) - 1)
 #define DMR_MAX_PENDING		4096	/* notes of pending units */
 #define DMR_MAX_UNPROVEN	256	/* pieces mapped on an untagged main
 					 * since it last took a write
@@ -46,12 +54,13 @@
 /*
  * Slot states that exist in memory only; the on-disk ones are below 16.  On
  * disk a slot in one of these states is FREE, but for SEALING: the image of the
- * commit that is being written says MAPPED.
+ * commit that is being written says MAPPED.  A slot that a unit moves to has the
+ * unit's new generation from TAKEN on.
  */
 #define DMR_TAKEN		16	/* its data is being written */
 #define DMR_SEALING		17	/* in the commit being written */
 #define DMR_DOUBT		18	/* in a commit that half failed */
-#define DMR_LEFT		19	/* refused its data; not used again */
+#define DMR_LEFT		19	/* refused its data; BAD with the next commit */
 /*
  * A LOST slot on its way to MAPPED.  FOUND: it holds new data, durable; set by
  * the narrow work, and on disk still LOST, so that both copies of a commit that
@@ -79,12 +88,16 @@ struct dmr_slot {
 /* One metadata block: number 0 is the superblock, then the table blocks. */
 struct dmr_mblock {
 	u64	seq;
+	u32	next_dirty;	/* of the next commit's blocks */
 	u8	standin[2];	/* place of each copy, 0: at home */
-	bool	dirty;		/* belongs to the commit being written */
-	bool	failed;		/* this commit could not make it durable twice */
+	bool	dirty;		/* belongs to the next commit */
+	bool	failed;		/* its commit could not make it durable twice */
 };
 
 struct dmr_seg {
+	sector_t base;		/* of the spare: where slot 0 would be if all slots
+				 * were like this segment's
+				 */
 	u64	start;		/* blocks */
 	u64	blocks;
 	u32	first_slot;
@@ -105,6 +118,7 @@ enum dmr_event {
 	DMR_EV_COPIES,
 	DMR_EV_MODE,
 	DMR_EV_PROBE,
+	DMR_EV_BREAKER,
 	DMR_NR_EVENTS
 };
 
@@ -125,25 +139,92 @@ struct dmr_range {
 	sector_t		end;
 };
 
+/* What a breaker knows; see repair_allowed(). */
+struct dmr_breaker {
+	unsigned int	rate;		/* pieces a minute, 0: no limit */
+	unsigned int	pieces;		/* mapped in this minute */
+	unsigned long	minute;		/* when it began, in jiffies */
+	bool		open;
+};
+
+/* A request for the commit work. */
+struct dmr_rename {
+	u8			name[DMR_NAME_SIZE];
+	int			result;
+	struct completion	done;
+};
+
+/* The values that status and sysfs show, in the order of status. */
+enum dmr_field {
+	DMR_F_LOST,
+	DMR_F_PENDING,
+	DMR_F_BAD,
+	DMR_F_FREE,
+	DMR_F_DOUBT,
+	DMR_F_READ_ERRORS,
+	DMR_F_WRITE_ERRORS,
+	DMR_F_TRANSIENT,
+	DMR_F_REMAPPED,
+	DMR_F_COPIES,
+	DMR_F_IDENTITY,
+	DMR_F_SEQ,
+	DMR_F_UUID,
+	DMR_F_BREAKER,
+	DMR_F_MOVED,
+	DMR_F_GONE,
+	DMR_F_MEMORY,
+	DMR_NR_KEYS,		/* those above are keys of status */
+	DMR_F_MODE = DMR_NR_KEYS,
+	DMR_F_UNIT,
+	DMR_F_MAPPED,
+	DMR_F_SLOTS,
+	DMR_NR_FIELDS
+};
+
+/* A file of the sysfs group. */
+struct dmr_file {
+	struct device_attribute	attr;
+	struct remap		*r;
+	enum dmr_field		field;
+};
+
 /**
  * struct remap - one target
  *
- * Members up to the first comment are set by ctr and constant afterwards.
+ * What map() and end_io() look at comes first and is hardly ever written.  The
+ * rest up to the lookup's counters is set by ctr and constant afterwards.
  */
 struct remap {
-	struct dm_target	*ti;
 	struct dm_dev		*main;
 	struct dm_dev		*spare;
 	sector_t		main_start;
+	unsigned int		unit_shift;	/* sectors to units */
+	bool			read_only;	/* the table is */
+	enum dmr_mode		mode;		/* preresume and commit work */
+	/* Lookup.  Written by the commit work, read by anyone. */
+	u32			nr_lookup;	/* entries in it, dead or alive, and
+						 * one if the table is read-only:
+						 * 0: all goes to main
+						 */
+	u32			nr_heads;
+	u32			*head;
+	struct dmr_slot		*slot;
+	/* Not zero: end_io has to look at what succeeds, too. */
+	unsigned int		nr_pending;	/* under lock */
+	unsigned int		unproven;	/* pieces mapped since main last
+						 * took a write
+						 */
+
+	struct dm_target	*ti ____cacheline_aligned_in_smp;
 	sector_t		spare_start;
 	sector_t		spare_len;
 	unsigned int		unit;		/* bytes */
-	unsigned int		unit_shift;	/* sectors to units */
 	unsigned int		piece;		/* units, a power of two */
 	sector_t		main_offset;	/* of the partition, sectors */
-	bool			read_only;	/* the table is */
 	bool			errors_medium;	/* option errors medium */
+	bool			accept_stale;	/* option */
 	bool			has_uuid;	/* option uuid was given */
+	bool			has_rate;	/* option remap_rate was given */
 	bool			format;		/* blank: format at preresume */
 	uuid_t			uuid;
 	u32			nr_slots;
@@ -154,27 +235,23 @@ struct remap {
 	struct dmr_range	range[2];
 	bool			ranges_live;	/* see ranges_claim() */
 
-	/* Lookup.  Written by the commit work, read by anyone. */
-	struct dmr_slot		*slot;
-	u32			*head;
-	unsigned int		head_bits;
-	u32			nr_lookup;	/* entries in it, dead or alive */
-
 	/* Written in preresume or by the commit work only. */
-	enum dmr_mode		mode;
 	enum dmr_identity	identity;
 	bool			tagged;
 	struct dmr_mblock	*mblock;
+	u32			first_dirty;	/* of mblock[].next_dirty */
+	u32			nr_gone;	/* table blocks lost in both copies */
 	struct page		*page;		/* one metadata block */
 	struct dmr_super	*super;		/* the set's, as last written */
 	DECLARE_BITMAP(standin_used, DMR_NR_STANDINS);
 
-	/* The allocator.  Narrow work only. */
+	/* The allocator and the probe.  Narrow work, or a quiet device. */
 	u32			hint;		/* no free slot below */
 	u32			run_hint;	/* no free run below */
 	struct page		*probe_page;
+	u64			probe_unit;	/* main read it last */
 	bool			probe_failed;	/* the last probe of main did */
-	unsigned int		refused;	/* by slots, in a row */
+	unsigned long		probe_time;	/* ... when, in jiffies */
 
 	/* Written by several, read by status: each a plain statistic. */
 	atomic_t		nr_free;
@@ -187,13 +264,11 @@ struct remap {
 	atomic64_t		write_errors;
 	atomic64_t		transient;
 	atomic64_t		remapped;
+	atomic64_t		moved;
 
 	/* See remap_map_flush(). */
 	atomic64_t		spare_writes;
 	atomic64_t		spare_flushed;
-
-	/* Pieces mapped since main last took a write. */
-	unsigned int		unproven;
 
 	/* Set by presuspend, in jiffies; 0: no suspend waits. */
 	unsigned long		suspend_deadline;
@@ -204,12 +279,19 @@ struct remap {
 	struct list_head	claimed;	/* are being narrowed or committed */
 	struct list_head	commit;		/* wait for a commit, see io->commit */
 	u64			*pending;	/* units, ascending */
-	unsigned int		nr_pending;
+	u32			first_left;	/* slots to be marked BAD */
+	bool			spare_fails;	/* commit work: mode ro */
+	struct dmr_breaker	breaker;
 
 	struct workqueue_struct	*narrow_wq;
 	struct workqueue_struct	*commit_wq;
 	struct work_struct	narrow_work;
 	struct work_struct	commit_work;
+
+	/* See dm-remap-manual.c. */
+	struct mutex		manual_lock;
+	bool			quiet;		/* between suspend and resume */
+	struct dmr_rename	*rename;	/* for the commit work */
 
 	/* Events; see dm-remap-report.c. */
 	spinlock_t		event_lock;
@@ -217,10 +299,17 @@ struct remap {
 	u64			event_seq;
 	unsigned long		last_event;	/* jiffies */
 	struct delayed_work	event_work;
+
+	/* The sysfs group; see dm-remap-report.c. */
+	bool			have_group;
+	char			group_name[32];
+	struct attribute_group	group;
+	struct attribute	*attrs[DMR_NR_FIELDS + 1];
+	struct dmr_file		file[DMR_NR_FIELDS];
 };
 
 enum dmr_io_kind {
-	DMR_IO_MAIN,		/* went to main */
+	DMR_IO_MAIN,		/* went to main, or waits for a LOST slot */
 	DMR_IO_SPARE,		/* went to slots */
 	DMR_IO_FLUSH,		/* flush of the spare; sample is set */
 	DMR_IO_DONE,		/* its status is final: end_io passes it on */
@@ -231,7 +320,8 @@ enum dmr_io_kind {
  * @iter: the bio's, in sectors of main, also if it went to the spare
  * @opf: the bio's; submission may strip REQ_FUA from a clone
  * @kind: where it went
- * @status: first error while narrowing
+ * @status: what it failed with
+ * @since: when it failed, in jiffies
  * @list: on r->queued or r->claimed
  * @commit: on r->commit or the commit being written
  * @first_slot: its taken slots, linked through dmr_slot.next
@@ -248,6 +338,7 @@ struct dmr_io {
 	blk_status_t		status;
 	bool			found;
 	u32			first_slot;
+	unsigned long		since;
 	union {
 		struct list_head	list;
 		u64			sample;
@@ -295,6 +386,40 @@ static inline u64 dmr_main_units(struct remap *r)
 	return dmr_unit_of(r, bdev_nr_sectors(r->main->bdev));
 }
 
+/*
+ * The chain of a unit's region.  Two multiplications and no division, whatever
+ * the number of heads.
+ */
+static inline u32 *dmr_region_head(struct remap *r, u64 unit)
+{
+	u64 hash = (unit >> DMR_REGION_SHIFT) * GOLDEN_RATIO_64;
+
+	return &r->head[((hash >> 32) * r->nr_heads) >> 32];
+}
+
+/**
+ * dmr_any_entry() - the fast half of slots_first()
+ * @r: the target
+ * @first: first unit
+ * @last: last unit, of the same region
+ *
+ * Here and not in dm-remap-slots.c because every bio pays for it.
+ *
+ * Return: the slot of an entry in the range, the newest one of its unit but not
+ * that of the lowest unit, or DMR_NO_SLOT: no unit of the range is mapped.
+ */
+static inline u32 dmr_any_entry(struct remap *r, u64 first, u64 last)
+{
+	u64 range = last - first;
+	u32 s;
+
+	/* Pairs with smp_store_release() in slots_insert(). */
+	s = smp_load_acquire(dmr_region_head(r, first));
+	while (s != DMR_NO_SLOT && r->slot[s].unit - first > range)
+		s = READ_ONCE(r->slot[s].next);
+	return s;
+}
+
 static inline bool dmr_is_write(blk_opf_t opf)
 {
 	return (opf & REQ_OP_MASK) == REQ_OP_WRITE ||
@@ -304,7 +429,9 @@ static inline bool dmr_is_write(blk_opf_t opf)
 /* dm-remap-slots.c */
 int slots_create(struct remap *r);
 void slots_destroy(struct remap *r);
+size_t slots_memory(struct remap *r);
 void slots_clear(struct remap *r);
+void slots_clear_lookup(struct remap *r);
 u32 slots_first(struct remap *r, u64 first, u64 last);
 unsigned int slots_run(struct remap *r, u32 slot, unsigned int max);
 void slots_insert(struct remap *r, u32 slot);
@@ -319,6 +446,9 @@ int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
 int metadata_inspect(struct remap *r, char **error);
 int metadata_load(struct remap *r);
 int metadata_commit(struct remap *r);
+void metadata_set_ro(struct remap *r);
+void metadata_set_name(struct remap *r, const u8 *name);
+bool metadata_super_durable(struct remap *r);
 bool metadata_readable(struct remap *r);
 void metadata_mark_dirty(struct remap *r, u32 slot);
 bool metadata_slot_durable(struct remap *r, u32 slot);
@@ -330,10 +460,23 @@ void repair_queue(struct remap *r, struct bio *bio, blk_status_t status);
 void repair_quiesce(struct remap *r);
 bool repair_suspect(struct remap *r, blk_status_t status, bool write);
 void repair_main_ok(struct remap *r, struct dmr_io *io);
+void repair_forget(struct remap *r, u64 first, u64 last);
+void repair_set_breaker(struct remap *r, bool open);
+void repair_rename(struct remap *r, struct dmr_rename *rename);
+
+/* dm-remap-manual.c */
+int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
+		 const char **stop);
+int manual_rename(struct remap *r, const char *name);
+void manual_allow(struct remap *r);
+void manual_forbid(struct remap *r);
 
 /* dm-remap-report.c */
 void report_init(struct remap *r);
 void report_stop(struct remap *r);
+void report_show(struct remap *r);
+void report_hide(struct remap *r);
+size_t report_memory(struct remap *r);
 void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count);
 void report_status(struct dm_target *ti, status_type_t type,
 		   unsigned int flags, char *result, unsigned int maxlen);

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What an administrator asks for: blocks mapped by hand, and another name.
+ *
+ * Mapping by hand copies readable blocks of main to slots, or marks blocks whose
+ * content is given up as LOST.  A block that main can still write may be written
+ * at any moment, so the copy is right only while no I/O runs: on a device that is
+ * quiet, from the end of postsuspend to the beginning of preresume.  Both change
+ * r->quiet under r->manual_lock, which a message holds from its test of it to its
+ * end, for MAPPING_TIME and a few commands at most; dm_suspended() would not keep
+ * a resume out.  On a quiet device both works are idle, so a message may use the
+ * allocator, the metadata and the lookup as they do.
+ *
+ * The order is that of a write: data durable, both copies of the table blocks
+ * durable, publish, reply.
+ */
+#include <linux/ctype.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+
+#include "dm-remap.h"
+
+#define MAPPING_TIME	(10 * HZ)	/* then the reply says how far it came */
+#define BATCH_UNITS	64u		/* share a commit */
+#define SLOT_TRIES	16		/* slots that refuse in a row */
+
+/* Blocks that are being mapped by hand. */
+struct mapping {
+	struct remap *r;
+	bool lost;
+	struct page *page;
+	u32 first_slot;		/* in no commit yet, through dmr_slot.next */
+	const char *stop;	/* why it cannot go on, NULL: it can */
+};
+
+/* A slot did not take its data: see slots_refused() in the repair. */
+static bool slot_refused(struct mapping *m, u32 slot, int error)
+{
+	struct remap *r = m->r;
+
+	if (!repair_suspect(r, errno_to_blk_status(error), true) ||
+	    !metadata_readable(r)) {
+		slots_give_back(r, slot);
+		return false;
+	}
+	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
+	metadata_mark_dirty(r, slot);
+	atomic_inc(&r->nr_bad);
+	report_event(r, DMR_EV_SLOT_BAD, U64_MAX, 1);
+	return true;
+}
+
+/* Give a unit a slot, with the data in m->page unless it is lost. */
+static void fill_slot(struct mapping *m, u64 unit)
+{
+	struct remap *r = m->r;
+	unsigned int got, tries;
+	u32 slot;
+	int ret;
+
+	for (tries = 0; tries < SLOT_TRIES; tries++) {
+		slot = slots_take(r, 1, &got);
+		m->stop = "full";
+		if (slot == DMR_NO_SLOT)
+			return;
+		ret = m->lost ? 0 :
+		      dmr_block_io(r->spare->bdev, slots_sector(r, slot),
+				   m->page, r->unit,
+				   REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
+		m->stop = "failed";
+		if (ret && !slot_refused(m, slot, ret))
+			return;
+		if (ret)
+			continue;
+		r->slot[slot].unit = unit;
+		r->slot[slot].next = m->first_slot;
+		WRITE_ONCE(r->slot[slot].info,
+			   dmr_info(m->lost ? DMR_LOST : DMR_SEALING, 0));
+		metadata_mark_dirty(r, slot);
+		m->first_slot = slot;
+		m->stop = NULL;
+		return;
+	}
+}
+
+/* Sets m->stop where the unit cannot be mapped. */
+static void map_unit(struct mapping *m, u64 unit)
+{
+	struct remap *r = m->r;
+
+	if (slots_first(r, unit, unit) != DMR_NO_SLOT)
+		return;
+	if (!m->lost &&
+	    dmr_block_io(r->main->bdev, dmr_sector_of(r, unit), m->page,
+			 r->unit, REQ_OP_READ | REQ_SYNC))
+		m->stop = "unreadable";
+	else
+		fill_slot(m, unit);
+}
+
+/* Commit and publish.  False: some of it is in doubt. */
+static bool commit_batch(struct mapping *m)
+{
+	struct remap *r = m->r;
+	bool ok = !metadata_commit(r);
+	unsigned int mapped = 0;
+	u64 first = U64_MAX;
+	u32 slot, next;
+
+	for (slot = m->first_slot; slot != DMR_NO_SLOT; slot = next) {
+		u64 unit = r->slot[slot].unit;
+		bool durable = metadata_slot_durable(r, slot);
+		unsigned int state = m->lost ? DMR_LOST : DMR_MAPPED;
+
+		next = r->slot[slot].next;
+		WRITE_ONCE(r->slot[slot].info,
+			   dmr_info(durable ? state : DMR_DOUBT, 0));
+		slots_insert(r, slot);
+		repair_forget(r, unit, unit);
+		if (durable) {
+			first = min(first, unit);
+			mapped++;
+		} else {
+			atomic_inc(&r->nr_doubt);
+		}
+	}
+	m->first_slot = DMR_NO_SLOT;
+	atomic_add(mapped, &r->nr_mapped);
+	if (m->lost)
+		atomic_add(mapped, &r->nr_lost);
+	atomic64_add(mapped, &r->remapped);
+	if (mapped)
+		report_event(r, DMR_EV_REMAPPED, first, mapped);
+	return ok;
+}
+
+/* Map units [first, end).  Returns the first one that is not mapped. */
+static u64 map_units(struct mapping *m, u64 first, u64 end)
+{
+	unsigned long deadline = jiffies + MAPPING_TIME;
+
+	while (first < end && !m->stop && time_before(jiffies, deadline)) {
+		u64 unit, stop = min_t(u64, end, first + BATCH_UNITS);
+
+		for (unit = first; unit < stop; unit++) {
+			map_unit(m, unit);
+			if (m->stop || time_after(jiffies, deadline) ||
+			    fatal_signal_pending(current))
+				break;
+		}
+		/* The one at which the time was over is mapped. */
+		if (unit < stop && !m->stop)
+			unit++;
+		if (!commit_batch(m)) {
+			m->stop = "failed";
+			break;
+		}
+		first = unit;
+		if (fatal_signal_pending(current))
+			break;
+	}
+	return first;
+}
+
+/**
+ * manual_remap() - map blocks by hand
+ * @r: the target
+ * @first: first unit
+ * @nr: number of units; all of them belong to the target
+ * @lost: give their content up
+ * @done: set to how many from the first one on are mapped now
+ * @stop: set to why no more of them are: "unreadable", "full", "failed", or NULL
+ *	  if only the time was over
+ *
+ * Return: 0, -EBUSY: the device is not suspended, -EROFS: nothing can be mapped
+ * any more, -ENOMEM or -EINTR.
+ */
+int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
+		 const char **stop)
+{
+	struct mapping m = {
+		.r = r, .lost = lost, .first_slot = DMR_NO_SLOT,
+	};
+	int ret = mutex_lock_interruptible(&r->manual_lock);
+
+	if (ret)
+		return ret;
+	ret = -EBUSY;
+	if (!r->quiet)
+		goto out;
+	ret = -EROFS;
+	if (r->mode != DMR_MODE_RW)
+		goto out;
+	/* Reclaim must not wait for a device that is suspended. */
+	ret = -ENOMEM;
+	m.page = alloc_page(GFP_NOIO);
+	if (!m.page)
+		goto out;
+	*done = map_units(&m, first, first + nr) - first;
+	*stop = m.stop;
+	__free_page(m.page);
+	ret = 0;
+out:
+	mutex_unlock(&r->manual_lock);
+	return ret;
+}
+
+/**
+ * manual_rename() - write another name into both superblocks
+ * @r: the target
+ * @name: NUL terminated
+ *
+ * The tag of a tagged main keeps the name that it was made with.
+ *
+ * Return: 0, -EINVAL: no name, -EBUSY: the set was never started, -EROFS, -EIO.
+ */
+int manual_rename(struct remap *r, const char *name)
+{
+	struct dmr_rename rename = { };
+	size_t i, len = strlen(name);
+	int ret;
+
+	if (!len || len >= sizeof(rename.name))
+		return -EINVAL;
+	for (i = 0; i < len; i++)
+		if (!isprint(name[i]) || name[i] == '/')
+			return -EINVAL;
+	memcpy(rename.name, name, len);
+
+	ret = mutex_lock_interruptible(&r->manual_lock);
+	if (ret)
+		return ret;
+	switch (READ_ONCE(r->mode)) {
+	case DMR_MODE_RW:
+		repair_rename(r, &rename);
+		ret = rename.result;
+		break;
+	case DMR_MODE_RO:
+		ret = -EROFS;
+		break;
+	default:
+		ret = -EBUSY;
+	}
+	mutex_unlock(&r->manual_lock);
+	return ret;
+}
+
+/* The end of postsuspend: no I/O runs and both works are idle. */
+void manual_allow(struct remap *r)
+{
+	mutex_lock(&r->manual_lock);
+	r->quiet = true;
+	mutex_unlock(&r->manual_lock);
+}
+
+/* The beginning of preresume: wait for a message that is being handled. */
+void manual_forbid(struct remap *r)
+{
+	mutex_lock(&r->manual_lock);
+	r->quiet = false;
+	mutex_unlock(&r->manual_lock);
+}
