@@ -21,6 +21,8 @@ SECTOR = 512
 ErrorPolicy = Literal["confirm", "medium"]
 Mode = Literal["init", "rw", "ro"]
 Identity = Literal["tag", "id", "size"]
+Breaker = Literal["closed", "open"]
+Obstacle = Literal["unreadable", "full", "failed"]
 SlotState = Literal["mapped", "lost", "bad"]
 
 _U64 = (1 << 64) - 1
@@ -68,6 +70,9 @@ def _device(text: str, what: str) -> str:
 
 # ---------------------------------------------------------------- table line
 
+OPTIONS = ("main_start", "uuid", "errors", "remap_rate", "accept_stale")
+"""The options of a table line; accept_stale has no value."""
+
 
 @dataclass(frozen=True, slots=True)
 class RemapTable:
@@ -76,7 +81,10 @@ class RemapTable:
     start, length: sectors of the mapped device.  main, spare: as in the line,
     a path or major:minor.  spare_start, spare_len: sectors of the spare, the
     area.  main_start: sector of main that is sector `start` of the mapped
-    device.  extra: option words this version does not know, in their order.
+    device.  remap_rate: pieces (physical blocks of main) mapped in a minute
+    before the breaker opens, 0 for no limit, None for the kernel's default.
+    accept_stale: start a read-only table although parts of the set are gone.
+    extra: option words this version does not know, in their order.
     """
 
     start: int
@@ -88,6 +96,8 @@ class RemapTable:
     main_start: int = 0
     uuid: str | None = None
     errors: ErrorPolicy = "confirm"
+    remap_rate: int | None = None
+    accept_stale: bool = False
     extra: tuple[str, ...] = ()
 
     @property
@@ -100,6 +110,10 @@ class RemapTable:
             words += ["uuid", self.uuid]
         if self.errors != "confirm":
             words += ["errors", self.errors]
+        if self.remap_rate is not None:
+            words += ["remap_rate", str(self.remap_rate)]
+        if self.accept_stale:
+            words.append("accept_stale")
         words += self.extra
         line = [
             _device(self.main, "the main device"),
@@ -133,11 +147,12 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
     main_start = 0
     uuid: str | None = None
     errors = "confirm"
+    remap_rate: int | None = None
     extra: list[str] = []
     seen: set[str] = set()
     rest = iter(options)
     for word in rest:
-        if word not in ("main_start", "uuid", "errors"):
+        if word not in OPTIONS:
             # How many words an unknown option takes is unknown too, so the
             # words are kept as they are, in their order.
             extra.append(word)
@@ -145,6 +160,8 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
         if word in seen:
             raise LineError(f"option {word} is given twice, in {params!r}")
         seen.add(word)
+        if word == "accept_stale":
+            continue
         value = next(rest, None)
         if value is None:
             raise LineError(f"option {word} lacks its value, in {params!r}")
@@ -152,8 +169,10 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
             main_start = _number(value, word, params)
         elif word == "uuid":
             uuid = _uuid(value, params)
-        else:
+        elif word == "errors":
             errors = _choice(value, get_args(ErrorPolicy), word, params)
+        else:
+            remap_rate = _number(value, word, params)
     return RemapTable(
         start=start,
         length=length,
@@ -164,6 +183,8 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
         main_start=main_start,
         uuid=uuid,
         errors=cast("ErrorPolicy", errors),
+        remap_rate=remap_rate,
+        accept_stale="accept_stale" in seen,
         extra=tuple(extra),
     )
 
@@ -204,8 +225,13 @@ class Status:
     start, length: sectors of the mapped device.  unit: bytes.  mapped: slots
     in use for a unit, those whose content is lost included.  pending: units
     that main could not read.  doubt: units whose commit failed half-way.
-    read_errors, write_errors, transient, remapped, seq count up from the load
-    of the table.  copies: metadata copies that live on a stand-in.
+    read_errors, write_errors, transient, remapped, moved, seq count up from the
+    load of the table.  copies: metadata copies that live on a stand-in.
+    breaker: open while nothing new is mapped, for too much was in a minute.
+    moved: units that went to another slot because theirs refused a write.
+    gone: table blocks that no copy was left of at the load.  memory: bytes of
+    kernel memory.  These four are None where the module is older and does not
+    say: that is not zero.
     extra: key and value of what this version does not know, in their order.
     """
 
@@ -228,6 +254,10 @@ class Status:
     identity: Identity
     seq: int
     uuid: str | None = None
+    breaker: Breaker | None = None
+    moved: int | None = None
+    gone: int | None = None
+    memory: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -235,8 +265,9 @@ class Status:
         """The line as the kernel prints it, behind the target's name."""
         pairs = [(key, str(getattr(self, key))) for key in _COUNTERS_BEFORE_IDENTITY]
         pairs += [("identity", self.identity), ("seq", str(self.seq))]
-        if self.uuid is not None:
-            pairs.append(("uuid", self.uuid))
+        for key in ("uuid", "breaker", *LATER_COUNTERS):
+            if (value := getattr(self, key)) is not None:
+                pairs.append((key, str(value)))
         head = f"{self.mode} {self.unit} {self.mapped}/{self.slots}"
         return " ".join([head, *(f"{key}={value}" for key, value in (*pairs, *self.extra))])
 
@@ -254,8 +285,12 @@ _COUNTERS_BEFORE_IDENTITY = (
     "copies",
 )
 COUNTERS = (*_COUNTERS_BEFORE_IDENTITY, "seq")
-"""The numbers among the keys of a status line; each is a field of Status."""
+"""The numbers that every status line has; each is a field of Status."""
 
+LATER_COUNTERS = ("moved", "gone", "memory")
+"""The numbers that were appended later; a field is None where the key is not there."""
+
+_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS)
 _UUID_NONE = ("", "-")
 
 
@@ -263,7 +298,8 @@ def parse_status(start: int, length: int, params: str) -> Status:
     """Parse the status of a `remap` target; start and length in sectors.
 
     The ABI only ever grows at the end, so every key of the first version is
-    required: a counter that is not there is not zero.
+    required: a counter that is not there is not zero.  A later one may be
+    missing, for the module may be older than this program.
     """
     words = params.split()
     if len(words) < 3:
@@ -282,7 +318,7 @@ def parse_status(start: int, length: int, params: str) -> Status:
         key, equals, value = word.partition("=")
         if not (key and equals):
             raise LineError(f"expected <key>=<value>, got {word!r}, in {params!r}")
-        if key not in COUNTERS and key not in ("identity", "uuid"):
+        if key not in _KEYS:
             extra.append((key, value))
         elif key in known:
             raise LineError(f"{key} is there twice, in {params!r}")
@@ -293,7 +329,11 @@ def parse_status(start: int, length: int, params: str) -> Status:
         raise LineError(f"{', '.join(missing)} missing, in {params!r}")
 
     counters = {key: _number(known[key], key, params) for key in COUNTERS}
+    later = {key: _number(known[key], key, params) for key in LATER_COUNTERS if key in known}
     uuid = known.get("uuid", "")
+    breaker = None
+    if "breaker" in known:
+        breaker = _choice(known["breaker"], get_args(Breaker), "breaker", params)
     return Status(
         start=start,
         length=length,
@@ -305,8 +345,10 @@ def parse_status(start: int, length: int, params: str) -> Status:
             "Identity", _choice(known["identity"], get_args(Identity), "identity", params)
         ),
         uuid=None if uuid in _UUID_NONE else _uuid(uuid, params),
+        breaker=cast("Breaker | None", breaker),
         extra=tuple(extra),
         **counters,
+        **later,
     )
 
 
@@ -368,6 +410,37 @@ class PendingPage:
     next: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RemapReply:
+    """A reply to `remap`: how far it came.
+
+    done, total: units; those that were mapped before count as done.  obstacle:
+    what is in the way of the next unit, None where only the time was over or
+    everything is done.  `unreadable`: main does not read it; `full`: no slot is
+    free; `failed`: the spare or its metadata could not be written.  sector: that
+    unit's, of the mapped device; None where there is no obstacle.
+    """
+
+    done: int
+    total: int
+    obstacle: Obstacle | None = None
+    sector: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The line as the kernel prints it."""
+        line = f"done {self.done} of {self.total}"
+        return line if self.obstacle is None else f"{line} {self.obstacle} {self.sector}"
+
+
+def remap_message(sector: int, count: int, *, lost: bool = False) -> str:
+    """The message that maps sectors of the mapped device, all of it whole units.
+
+    lost: nothing is read, and what was on them counts as lost.
+    """
+    return f"remap {sector} {count}{' lost' if lost else ''}"
+
+
 def list_message(start: int, count: int) -> str:
     """The message that asks for at most `count` slots, from slot `start` on."""
     return f"list {start} {count}"
@@ -424,3 +497,17 @@ def parse_pending(reply: str) -> PendingPage:
             PendingEntry(_number(sector, "sector", line), _number(sectors, "sectors", line))
         )
     return PendingPage(tuple(entries), following)
+
+
+def parse_remap(reply: str) -> RemapReply:
+    """Parse the reply to `remap`."""
+    words = reply.split()
+    if len(words) not in (4, 6) or words[0] != "done" or words[2] != "of":
+        raise LineError(f"expected done <units> of <units> [<obstacle> <sector>], got {reply!r}")
+    done, total = _number(words[1], "done", reply), _number(words[3], "total", reply)
+    if done > total:
+        raise LineError(f"{done} units of {total} cannot be done, in {reply!r}")
+    if len(words) == 4:
+        return RemapReply(done, total)
+    obstacle = _choice(words[4], get_args(Obstacle), "obstacle", reply)
+    return RemapReply(done, total, cast("Obstacle", obstacle), _number(words[5], "sector", reply))

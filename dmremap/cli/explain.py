@@ -25,7 +25,7 @@ def _all() -> dict[str, dict[str, object]]:
             "code": name,
             "title": health.title,
             "meaning": health.meaning,
-            "action": health.next_step.format(name="NAME"),
+            "action": health.next_step.format(name="NAME", sector="SECTOR"),
             "exit": None,
         }
     return out

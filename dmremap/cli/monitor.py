@@ -126,8 +126,8 @@ def command(
 
     \b
     Events: found assembled removed renamed reloaded remapped pending
-    pending_cleared lost recovered slot_bad copies doubt spare_low spare_full
-    mode probe noticed health
+    pending_cleared lost recovered slot_bad moved copies doubt spare_low
+    spare_full mode breaker probe noticed health
 
     \b
     A hook's environment: DMREMAP_EVENT, DMREMAP_NAME, DMREMAP_UUID, DMREMAP_DEVICE,
@@ -135,7 +135,8 @@ def command(
     and DMREMAP_CODES while the set is there; for events of one target
     DMREMAP_START (sector) and its status: DMREMAP_MODE, _UNIT (bytes), _MAPPED,
     _SLOTS, _FREE, _LOST, _PENDING, _BAD, _DOUBT, _COPIES, _READ_ERRORS,
-    _WRITE_ERRORS, _TRANSIENT, _REMAPPED, _SEQ. What it prints goes to standard error.
+    _WRITE_ERRORS, _TRANSIENT, _REMAPPED, _BREAKER (closed open), _MOVED, _GONE,
+    _SEQ. What it prints goes to standard error.
     """
     form = context.meta["dmremap.output"]
     if form == "json" and not (once or count):

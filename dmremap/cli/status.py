@@ -83,6 +83,8 @@ def _row(one: "Running") -> dict[str, object]:
                     "spare_sectors": line.spare_len,
                     "main_start_sectors": line.main_start,
                     "errors": line.errors,
+                    "remap_rate": line.remap_rate,
+                    "accept_stale": line.accept_stale,
                 },
                 "status": status,
             }

@@ -17,7 +17,8 @@ class HealthCode:
 
     title: in a few words.  meaning: what is so, as a sentence.  detail: the
     same with the numbers of one set, a `str.format` template.  next_step: what
-    to do, with `{name}` for the set.
+    to do, with `{name}` for the set and `{sector}` for the first one of the
+    target, both as `dmsetup message` takes them.
     """
 
     code: str
@@ -41,16 +42,17 @@ _CODES = (
         "unreadable blocks",
         "Blocks of the main device cannot be read; what was on them is unknown.",
         "{pending} blocks of the main device cannot be read.",
-        "See which with `dmsetup message {name} 0 pending 0 100` (sector, sectors) and write them "
-        "again from a backup: a write that succeeds, in place or on the spare, clears them.",
+        "See which with `dmsetup message {name} {sector} pending 0 100` (sector, sectors) and "
+        "write them again from a backup: a write that succeeds, in place or on the spare, clears "
+        "them.",
     ),
     HealthCode(
         "DMR-H103",
         "lost blocks",
         "Blocks are mapped to the spare but their content was never recovered.",
         "{lost} blocks read as an error because their content was never recovered.",
-        "See which with `dmsetup message {name} 0 list 0 100` (state lost) and write them again "
-        "from a backup: a write clears them.",
+        "See which with `dmsetup message {name} {sector} list 0 100` (state lost) and write them "
+        "again from a backup: a write clears them.",
     ),
     HealthCode(
         "DMR-H104",
@@ -121,6 +123,22 @@ _CODES = (
         "The set is suspended: I/O waits.",
         "The set is suspended: I/O waits until it is resumed.",
         "If no other command is at work on it, run `dmsetup resume {name}`.",
+    ),
+    HealthCode(
+        "DMR-H305",
+        "breaker is open",
+        "The breaker is open: too many blocks were mapped in a minute, or somebody opened it.",
+        "The breaker is open: a write that the main device refuses is not mapped and fails.",
+        "Look at the disk: so many failures at once are a cable, a controller or the disk's end. "
+        "When it is worth going on, run `dmsetup message {name} {sector} breaker close`.",
+    ),
+    HealthCode(
+        "DMR-H306",
+        "mappings are gone",
+        "Blocks of the set's table are gone in both copies, and with them what they mapped.",
+        "{gone} blocks of the set's table are gone: some of the data may read as it was before.",
+        "The set was started read-only in spite of it. Copy the data to another disk, compare it "
+        "with a backup, and make the set anew.",
     ),
 )
 

@@ -100,8 +100,10 @@ def _blemish(count: int, failing: int) -> State | None:
 # A table that is read-only by request is in mode ro too; that is no failure.
 _RULES: tuple[tuple[str, _Rule], ...] = (
     ("DMR-H303", lambda s: _when(s.status.mode == "init", State.FAILED)),
+    ("DMR-H306", lambda s: _when((s.status.gone or 0) > 0, State.FAILED)),
     ("DMR-H302", lambda s: _when(s.status.doubt > 0, State.FAILED)),
     ("DMR-H301", lambda s: _when(s.status.mode == "ro" and not s.read_only, State.FAILED)),
+    ("DMR-H305", lambda s: _when(s.status.breaker == "open", State.FAILING)),
     ("DMR-H202", lambda s: _when(s.status.free == 0, State.FAILING)),
     ("DMR-H201", _spare_low),
     ("DMR-H203", lambda s: _blemish(s.status.bad, s.policy.bad_failing)),
@@ -145,7 +147,7 @@ def evaluate(
                 code=code,
                 state=state,
                 sentence=words.detail.format(**values),
-                next_step=words.next_step.format(name=name),
+                next_step=words.next_step.format(name=name, sector=status.start),
             )
         )
     return _verdict(reasons)

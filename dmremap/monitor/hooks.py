@@ -40,6 +40,9 @@ _STATUS_FIELDS = (
     "write_errors",
     "transient",
     "remapped",
+    "breaker",
+    "moved",
+    "gone",
     "seq",
 )
 
@@ -48,8 +51,8 @@ def environment(event: Event) -> dict[str, str]:
     """What a hook is told, all of it strings.
 
     DMREMAP_START is in sectors of the mapped device and DMREMAP_UNIT in bytes.
-    What is not known (a set that is gone, an event about no one target) is left
-    out.
+    What is not known (a set that is gone, an event about no one target, what an
+    older module does not say) is left out.
     """
     env = {
         "DMREMAP_EVENT": event.kind,
@@ -66,7 +69,8 @@ def environment(event: Event) -> dict[str, str]:
         env["DMREMAP_START"] = str(event.start)
     if event.status is not None:
         for field in _STATUS_FIELDS:
-            env[f"DMREMAP_{field.upper()}"] = str(getattr(event.status, field))
+            if (value := getattr(event.status, field)) is not None:
+                env[f"DMREMAP_{field.upper()}"] = str(value)
     return env
 
 

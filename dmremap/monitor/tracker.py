@@ -74,6 +74,7 @@ _RISES = (
     _Step("pending", "pending", "{count} blocks cannot be read from the main device"),
     _Step("lost", "lost", "{count} blocks were mapped without their content"),
     _Step("slot_bad", "bad", "{count} slots of the spare failed"),
+    _Step("moved", "moved", "{count} blocks moved to other slots of the spare"),
     _Step("copies", "copies", "{count} copies of the metadata moved to stand-ins"),
     _Step("doubt", "doubt", "{count} blocks are in doubt"),
 )
@@ -84,7 +85,7 @@ _FALLS = (
 )
 
 # Numbers that only a new load of the table sets back.
-_MONOTONIC = ("read_errors", "write_errors", "transient", "remapped", "seq")
+_MONOTONIC = ("read_errors", "write_errors", "transient", "remapped", "moved", "seq")
 
 # Health reasons whose first appearance is an event of its own.
 _REASON_EVENTS = {"DMR-H201": "spare_low", "DMR-H202": "spare_full"}
@@ -99,6 +100,7 @@ KINDS = (
     *(fall.kind for fall in _FALLS),
     *_REASON_EVENTS.values(),
     "mode",
+    "breaker",
     "probe",
     "noticed",
     "health",
@@ -194,21 +196,28 @@ def _changes(old: SetSnapshot, new: SetSnapshot, hinted: frozenset[str]) -> list
     return events
 
 
+def _number(status: Status, field: str) -> int:
+    """A number of the status line; an older module says less, and counts less too."""
+    return getattr(status, field) or 0
+
+
 def _target_changes(old: Status, new: Status, hinted: frozenset[str]) -> list[tuple[str, str, int]]:
     """Compare one target: kind, sentence and count of every change."""
     found: list[tuple[str, str, int]] = []
-    reloaded = any(getattr(new, field) < getattr(old, field) for field in _MONOTONIC)
+    reloaded = any(_number(new, field) < _number(old, field) for field in _MONOTONIC)
     if reloaded:
         found.append(("reloaded", "the set's table was loaded anew", 0))
     if old.mode != new.mode:
         found.append(("mode", f"the set's mode went from {old.mode} to {new.mode}", 0))
+    if new.breaker is not None and new.breaker != (old.breaker or "closed"):
+        found.append(("breaker", f"the set's breaker is {new.breaker} now", 0))
     for step in _RISES:
-        count = getattr(new, step.field) - getattr(old, step.field)
+        count = _number(new, step.field) - _number(old, step.field)
         if count > 0:
             found.append((step.kind, step.sentence.format(count=count), count))
     # A load starts with an empty list of pending blocks: forgotten is not cleared.
     for step in _FALLS if not reloaded else ():
-        count = getattr(old, step.field) - getattr(new, step.field)
+        count = _number(old, step.field) - _number(new, step.field)
         if count > 0:
             found.append((step.kind, step.sentence.format(count=count), count))
 

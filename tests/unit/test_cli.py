@@ -18,6 +18,7 @@ from dmremap.cli import common, main
 from dmremap.cli._make import sectors
 from dmremap.cli.app import VERBS, LazyGroup, group
 from dmremap.errors import DmRemapError, Exit, Failure, Partial, Usage, error
+from dmremap.table import parse_status
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 
@@ -30,6 +31,22 @@ def valid(text: str) -> dict[str, Any]:
 
 def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("appended", ["", " breaker=open moved=1 gone=2 memory=4096"])
+def test_the_schema_knows_every_status(appended: str) -> None:
+    status = parse_status(
+        0,
+        8,
+        "rw 512 0/10 lost=0 pending=0 bad=0 free=10 doubt=0 read_errors=0 write_errors=0 "
+        f"transient=0 remapped=0 copies=0 identity=tag seq=0{appended}",
+    )
+    one = {"name": "a", "uuid": None, "device": "b", "targets": [{"table": {}, "status": status}]}
+    whole = json.loads(common.to_json(common.envelope("status", {"sets": [one]})))
+    jsonschema.Draft202012Validator(SCHEMA).validate(whole)
+    whole["data"]["sets"][0]["targets"][0]["status"]["breaker"] = "ajar"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(SCHEMA).validate(whole)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

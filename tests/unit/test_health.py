@@ -27,7 +27,7 @@ GOOD = parse_status(
 )
 
 
-def changed(**fields: int | str) -> Status:
+def changed(**fields: int | str | None) -> Status:
     return dataclasses.replace(GOOD, **fields)  # type: ignore[arg-type]
 
 
@@ -57,6 +57,11 @@ def test_a_good_set() -> None:
         (changed(mode="ro"), State.FAILED, ["DMR-H301"]),
         (changed(mode="ro", doubt=3), State.FAILED, ["DMR-H302", "DMR-H301"]),
         (changed(mode="init", slots=0, free=0), State.FAILED, ["DMR-H303"]),
+        (changed(breaker="closed", moved=3, gone=0, memory=1), State.OK, []),
+        (changed(breaker="open"), State.FAILING, ["DMR-H305"]),
+        (changed(breaker="open", mapped=1), State.FAILING, ["DMR-H305", "DMR-H101"]),
+        (changed(gone=1), State.FAILED, ["DMR-H306"]),
+        (changed(mode="ro", gone=1), State.FAILED, ["DMR-H306", "DMR-H301"]),
     ],
 )
 def test_each_reason(status: Status, state: State, codes: list[str]) -> None:
@@ -67,6 +72,12 @@ def test_each_reason(status: Status, state: State, codes: list[str]) -> None:
 
 def test_read_only_by_request_is_no_failure() -> None:
     assert evaluate(changed(mode="ro"), read_only=True).state is State.OK
+
+
+def test_a_set_without_all_of_its_table_has_failed_also_where_that_was_accepted() -> None:
+    (reason,) = evaluate(changed(mode="ro", gone=2), read_only=True).reasons
+    assert (reason.code, reason.state) == ("DMR-H306", State.FAILED)
+    assert reason.sentence.startswith("2 blocks of the set's table are gone")
 
 
 def test_never_started() -> None:
@@ -86,6 +97,8 @@ def test_words_have_the_numbers_and_the_name() -> None:
     (reason,) = evaluate(changed(pending=7), name="backup").reasons
     assert reason.sentence == "7 blocks of the main device cannot be read."
     assert "dmsetup message backup 0 pending" in reason.next_step
+    (reason,) = evaluate(changed(breaker="open", start=2048), name="backup").reasons
+    assert "`dmsetup message backup 2048 breaker close`" in reason.next_step
 
 
 def test_thresholds_are_the_policys() -> None:
@@ -118,6 +131,8 @@ counts = st.integers(0, 200)
         doubt=counts,
         transient=counts,
         copies=counts,
+        breaker=st.sampled_from([None, "closed", "open"]),
+        gone=st.none() | counts,
     ),
     st.booleans(),
     st.booleans(),

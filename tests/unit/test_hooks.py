@@ -76,6 +76,10 @@ def test_the_environment() -> None:
     assert env["DMREMAP_CODES"] == "DMR-H102 DMR-H101"
     assert (env["DMREMAP_COUNT"], env["DMREMAP_START"]) == ("2", "0")
     assert (env["DMREMAP_MAPPED"], env["DMREMAP_FREE"], env["DMREMAP_SEQ"]) == ("2", "998", "5")
+    assert "DMREMAP_BREAKER" not in env
+    later = dataclasses.replace(STATUS, breaker="open", moved=0, gone=1)
+    env = environment(dataclasses.replace(EVENT, status=later))
+    assert [env[f"DMREMAP_{key}"] for key in ("BREAKER", "MOVED", "GONE")] == ["open", "0", "1"]
     gone = environment(dataclasses.replace(EVENT, kind="removed", verdict=None, status=None))
     assert "DMREMAP_STATE" not in gone
     assert "DMREMAP_MAPPED" not in gone

@@ -62,17 +62,20 @@ def test_a_set_that_is_found_ill_says_so() -> None:
         ({"pending": 3}, "pending"),
         ({"lost": 3}, "lost"),
         ({"bad": 3}, "slot_bad"),
+        ({"moved": 3, "bad": 3}, "slot_bad moved"),
         ({"copies": 3}, "copies"),
         ({"doubt": 3}, "doubt"),
     ],
 )
 def test_a_number_that_goes_up(fields: dict[str, int], kind: str) -> None:
-    events = between(snapshot(), snapshot(seq=1, **fields))
-    assert kinds(events) == [kind, "health"]
-    assert (events[0].count, events[0].start) == (3, 0)
-    assert events[0].sentence.startswith("3 ")
-    assert events[1].sentence.startswith("the set's health went from OK to ")
-    assert events[1].start is None
+    *counted, health = between(snapshot(), snapshot(seq=1, **fields))
+    assert kinds(counted) == kind.split()
+    for event in counted:
+        assert (event.count, event.start) == (3, 0)
+        assert event.sentence.startswith("3 ")
+    assert health.kind == "health"
+    assert health.sentence.startswith("the set's health went from OK to ")
+    assert health.start is None
 
 
 @pytest.mark.parametrize(("field", "kind"), [("pending", "pending_cleared"), ("lost", "recovered")])
@@ -101,6 +104,26 @@ def test_mode() -> None:
     events = between(snapshot(), snapshot(mode="ro", seq=1))
     assert kinds(events) == ["mode", "health"]
     assert events[0].sentence == "the set's mode went from rw to ro"
+
+
+def test_the_breaker() -> None:
+    closed, opened = snapshot(breaker="closed"), snapshot(breaker="open", seq=1)
+    breaker, health = between(closed, opened)
+    assert (breaker.kind, breaker.start) == ("breaker", 0)
+    assert breaker.sentence == "the set's breaker is open now"
+    assert health.sentence == "the set's health went from OK to FAILING"
+    assert kinds(between(opened, snapshot(breaker="closed", seq=2))) == ["breaker", "health"]
+    assert kinds(between(opened, closed)) == ["reloaded", "breaker", "health"]
+
+
+def test_another_version_of_the_module_is_no_change() -> None:
+    older, newer = snapshot(), snapshot(breaker="closed", moved=0, gone=0, memory=1)
+    assert between(older, newer) == between(newer, older) == []
+
+
+def test_mappings_that_are_gone_are_bad_health() -> None:
+    (event,) = between(snapshot(), snapshot(gone=1))
+    assert (event.kind, event.sentence) == ("health", "the set's health went from OK to FAILED")
 
 
 def test_a_new_load_forgets_and_does_not_clear() -> None:

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 from dmremap import table
 from dmremap.table import (
     COUNTERS,
+    LATER_COUNTERS,
+    OPTIONS,
     LineError,
     ListEntry,
     PendingEntry,
+    RemapReply,
     RemapTable,
     Status,
     parse_list,
     parse_pending,
+    parse_remap,
     parse_status,
     parse_status_line,
     parse_table,
@@ -28,11 +32,12 @@ STATUS = (
     "rw 512 3/1000 lost=1 pending=2 bad=4 free=993 doubt=0 read_errors=5 write_errors=6 "
     "transient=7 remapped=3 copies=1 identity=tag seq=9 uuid=" + UUID
 )
+LATER = " breaker=open moved=10 gone=11 memory=65536"
 
 numbers = st.integers(0, (1 << 64) - 1)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 uuids = st.uuids().map(str)
-unknown_options = words.filter(lambda word: word not in ("main_start", "uuid", "errors"))
+unknown_options = words.filter(lambda word: word not in OPTIONS)
 
 
 @given(
@@ -47,6 +52,8 @@ unknown_options = words.filter(lambda word: word not in ("main_start", "uuid", "
         main_start=numbers,
         uuid=st.none() | uuids,
         errors=st.sampled_from(["confirm", "medium"]),
+        remap_rate=st.none() | numbers,
+        accept_stale=st.booleans(),
         extra=st.lists(unknown_options, max_size=4).map(tuple),
     )
 )
@@ -56,7 +63,7 @@ def test_table_prints_and_parses_back(line: RemapTable) -> None:
 
 
 keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
-    lambda key: key not in (*COUNTERS, "identity", "uuid")
+    lambda key: key not in (*COUNTERS, *LATER_COUNTERS, "identity", "uuid", "breaker")
 )
 
 
@@ -71,8 +78,10 @@ keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
         slots=numbers,
         identity=st.sampled_from(["tag", "id", "size"]),
         uuid=st.none() | uuids,
+        breaker=st.sampled_from([None, "closed", "open"]),
         extra=st.lists(st.tuples(keys, words), max_size=4).map(tuple),
         **dict.fromkeys(COUNTERS, numbers),
+        **dict.fromkeys(LATER_COUNTERS, st.none() | numbers),
     )
 )
 def test_status_prints_and_parses_back(status: Status) -> None:
@@ -81,7 +90,7 @@ def test_status_prints_and_parses_back(status: Status) -> None:
 
 @given(st.text(max_size=60))
 def test_garbage_is_an_error_and_nothing_else(text: str) -> None:
-    for parse in (parse_table_line, parse_status_line, parse_list, parse_pending):
+    for parse in (parse_table_line, parse_status_line, parse_list, parse_pending, parse_remap):
         with pytest.raises(LineError) as caught:
             parse(text)
         assert caught.value.code == "DMR-E106"
@@ -103,11 +112,22 @@ def test_the_shortest_table() -> None:
 
 
 def test_all_options_and_an_unknown_one() -> None:
-    params = f"7:0 7:1 8 4096 8 main_start 2048 remap_rate 12 uuid {UUID} errors medium"
+    params = (
+        "7:0 7:1 8 4096 11 main_start 2048 accept_stale colour 12 "
+        f"remap_rate 0 uuid {UUID} errors medium"
+    )
     line = parse_table(0, 1000, params)
     assert (line.main_start, line.uuid, line.errors) == (2048, UUID, "medium")
-    assert line.extra == ("remap_rate", "12")
+    assert (line.remap_rate, line.accept_stale) == (0, True)
+    assert line.extra == ("colour", "12")
     assert parse_table(0, 1000, line.params) == line
+
+
+def test_options_that_were_not_given_are_not_printed() -> None:
+    line = parse_table(0, 1000, "7:0 7:1 8 4096")
+    assert (line.remap_rate, line.accept_stale) == (None, False)
+    assert line.params == "7:0 7:1 8 4096"
+    assert parse_table(0, 1000, "7:0 7:1 8 4096 1 accept_stale").accept_stale
 
 
 @pytest.mark.parametrize(
@@ -123,6 +143,9 @@ def test_all_options_and_an_unknown_one() -> None:
         ("a b 0 8 2 uuid 1234", "uuid is '1234'"),
         (f"a b 0 8 4 uuid {UUID} uuid {UUID}", "uuid is given twice"),
         ("a b 0 8 2 errors all", "errors is 'all'"),
+        ("a b 0 8 2 remap_rate many", "remap_rate is 'many'"),
+        ("a b 0 8 1 remap_rate", "remap_rate lacks its value"),
+        ("a b 0 8 2 accept_stale accept_stale", "accept_stale is given twice"),
         ("a b 0 8 2 main_start ٣", "main_start is"),
         (f"a b 0 {1 << 64}", "spare_len is"),
     ],
@@ -153,10 +176,23 @@ def test_status() -> None:
     assert status.params == STATUS
 
 
+def test_what_an_older_module_does_not_say_is_not_zero() -> None:
+    status = parse_status(0, 20480, STATUS)
+    assert (status.breaker, status.moved, status.gone, status.memory) == (None,) * 4
+    assert parse_status(0, 20480, STATUS + " gone=0").gone == 0
+
+
+def test_the_keys_that_were_appended() -> None:
+    status = parse_status(0, 20480, STATUS + LATER)
+    assert (status.breaker, status.moved, status.gone, status.memory) == ("open", 10, 11, 65536)
+    assert status.params == STATUS + LATER
+    assert status.extra == ()
+
+
 def test_what_the_kernel_appends_is_kept() -> None:
-    status = parse_status(0, 8, STATUS + " breaker=closed colour=")
-    assert status.extra == (("breaker", "closed"), ("colour", ""))
-    assert status.params.endswith(" breaker=closed colour=")
+    status = parse_status(0, 8, STATUS + LATER + " shape=round colour=")
+    assert status.extra == (("shape", "round"), ("colour", ""))
+    assert status.params.endswith(" shape=round colour=")
 
 
 @pytest.mark.parametrize("nothing", ["uuid=", "uuid=-", ""])
@@ -176,11 +212,16 @@ def test_a_set_without_uuid(nothing: str) -> None:
         ("lost=1 ", "", "lost missing"),
         ("identity=tag", "identity=face", "identity is 'face'"),
         (UUID, "1-2", "uuid is '1-2'"),
+        ("breaker=open", "breaker=ajar", "breaker is 'ajar' and none of closed, open"),
+        ("breaker=open", "breaker=open breaker=open", "breaker is there twice"),
+        ("moved=10", "moved=-1", "moved is '-1'"),
+        ("gone=11", "gone=", "gone is ''"),
+        ("memory=65536", "memory=64K", "memory is '64K'"),
     ],
 )
 def test_what_is_wrong_with_a_status(old: str, new: str, says: str) -> None:
     with pytest.raises(LineError, match=says):
-        parse_status(0, 8, STATUS.replace(old, new, 1))
+        parse_status(0, 8, (STATUS + LATER).replace(old, new, 1))
 
 
 def test_list() -> None:
@@ -233,6 +274,51 @@ def test_pending_prints_and_parses_back(rows: list[PendingEntry]) -> None:
     assert page == table.PendingPage(tuple(rows), None)
 
 
+@pytest.mark.parametrize(
+    ("reply", "parsed"),
+    [
+        ("done 8 of 8", RemapReply(8, 8)),
+        ("done 3 of 8\n", RemapReply(3, 8)),
+        ("done 0 of 8 unreadable 2048\n", RemapReply(0, 8, "unreadable", 2048)),
+        ("done 7 of 8 full 7", RemapReply(7, 8, "full", 7)),
+        ("done 1 of 8 failed 1", RemapReply(1, 8, "failed", 1)),
+    ],
+)
+def test_remap(reply: str, parsed: RemapReply) -> None:
+    assert parse_remap(reply) == parsed
+    assert parsed.line == reply.strip()
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ("", "expected done <units> of <units>"),
+        ("done 3", "expected done <units> of <units>"),
+        ("done 3 of 8 full", "expected done <units> of <units>"),
+        ("end 3 of 8", "expected done <units> of <units>"),
+        ("done x of 8", "done is 'x'"),
+        ("done 3 of -8", "total is '-8'"),
+        ("done 9 of 8", "9 units of 8 cannot be done"),
+        ("done 3 of 8 tired 3", "obstacle is 'tired' and none of unreadable, full, failed"),
+        ("done 3 of 8 full x", "sector is 'x'"),
+    ],
+)
+def test_what_is_wrong_with_a_reply_to_remap(reply: str, says: str) -> None:
+    with pytest.raises(LineError, match=says):
+        parse_remap(reply)
+
+
+@given(numbers, numbers, st.none() | st.sampled_from(["unreadable", "full", "failed"]), numbers)
+def test_remap_prints_and_parses_back(
+    one: int, other: int, obstacle: table.Obstacle | None, sector: int
+) -> None:
+    where = None if obstacle is None else sector
+    reply = RemapReply(min(one, other), max(one, other), obstacle, where)
+    assert parse_remap(reply.line) == reply
+
+
 def test_messages() -> None:
     assert table.list_message(0, 128) == "list 0 128"
     assert table.pending_message(8, 16) == "pending 8 16"
+    assert table.remap_message(8, 16) == "remap 8 16"
+    assert table.remap_message(8, 16, lost=True) == "remap 8 16 lost"
