@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The C sources are clean on both kernels: W=1, sparse, checkpatch --strict."""
+"""The C sources are clean: W=1 and sparse on both kernels, checkpatch --strict, coccicheck."""
 
+import re
 import shutil
 import subprocess
-import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 from harness.kernels import Kernel
 from harness.paths import ROOT
 
-CHECKPATCH = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")
+# What is needed of the kernel's source tree: checkpatch, its lists, and the semantic patches.
+SCRIPTS = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch", "coccinelle")
 SOURCE_PACKAGE = Path("/usr/src/linux-source-6.12.tar.xz")
 SOURCES = sorted([*ROOT.glob("kernel/*.[ch]"), *ROOT.glob("tests/kernel/*.[ch]")])
 # Kbuild says of every module on a kernel without the full debug information:
 HARMLESS = "Skipping BTF generation"
+# What coccicheck has to find, and where.
+BUG = """#include <linux/slab.h>
+void drop(void *p)
+{
+	if (p)
+		kfree(p);
+}
+"""
+BUG_FOUND = re.compile(r"\./bug\.c:5:.*NULL check before some freeing functions is not needed")
 
 
 def run(argv: list[str], cwd: Path) -> str:
@@ -39,29 +50,63 @@ def test_compilers_say_nothing(kernel: Kernel, directory: str, tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def checkpatch() -> Path:
-    """checkpatch.pl, out of the kernel's source package; unpacking it takes 15 s once."""
+def scripts() -> Path:
+    """The kernel's scripts, out of its source package; unpacking them takes 15 s once."""
     assert SOURCE_PACKAGE.exists(), "install linux-source-6.12 (tools/prepare --lint does)"
-    directory = ROOT / "build/cache" / f"checkpatch-{SOURCE_PACKAGE.stat().st_mtime_ns}"
-    wanted = {name for name in CHECKPATCH if not (directory / name).exists()}
-    directory.mkdir(parents=True, exist_ok=True)
-    if wanted:
-        with tarfile.open(SOURCE_PACKAGE, "r|xz") as archive:
-            for member in archive:
-                parts = Path(member.name).parts
-                if len(parts) == 3 and parts[1] == "scripts" and parts[2] in wanted:
-                    source = archive.extractfile(member)
-                    assert source is not None
-                    (directory / parts[2]).write_bytes(source.read())
-                    wanted.discard(parts[2])
-                    if not wanted:
-                        break
-    assert not wanted
-    return directory / CHECKPATCH[0]
+    cache = ROOT / "build/cache"
+    directory = cache / f"kernel-scripts-{SOURCE_PACKAGE.stat().st_mtime_ns}"
+    if not directory.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            unpacked = Path(scratch) / "scripts"
+            unpacked.mkdir()
+            wanted = [f"*/scripts/{name}" for name in SCRIPTS]
+            options = ["--strip-components=2", "--wildcards", "--no-wildcards-match-slash"]
+            run(["tar", "-xf", str(SOURCE_PACKAGE), *options, *wanted], unpacked)
+            unpacked.rename(directory)  # whole or not at all
+    return directory
 
 
-def test_checkpatch(checkpatch: Path) -> None:
+def test_checkpatch(scripts: Path) -> None:
     """checkpatch --strict on every source file."""
     options = ["--no-tree", "--strict", "--terse", "--no-summary", "--file"]
-    said = run(["perl", str(checkpatch), *options, *map(str, SOURCES)], ROOT)
+    said = run(["perl", str(scripts / "checkpatch.pl"), *options, *map(str, SOURCES)], ROOT)
     assert said == ""
+
+
+def semantic_patches(scripts: Path) -> list[list[str]]:
+    """The options of spatch for each semantic patch that can report, as coccicheck reads them.
+
+    Those in OCaml need its compiler, which does not come with spatch.
+    """
+    found: list[list[str]] = []
+    for path in sorted(scripts.glob("coccinelle/**/*.cocci")):
+        text = path.read_text()
+        if re.search(r"^virtual\b.*\breport\b", text, re.MULTILINE) and ":ocaml@" not in text:
+            options = " ".join(re.findall(r"Options:([^:\n]*)", text))
+            found.append(["--cocci-file", str(path), *options.split()])
+    return found
+
+
+def test_coccicheck(scripts: Path, tmp_path: Path) -> None:
+    """What `make coccicheck MODE=report` does: nothing is found but the bug that was put there."""
+    assert shutil.which("spatch"), "install coccinelle (tools/prepare --lint does)"
+    names = [str(source.relative_to(ROOT)) for source in SOURCES]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "bug.c").write_text(BUG)
+    # What it cannot parse it skips without a word.
+    assert " pbs = 0;" in run(["spatch", "--parse-c", *names], tmp_path)
+
+    options = ["-D", "report", "--no-show-diff", "--very-quiet", "--patch", ".", "--dir", "."]
+    found: list[str] = []
+    for chosen in semantic_patches(scripts):
+        done = subprocess.run(
+            ["spatch", *options, *chosen], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found += done.stdout.splitlines()
+    others = [line for line in found if line and not BUG_FOUND.match(line)]
+    assert not others, "\n".join(others)
+    assert any(BUG_FOUND.match(line) for line in found), "no semantic patch has found the bug"
