@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The tests in this folder load kernel modules and make devices: only inside a guest."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from guest.lib import load_module, module_loaded, unload_module
+from guest.remapset import remap_set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from guest.remapset import RemapSet
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,3 +24,25 @@ def pytest_configure(config: pytest.Config) -> None:
             "tests/guest runs inside a virtual machine only: use tools/test, or "
             "tools/vm run -- .venv/bin/python -m pytest tests/guest/..."
         )
+
+
+@pytest.fixture(autouse=True)
+def _loaded(request: pytest.FixtureRequest) -> None:
+    """Load the module for the tests that are marked as needing it."""
+    if request.node.get_closest_marker("module"):
+        load_module("dm_remap")
+
+
+@pytest.fixture
+def fresh_module() -> None:
+    """Load the module anew: of most of its lines it logs ten in five seconds, then none."""
+    if module_loaded("dm_remap"):
+        unload_module("dm_remap")
+    load_module("dm_remap")
+
+
+@pytest.fixture
+def small() -> Iterator[RemapSet]:
+    """A set on two blank disks of which main is known by its size."""
+    with remap_set() as made:
+        yield made

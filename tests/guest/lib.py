@@ -14,6 +14,7 @@ import mmap
 import os
 import shlex
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
@@ -22,8 +23,11 @@ import time
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+
+from guest import dmioctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,9 +85,16 @@ def load_module(name: str, *parameters: str) -> None:
     if ours is None:
         run("modprobe", name, *parameters)
     else:
-        for needed in run("modinfo", "--field", "depends", ours).strip().split(","):
-            run("modprobe", needed)
+        for needed in _depends(ours):
+            load_module(needed)
         run("insmod", ours, *parameters)
+
+
+@cache
+def _depends(module: Path) -> list[str]:
+    """Return the modules that a module file needs, as /sys/module spells them."""
+    names = run("modinfo", "--field", "depends", module).strip().replace("-", "_")
+    return names.split(",") if names else []
 
 
 def unload_module(name: str) -> None:
@@ -270,6 +281,11 @@ def describe(data: bytes) -> list[str]:
 
 
 # Device-mapper
+#
+# By its ioctls: starting dmsetup takes longer than what it does. Where udevd runs it makes the
+# nodes, and dmsetup waits for it.
+
+MAPPER = Path("/dev/mapper")
 
 
 def dmsetup(*argv: Argument) -> str:
@@ -277,68 +293,135 @@ def dmsetup(*argv: Argument) -> str:
     return run("dmsetup", *argv).rstrip("\n")
 
 
+def _udevd_runs() -> bool:
+    return Path("/run/udev/control").exists()
+
+
+@contextmanager
+def _device_mapper(what: str, name: str) -> Iterator[None]:
+    """Turn what the kernel returns into the error that dmsetup would end with."""
+    load_module("dm_mod")
+    try:
+        yield
+    except OSError as error:
+        text = f"device-mapper: {what} ioctl on {name} failed: {error.strerror}"
+        raise CommandError(f"{what} {name}", 1, "", text) from error
+
+
+def _make_node(name: str) -> None:
+    """Make the node of a device, unless it is there; no other is left in its place."""
+    path, dev = MAPPER / name, dmioctl.info(name).dev
+    if path.exists() and path.stat().st_rdev == dev:
+        return
+    path.unlink(missing_ok=True)
+    os.mknod(path, 0o600 | stat.S_IFBLK, dev)
+
+
 def dm_create(name: str, table: str, *, readonly: bool = False, uuid: str | None = None) -> Path:
     """Create a device with this table, of one line or more, and return its path."""
-    options = [*(["--readonly"] if readonly else []), *(["--uuid", uuid] if uuid else [])]
-    run("dmsetup", "create", name, *options, stdin=table)
-    run("dmsetup", "mknodes")  # nobody else makes the node where no udevd runs
-    return Path("/dev/mapper", name)
+    if _udevd_runs():
+        options = [*(["--readonly"] if readonly else []), *(["--uuid", uuid] if uuid else [])]
+        run("dmsetup", "create", name, *options, stdin=table)
+        return MAPPER / name
+    with _device_mapper("create", name):
+        dmioctl.create(name, uuid or "")
+    try:
+        dm_load(name, table, readonly=readonly)
+        dm_resume(name)
+    except CommandError:
+        dmioctl.remove(name)
+        raise
+    return MAPPER / name
 
 
 def dm_remove(name: str, *, force: bool = False) -> None:
-    """Remove a device. Tried for ten seconds, because udevd may have it open."""
+    """Remove a device. Tried for ten seconds, because something may still have it open."""
     deadline = time.monotonic() + 10
     while True:
         try:
-            run("dmsetup", "remove", *(["--force"] if force else []), name)
+            _remove(name, force=force)
             break
         except CommandError as error:
             if "busy" not in error.stderr or time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
-    run("dmsetup", "mknodes")
+            time.sleep(0.02)
+
+
+def _remove(name: str, *, force: bool) -> None:
+    if force or _udevd_runs():
+        run("dmsetup", "remove", *(["--force"] if force else []), name)
+    else:
+        with _device_mapper("remove", name):
+            dmioctl.remove(name)
+        (MAPPER / name).unlink(missing_ok=True)
+
+
+def dm_load(name: str, table: str, *, readonly: bool = False) -> None:
+    """Load a table beside the running one."""
+    with _device_mapper("load", name):
+        dmioctl.load(name, table, readonly=readonly)
 
 
 def dm_reload(name: str, table: str) -> None:
     """Replace the table of a running device: load, suspend, resume."""
-    run("dmsetup", "load", name, stdin=table)
+    dm_load(name, table)
     dm_resume(name)
 
 
 def dm_suspend(name: str, *, flush: bool = True, lockfs: bool = True) -> None:
     """Suspend a device."""
-    run(
-        "dmsetup",
-        "suspend",
-        *([] if flush else ["--noflush"]),
-        *([] if lockfs else ["--nolockfs"]),
-        name,
-    )
+    with _device_mapper("suspend", name):
+        dmioctl.suspend(name, flush=flush, lockfs=lockfs)
 
 
 def dm_resume(name: str) -> None:
     """Resume a device, with the table loaded last."""
-    run("dmsetup", "resume", name)
-    run("dmsetup", "mknodes")
+    if _udevd_runs():
+        run("dmsetup", "resume", name)
+        return
+    with _device_mapper("resume", name):
+        dmioctl.resume(name)
+        _make_node(name)
 
 
 def dm_message(name: str, *words: Argument, sector: int = 0) -> str:
     """Send a message to the target at a sector and return its reply."""
-    return dmsetup("message", "--", name, sector, *words)
+    with _device_mapper("message", name):
+        return dmioctl.message(name, sector, " ".join(map(str, words))).rstrip("\n")
+
+
+def dm_lines(name: str, *, table: bool = False, inactive: bool = False) -> list[str]:
+    """Return the status, or the table, of a device, a line for each target."""
+    with _device_mapper("table" if table else "status", name):
+        lines = dmioctl.lines(name, table=table, inactive=inactive)
+    return [" ".join(map(str, line)).rstrip() for line in lines]
 
 
 def dm_status(name: str) -> str:
     """Return the status of a device's first target, without start, length and type."""
-    return _fields(dmsetup("status", name))
+    return _fields(dm_lines(name)[0])
 
 
 def dm_table(name: str) -> str:
     """Return the arguments in the table of a device's first target."""
-    return _fields(dmsetup("table", name))
+    return _fields(dm_lines(name, table=True)[0])
 
 
-def _fields(lines: str) -> str:
-    return " ".join(lines.splitlines()[0].split()[3:])
+def _fields(line: str) -> str:
+    return " ".join(line.split()[3:])
+
+
+def dm_names() -> list[str]:
+    """Return the names of all devices."""
+    with _device_mapper("list", "devices"):
+        return dmioctl.names()
+
+
+def udev_cookies() -> int:
+    """Return how many cookies there are that dmsetup and udevd have not done with: semaphores."""
+    magic = 0x0D4D  # DM_COOKIE_MAGIC, the upper half of their keys
+    rows = Path("/proc/sysvipc/sem").read_text().splitlines()[1:]
+    return sum(int(row.split()[0]) >> 16 == magic for row in rows)
 
 
 @contextmanager
@@ -380,16 +463,35 @@ def loop_device(
 
     It takes discards and write-zeroes and has a write cache.
     """
-    load_module("loop")
     with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="disk-") as file:
         file.truncate(size)
-        backing = image or file.name
-        options = ("--find", "--show", "--sector-size", sector_size)
-        path = Path(run("losetup", *options, backing).strip())
+        path = _attach_loop(image or Path(file.name), sector_size)
         try:
             yield path
         finally:
-            run("losetup", "--detach", path)
+            clear_fd = 0x4C01
+            with path.open("rb") as disk:
+                fcntl.ioctl(disk, clear_fd)
+
+
+def _attach_loop(backing: Path, sector_size: int) -> Path:
+    """Give a file to a free loop device, as losetup does it."""
+    load_module("loop")
+    get_free, configure = 0x4C82, 0x4C0A
+    with Path("/dev/loop-control").open("rb") as control, backing.open("r+b") as file:
+        while True:
+            path = Path(f"/dev/loop{fcntl.ioctl(control, get_free)}")
+            # struct loop_config: the file, the sector size, the rest is zero but for the name
+            name = struct.pack("56x64s176x", os.fspath(backing).encode()[:63])
+            config = struct.pack("II", file.fileno(), sector_size) + name
+            try:
+                with path.open("r+b", buffering=0) as disk:
+                    fcntl.ioctl(disk, configure, config)
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # somebody was faster
+                    raise
+            else:
+                return path
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from guest.lib import (
     Fault,
     describe,
     dm_create,
+    dm_lines,
     dm_message,
+    dm_names,
     dm_remove,
-    dmsetup,
     fault_device,
     load_module,
     loop_device,
@@ -96,7 +97,7 @@ def refusal(table: str, *, name: str = "refused", readonly: bool = False) -> str
         else:
             dm_remove(name)
             raise AssertionError(f"this table was accepted: {table}")
-    assert name not in dmsetup("ls").split()
+    assert name not in dm_names()
     return log.text
 
 
@@ -115,13 +116,14 @@ def contents(*paths: Path | str) -> list[Contents]:
 
 def status(name: str, sector: int = 0) -> Status:
     """Return the status of the target that starts at a sector."""
-    lines = dmsetup("status", name).splitlines()
+    lines = dm_lines(name)
     return parse_status_line(next(line for line in lines if int(line.split()[0]) == sector))
 
 
 def table(name: str) -> RemapTable:
     """Return the table of a device of one target."""
-    return parse_table_line(dmsetup("table", name))
+    (line,) = dm_lines(name, table=True)
+    return parse_table_line(line)
 
 
 def entries(name: str, sector: int = 0, page: int = 1000) -> list[ListEntry]:
@@ -262,7 +264,7 @@ def remap_set(
         finally:
             with suppress(CommandError):
                 made.heal()
-            if name in dmsetup("ls").split():
+            if name in dm_names():
                 dm_remove(name)
 
 

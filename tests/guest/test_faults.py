@@ -16,7 +16,6 @@ from guest.lib import (
     Device,
     background,
     describe,
-    load_module,
     outcome,
     pattern,
     queue,
@@ -49,18 +48,6 @@ if TYPE_CHECKING:
     from guest.remapset import RemapSet
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _loaded() -> None:
-    load_module("dm_remap")
-
-
-@pytest.fixture
-def small() -> Iterator[RemapSet]:
-    """A set on two disks of which main is known by its size."""
-    with remap_set() as made:
-        yield made
 
 
 @pytest.fixture
@@ -413,6 +400,7 @@ def test_a_dead_main_maps_nothing_and_marks_nothing(status: str, small: RemapSet
     assert small.mapped == [8]
 
 
+@pytest.mark.usefixtures("fresh_module")
 def test_a_dead_main_is_told_once_and_its_return_too(small: RemapSet) -> None:
     small.main.dead("ioerr")
     before = small.status.seq
@@ -547,8 +535,9 @@ def test_clean_io_goes_on_with_a_dead_spare(small: RemapSet) -> None:
         assert describe(device.read(8, 8)) == texts(8, 8)
 
 
+@pytest.mark.usefixtures("fresh_module")
 def test_a_full_spare_gives_the_original_error() -> None:
-    with remap_set(spare_len=SMALLEST_AREA) as made:
+    with remap_set("remap_rate", "0", spare_len=SMALLEST_AREA) as made:
         assert made.status.slots == 8
         made.main.add(0, 100, "write", "medium")
         write(made.path, 0, pattern(0, 6))

@@ -23,7 +23,6 @@ from guest.lib import (
     dm_device,
     dm_remove,
     fault_device,
-    load_module,
     loop_device,
     null_block,
     outcome,
@@ -50,18 +49,6 @@ if TYPE_CHECKING:
     from guest.remapset import RemapSet
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _loaded() -> None:
-    load_module("dm_remap")
-
-
-@pytest.fixture
-def small() -> Iterator[RemapSet]:
-    """A set on two blank disks."""
-    with remap_set() as made:
-        yield made
 
 
 ODD = [0, 7, 8, 9, 63, 64, 65, 100, 127, 128, 200, *range(230, 247), 511]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from guest import dmioctl
 from guest.lib import (
     MIB,
     CommandError,
@@ -20,6 +21,9 @@ from guest.lib import (
     background,
     describe,
     dm_device,
+    dm_lines,
+    dm_load,
+    dm_names,
     dm_reload,
     dm_remove,
     dm_resume,
@@ -53,24 +57,11 @@ from guest.remapset import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from guest.remapset import RemapSet
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
-
-
-@pytest.fixture(autouse=True)
-def _loaded() -> None:
-    load_module("dm_remap")
-
-
-@pytest.fixture
-def small() -> Iterator[RemapSet]:
-    """A set on two blank disks."""
-    with remap_set() as made:
-        yield made
 
 
 def references() -> int:
@@ -265,13 +256,13 @@ BAD_TABLES = {
 def test_a_bad_new_table_is_refused_while_the_old_one_runs(small: RemapSet) -> None:
     fail_some(small)
     writers = Writers(small.path)
-    before = dmsetup("table", small.name)
+    before = dm_lines(small.name, table=True)
     for what, line in BAD_TABLES.items():
         bad = line.format(main=small.main.path, spare=small.spare.path)
         with pytest.raises(CommandError):
-            run("dmsetup", "load", small.name, stdin=bad)
-        assert dmsetup("table", small.name) == before, what
-        assert dmsetup("table", "--inactive", small.name) == "", what
+            dm_load(small.name, bad)
+        assert dm_lines(small.name, table=True) == before, what
+        assert dm_lines(small.name, table=True, inactive=True) == [], what
         writers.wait_rounds()
     writers.finish()
     assert small.status.mode == "rw"
@@ -279,7 +270,7 @@ def test_a_bad_new_table_is_refused_while_the_old_one_runs(small: RemapSet) -> N
 
 def test_a_table_loaded_and_cleared_changes_nothing(small: RemapSet) -> None:
     before = dmsetup("table", small.name)
-    run("dmsetup", "load", small.name, stdin=small.line)
+    dm_load(small.name, small.line)
     assert references() == 2
     run("dmsetup", "clear", small.name)
     assert references() == 1
@@ -290,7 +281,7 @@ def test_a_table_loaded_and_cleared_changes_nothing(small: RemapSet) -> None:
 
 
 def test_what_was_mapped_after_the_new_table_was_loaded_is_in_it(small: RemapSet) -> None:
-    run("dmsetup", "load", small.name, stdin=small.line)
+    dm_load(small.name, small.line)
     small.main.add(8, 1, "write", "medium")
     write(small.path, 8, pattern(8))
     dm_suspend(small.name)
@@ -331,12 +322,12 @@ def test_a_create_that_fails_at_resume_leaves_nothing(small: RemapSet) -> None:
 def test_a_resume_that_failed_can_be_repeated(small: RemapSet) -> None:
     small.remove()
     run("dmsetup", "create", small.name, "--notable")
-    run("dmsetup", "load", small.name, stdin=small.line)
+    dm_load(small.name, small.line)
     small.spare.add(0, 0, "flush", "ioerr", 1)
     with pytest.raises(CommandError):
         dm_resume(small.name)
     with suppress(CommandError):  # it may have lost its table by that
-        run("dmsetup", "load", small.name, stdin=small.line)
+        dm_load(small.name, small.line)
     dm_resume(small.name)
     assert small.status.mode == "rw"
     small.main.add(8, 1, "write", "medium")
@@ -440,7 +431,7 @@ def test_remove_force_under_io(small: RemapSet) -> None:
         run("dmsetup", "remove", "--force", small.name, timeout=60)
     for future in writers.futures:
         future.result(60)
-    if small.name in dmsetup("ls").split():
+    if small.name in dm_names():
         dm_remove(small.name)
     assert references() == 0
     small.create()
@@ -467,7 +458,7 @@ def test_suspend_waits_for_a_repair_and_the_repair_ends(flush: bool, small: Rema
     assert not suspend.done()
     small.spare.release()
     suspend.result(60)
-    assert "SUSPENDED" in dmsetup("info", small.name)
+    assert dmioctl.info(small.name).suspended
     dm_resume(small.name)
     repair.result(30)
     assert small.mapped == [8]
@@ -628,7 +619,7 @@ def test_a_reload_makes_a_read_only_device_writable(fixed: RemapSet) -> None:
 
 def dm_events(name: str) -> int:
     """Return the number of events that DM has counted for a device."""
-    return int(dmsetup("info", "-c", "--noheadings", "-o", "events", name))
+    return dmioctl.info(name).event_nr
 
 
 def test_events_are_counted_by_dm(small: RemapSet) -> None:
@@ -675,6 +666,7 @@ def test_two_sets_do_not_disturb_each_other() -> None:
         assert held(one.path, 0, 16) == texts(0, 16, 1)
 
 
+@pytest.mark.usefixtures("fresh_module")
 def test_a_renamed_device_logs_its_new_name(small: RemapSet) -> None:
     run("dmsetup", "rename", small.name, "renamed")
     try:

@@ -43,13 +43,13 @@ class WatchedSet:
 
     @property
     def mapped(self) -> int:
-        """Mapped units, as dmsetup says it."""
+        """Mapped units, as the target says it."""
         return int(dm_status(self.name).split()[2].partition("/")[0])
 
 
 @contextmanager
 def watched_set(name: str = "watched") -> Iterator[WatchedSet]:
-    """Have a set made by plain dmsetup; all of its main is shown, 1:1."""
+    """Have a set made without the control plane; all of its main is shown, 1:1."""
     load_module("dm_remap")
     with (
         loop_device(8 * MIB) as disk,
