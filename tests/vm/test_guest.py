@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 GUEST = ROOT / "tests/guest"
 # Those that need a real systemd-udevd, and those that must work with it and without.
 UDEVD_ONLY = {"test_monitor_udev.py"}
-UDEVD_TOO = {"test_dm.py", "test_control_plane.py"}
+UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 
 CASES = [
     (path.name, udev)
