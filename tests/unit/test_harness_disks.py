@@ -73,6 +73,17 @@ def test_one_controller_serves_all_scsi_disks() -> None:
     assert nodes[0]["filename"] == "/images/a.img"
 
 
+def test_a_throttled_disk_has_a_node_between_data_and_faults() -> None:
+    slow = Disk(name="a", throttle=50_000_000)
+    argv = disks.arguments([slow], {"a": slow.faults}, HERE)
+    (limit,) = (json.loads(after) for word, after in pairwise(argv) if word == "-object")
+    assert limit["limits"] == {"bps-total": 50_000_000}
+    nodes = [json.loads(after) for word, after in pairwise(argv) if word == "-blockdev"]
+    assert [node["driver"] for node in nodes] == ["file", "throttle", "blkdebug", "raw"]
+    assert nodes[1]["throttle-group"] == limit["id"]
+    assert [node["node-name"] for node in nodes[:2]] == [nodes[1]["file"], nodes[2]["image"]]
+
+
 def test_a_disk_behind_a_server() -> None:
     node = disks.bottom_node(Disk(name="a", nbd="nbd+unix:///leg?socket=/run/x.sock"), HERE)
     assert node["server"] == {"type": "unix", "path": "/run/x.sock"}

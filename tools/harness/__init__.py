@@ -11,8 +11,10 @@ The pieces, one job a file:
 ``initramfs``   the small initramfs (``init.sh``) that mounts the host's root
 ``accel``       KVM only where it has really booted a guest
 ``fixtures``    the pytest plugin
+``demo``        what tools/demo shows
+``bench``       what tools/bench measures
 =============== ====================================================================
 
 Times are seconds, sizes bytes, and a *sector* is 512 bytes unless a name says otherwise.
-Nothing here needs more than Python's standard library.
+Nothing here needs more than Python's standard library, but for ``bench``, which writes metadata.
 """

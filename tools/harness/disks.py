@@ -98,6 +98,8 @@ class Disk:
     """The file behind it; None is a sparse one in the machine's work directory."""
     nbd: str = ""
     """Instead of a file, ``nbd+unix:///EXPORT?socket=PATH``; ``size`` is the server's then."""
+    throttle: int | None = None
+    """The most bytes per second; None is as fast as it goes. A tenth of that may come at once."""
     options: dict[str, str | int] = field(default_factory=dict)
     """More properties of the QEMU device."""
 
@@ -149,6 +151,24 @@ def bottom_node(disk: Disk, workdir: Path) -> Node:
     }
 
 
+def throttle_group(disk: Disk) -> Node:
+    """Return the object that holds a throttled disk's limit."""
+    limits = {"bps-total": disk.throttle}
+    return {"qom-type": "throttle-group", "id": f"{disk.name}-limit", "limits": limits}
+
+
+def throttle_node(disk: Disk) -> Node:
+    """Return a block node above the data that keeps the limit."""
+    return {
+        "driver": "throttle",
+        "node-name": f"{disk.name}-slow",
+        "throttle-group": f"{disk.name}-limit",
+        "file": f"{disk.name}-data",
+        "read-only": disk.read_only,
+        "discard": "unmap",
+    }
+
+
 def fault_node(disk: Disk, generation: int, faults: Faults) -> Node:
     """Return a block node that injects faults above the data.
 
@@ -158,7 +178,7 @@ def fault_node(disk: Disk, generation: int, faults: Faults) -> Node:
     return {
         "driver": "blkdebug",
         "node-name": f"{disk.name}-faults{generation}",
-        "image": f"{disk.name}-data",
+        "image": f"{disk.name}-{'slow' if disk.throttle else 'data'}",
         # QEMU knows no empty list here.
         **({"inject-error": rules} if rules else {}),
         "read-only": disk.read_only,
@@ -208,8 +228,11 @@ def arguments(disks: Sequence[Disk], faults: Mapping[str, Faults], workdir: Path
     if any(disk.kind == "scsi" for disk in disks):
         argv += ["-device", "virtio-scsi-pci,id=scsi"]
     for disk in disks:
+        if disk.throttle:
+            argv += ["-object", json.dumps(throttle_group(disk))]
         nodes = (
             bottom_node(disk, workdir),
+            *([throttle_node(disk)] if disk.throttle else []),
             fault_node(disk, 0, faults[disk.name]),
             top_node(disk, 0),
         )

@@ -1,0 +1,7 @@
+"""``python -m harness.bench``, which tools/bench runs."""
+
+import sys
+
+from harness.bench.cli import main
+
+sys.exit(main(sys.argv[1:]))
