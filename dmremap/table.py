@@ -23,7 +23,7 @@ Mode = Literal["init", "rw", "ro"]
 Identity = Literal["tag", "id", "size"]
 Breaker = Literal["closed", "open"]
 Obstacle = Literal["unreadable", "full", "failed"]
-SlotState = Literal["mapped", "lost", "bad"]
+SlotState = Literal["mapped", "lost", "bad", "doubt"]
 
 _U64 = (1 << 64) - 1
 _NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)

@@ -59,7 +59,7 @@ static void fill_slot(struct mapping *m, u64 unit)
 	int ret;
 
 	for (tries = 0; tries < SLOT_TRIES; tries++) {
-		slot = slots_take(r, 1, &got);
+		slot = repair_take_slots(r, unit, 1, &got);
 		m->stop = "full";
 		if (slot == DMR_NO_SLOT)
 			return;

@@ -38,6 +38,7 @@
 #define KERNEL_FORMAT_MAX	0x40000u	/* blocks: 1 GiB */
 #define STANDIN_TRIES	3
 #define COMMIT_TIME	(30 * HZ)	/* for the blocks after one that failed */
+#define READABLE_TIME	(15 * HZ)	/* spent on blocks that fail */
 #define NO_MBLOCK	U32_MAX
 #define NOWHERE		U64_MAX
 
@@ -206,6 +207,8 @@ static int chunk_look(struct scan *s, struct chunk *c, bool whole)
 	for (i = 0; i < c->n; i++) {
 		bool ok = whole || !area_read(s->r, c->from + i, c->pages[i]);
 
+		if (!whole && fatal_signal_pending(current))
+			return -EINTR;
 		ret = s->fn(s, c->from + i, ok ? page_address(c->pages[i]) : NULL);
 		if (ret)
 			return ret;
@@ -764,7 +767,7 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 		return 0;
 
 	/* The place it leaves stays marked as used: it refuses writes. */
-	for (tries = 0; tries < STANDIN_TRIES; tries++) {
+	for (tries = 0; tries < STANDIN_TRIES && !dmr_must_stop(r); tries++) {
 		bit = find_first_zero_bit(r->standin_used, DMR_NR_STANDINS);
 		if (bit == DMR_NR_STANDINS)
 			break;
@@ -790,17 +793,17 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 /* Does the spare still answer?  One of four metadata blocks is enough. */
 bool metadata_readable(struct remap *r)
 {
-	int copy;
-	u32 mb;
+	unsigned long end = jiffies + READABLE_TIME;
+	unsigned int i;
 
-	for (mb = 0; mb < 2; mb++) {
-		for (copy = 0; copy < 2; copy++) {
-			u64 place = r->mblock[mb].standin[copy] ?:
-				    mblock_home(r, mb, copy);
+	for (i = 0; i < 4 && !time_after(jiffies, end); i++) {
+		u32 mb = i / 2;
+		int copy = i % 2;
+		u64 place = r->mblock[mb].standin[copy] ?:
+			    mblock_home(r, mb, copy);
 
-			if (!area_read(r, place, r->probe_page))
-				return true;
-		}
+		if (!area_read(r, place, r->probe_page))
+			return true;
 	}
 	return false;
 }
@@ -852,10 +855,10 @@ void metadata_set_ro(struct remap *r)
 	report_event(r, DMR_EV_MODE, U64_MAX, 1);
 }
 
-/* One copy of every dirty block. */
-static bool commit_copies(struct remap *r, int copy, unsigned long deadline)
+/* One copy of every dirty block.  @ok: none has failed yet. */
+static bool commit_copies(struct remap *r, int copy, bool ok,
+			  unsigned long deadline)
 {
-	bool ok = true;
 	u32 mb;
 
 	for (mb = r->first_dirty; mb != NO_MBLOCK; mb = r->mblock[mb].next_dirty) {
@@ -886,9 +889,9 @@ static bool commit_copies(struct remap *r, int copy, unsigned long deadline)
 int metadata_commit(struct remap *r)
 {
 	unsigned long deadline = jiffies + COMMIT_TIME;
-	bool ok = commit_copies(r, 0, deadline);
+	bool ok = commit_copies(r, 0, true, deadline);
 
-	ok &= commit_copies(r, 1, deadline);
+	ok = commit_copies(r, 1, ok, deadline);
 	while (r->first_dirty != NO_MBLOCK) {
 		struct dmr_mblock *m = &r->mblock[r->first_dirty];
 
@@ -1070,7 +1073,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 	mblock_slots(r, mb, &nr);
 	why = dmr_table_check(t, nr, dmr_main_units(r));
 	if (why) {
-		DMERR("%s: block %llu: %s", dmr_name(r), place, why);
+		DMERR_LIMIT("%s: block %llu: %s", dmr_name(r), place, why);
 		return;
 	}
 	seq = dmr_get64(t->h.seq);
@@ -1155,8 +1158,12 @@ static void load_places(struct remap *r, struct load *l)
 		for (copy = 0; copy < 2; copy++) {
 			u8 place = l->copy[mb][copy].place;
 
-			/* Only a current copy holds its place. */
-			if (!place || l->copy[mb][copy].seq != m->seq)
+			/*
+			 * Also if it is not current: were the copy written at
+			 * home again, its stand-in could be taken for a lone
+			 * copy when the homes are gone one day.
+			 */
+			if (!place)
 				continue;
 			m->standin[copy] = place;
 			__set_bit(place - DMR_STANDIN_FIRST, r->standin_used);
@@ -1274,7 +1281,7 @@ static int load_check(struct remap *r, struct load *l)
 			return -EIO;
 	}
 	r->nr_gone = 0;
-	for (mb = 1; mb < r->nr_mblocks; mb++) {
+	for (mb = 0; mb < r->nr_mblocks; mb++) {
 		ret = load_check_one(r, l, mb);
 		if (ret)
 			return ret;
@@ -1289,41 +1296,58 @@ static int load_check(struct remap *r, struct load *l)
 static int load_lookup_one(struct remap *r, u32 slot)
 {
 	struct dmr_slot *new = &r->slot[slot];
-	u32 loser, old = slots_first(r, new->unit, new->unit);
+	u32 old = slots_first(r, new->unit, new->unit);
 
-	if (old == DMR_NO_SLOT) {
+	if (old == DMR_NO_SLOT || r->slot[old].info >> 8 < new->info >> 8) {
+		/* It shadows the old one. */
 		slots_insert(r, slot);
 		return 0;
 	}
-	if (r->slot[old].info >> 8 == new->info >> 8) {
-		DMERR("%s: unit %llu is mapped twice, to slots %u and %u",
-		      dmr_name(r), new->unit, old, slot);
-		return -EINVAL;
-	}
-	loser = slot;
-	if (r->slot[old].info >> 8 < new->info >> 8) {
-		slots_insert(r, slot);
-		loser = old;
-	}
-	r->slot[loser].info = dmr_info(DMR_BAD, 0);
-	metadata_mark_dirty(r, loser);
-	return 0;
+	if (r->slot[old].info >> 8 != new->info >> 8)
+		return 0;
+	DMERR("%s: unit %llu is mapped twice, to slots %u and %u",
+	      dmr_name(r), new->unit, old, slot);
+	return -EINVAL;
 }
 
-static int load_lookup(struct remap *r, bool rebuild)
+static int load_lookup(struct remap *r)
 {
-	int mapped = 0, lost = 0, bad = 0;
 	u32 s;
 	int ret;
 
-	if (rebuild) {
-		slots_clear_lookup(r);
-		for (s = 0; s < r->nr_slots; s++) {
-			ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
-			if (ret)
-				return ret;
-		}
+	slots_clear_lookup(r);
+	for (s = 0; s < r->nr_slots; s++) {
+		ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
+		if (ret)
+			return ret;
 	}
+	return 0;
+}
+
+/*
+ * The slots that units have moved away from are BAD.  Not before every block has
+ * two durable copies: until then the loser may be all that says that its unit is
+ * mapped, if the winner is lost after all.
+ */
+static void load_losers(struct remap *r)
+{
+	u32 s;
+
+	for (s = 0; s < r->nr_slots; s++) {
+		u64 unit = r->slot[s].unit;
+
+		if (!is_live(&r->slot[s]) || slots_first(r, unit, unit) == s)
+			continue;
+		r->slot[s].info = dmr_info(DMR_BAD, 0);
+		metadata_mark_dirty(r, s);
+	}
+}
+
+static void load_count(struct remap *r)
+{
+	int mapped = 0, lost = 0, bad = 0;
+	u32 s;
+
 	for (s = 0; s < r->nr_slots; s++) {
 		unsigned int state = dmr_state(r->slot[s].info);
 
@@ -1335,7 +1359,6 @@ static int load_lookup(struct remap *r, bool rebuild)
 	atomic_set(&r->nr_lost, lost);
 	atomic_set(&r->nr_bad, bad);
 	atomic_set(&r->nr_free, r->nr_slots - mapped - bad);
-	return 0;
 }
 
 static int load_head(struct remap *r, struct scan *s, struct load *l)
@@ -1408,12 +1431,15 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	load_places(r, l);
-	ret = load_lookup(r, l->rebuild);
+	ret = l->rebuild ? load_lookup(r) : 0;
 	if (ret)
 		return ret;
 	ret = load_mend(r, l);
 	if (ret)
 		return ret;
+	if (l->rebuild)
+		load_losers(r);
+	load_count(r);
 	learn_main_id(r);
 	if (r->read_only) {
 		/* A table before this one may have left writes unflushed. */

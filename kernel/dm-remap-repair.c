@@ -52,10 +52,11 @@
  * What one bio may cost.  A disk may take seconds to give up on a block, so it is
  * slow failures that are counted.  Commands that fail at once cost little, or a
  * megabyte with ten bad sectors would use up two thousand slots.  When they are
- * used up, or BUDGET_TIME after the bio failed, main is asked no more: the rest of
- * a write goes to slots untried, the rest of a read is an error.  That time runs
- * while the bio waits for its turn, so that a queue which a slow disk has built up
- * drains at once when the first one's time is over.
+ * used up, or BUDGET_TIME after the bio failed if main was slow to fail meanwhile,
+ * main is asked no more: the rest of a write goes to slots untried, the rest of a
+ * read is an error.  That time runs while the bio waits for its turn, so that a
+ * queue which a slow disk has built up drains at once when the first one's time is
+ * over.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
 #define BUDGET_TIME		(30 * HZ)	/* since the bio failed */
@@ -64,6 +65,7 @@
 #define SLOT_TRIES		16		/* slots that refuse in a row */
 #define SLOT_TIME		(15 * HZ)	/* spent on these */
 #define PROBE_TIME		(15 * HZ)	/* spent on places that fail */
+#define QUEUE_TIME		(600 * HZ)	/* no bio waits for so long */
 #define REPLAY_ZERO_VECS	16
 #define NO_UNIT			U64_MAX
 
@@ -93,6 +95,8 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 	unsigned int i, added = 0;
 	u64 first = unit;
 
+	if (r->read_only)
+		return;
 	spin_lock_irq(&r->lock);
 	for (; n && r->nr_pending < DMR_MAX_PENDING; n--, unit++) {
 		i = __pending_find(r, unit);
@@ -199,7 +203,7 @@ static bool breaker_allows(struct remap *r)
 	bool opens;
 
 	spin_lock_irq(&r->lock);
-	if (time_after(jiffies, b->minute + 60 * HZ)) {
+	if (!time_in_range(jiffies, b->minute, b->minute + 60 * HZ)) {
 		b->minute = jiffies;
 		b->pieces = 0;
 	}
@@ -286,9 +290,13 @@ struct narrow {
 	blk_status_t status;	/* how the bio will end */
 	bool alive;		/* main's last command of this bio succeeded */
 	u64 good;		/* last unit main completed, NO_UNIT: none */
+	bool mapped;		/* a unit that main refused went to a slot */
 	bool probed;		/* the probe succeeded since a command failed */
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
+	unsigned long slot_end;	/* no more slots are tried, in jiffies; 0: none
+				 * has refused yet
+				 */
 };
 
 /**
@@ -316,18 +324,22 @@ bool repair_suspect(struct remap *r, blk_status_t status, bool write)
 
 static bool over_budget(struct narrow *n)
 {
+	unsigned long slow = n->r->slow_time;
+
 	if (READ_ONCE(n->r->suspend_deadline) && n->failures >= SUSPEND_FAILURES)
 		return true;
-	return n->failures >= BUDGET_FAILURES ||
-	       time_after(jiffies, n->io->since + BUDGET_TIME);
+	if (n->failures >= BUDGET_FAILURES)
+		return true;
+	/* A queue that is long, but not because of main, is no reason. */
+	return time_after(jiffies, n->io->since + BUDGET_TIME) &&
+	       time_in_range(jiffies, slow, slow + BUDGET_TIME);
 }
 
-/* A suspend has waited for long enough: nothing more is tried for anybody. */
-static bool must_stop(struct remap *r)
+/* A command of this bio failed. */
+static void note_failure(struct narrow *n, unsigned long begin)
 {
-	unsigned long deadline = READ_ONCE(r->suspend_deadline);
-
-	return deadline && time_after(jiffies, deadline);
+	if (time_after(jiffies, begin + SLOW))
+		n->failures++;
 }
 
 /* A command of this bio on main. */
@@ -341,8 +353,9 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	n->alive = !status;
 	if (status) {
 		n->probed = false;
+		note_failure(n, begin);
 		if (time_after(jiffies, begin + SLOW))
-			n->failures++;
+			n->r->slow_time = jiffies;
 		return status;
 	}
 	n->good = unit;
@@ -390,7 +403,7 @@ static bool main_reads(struct narrow *n)
 			r->probe_unit = place[i];
 			return true;
 		}
-		if (must_stop(r) || time_after(jiffies, end))
+		if (dmr_must_stop(r) || time_after(jiffies, end))
 			break;
 	}
 	return false;
@@ -418,7 +431,8 @@ static bool main_writes(struct narrow *n)
 	if (!r->tagged || takes_again(n))
 		return true;
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
-	for (block = DMR_SCRATCH_LAST; block >= DMR_SCRATCH_FIRST; block--)
+	for (block = DMR_SCRATCH_LAST;
+	     block >= DMR_SCRATCH_FIRST && !dmr_must_stop(r); block--)
 		if (!dmr_block_io(r->main->bdev, block * DMR_BLOCK_SECTORS,
 				  r->probe_page, DMR_BLOCK_SIZE,
 				  REQ_OP_WRITE | REQ_SYNC | REQ_FUA))
@@ -438,10 +452,12 @@ static bool probe(struct narrow *n)
 
 	if (n->alive || n->probed)
 		return true;
-	if (must_stop(r))
+	if (dmr_must_stop(r))
 		return false;
 	/* A probe that failed speaks for all that had failed by then. */
-	if (r->probe_failed && !time_after(n->io->since, r->probe_time))
+	if (r->probe_failed && time_in_range(n->io->since,
+					     r->probe_time - QUEUE_TIME,
+					     r->probe_time))
 		return false;
 	n->probed = main_reads(n) && (!n->write || main_writes(n));
 	r->probe_time = jiffies;
@@ -463,7 +479,9 @@ static bool may_map(struct narrow *n)
 {
 	struct remap *r = n->r;
 
-	if (n->io->first_slot == DMR_NO_SLOT && !probe(n))
+	if (!n->mapped && !probe(n))
+		return false;
+	if (dmr_must_stop(r))
 		return false;
 	if (r->tagged)
 		return true;
@@ -507,11 +525,16 @@ static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
 	spin_unlock_irq(&r->lock);
 }
 
-/* Take slots for units and report how few are left. */
-static u32 take_slots(struct narrow *n, u64 unit, unsigned int nr,
+/**
+ * repair_take_slots() - slots_take(), and report how few are left
+ * @r: the target
+ * @unit: first unit, for the report
+ * @nr: number of units
+ * @got: see slots_take()
+ */
+u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 		      unsigned int *got)
 {
-	struct remap *r = n->r;
 	u32 low = r->nr_slots / 8, free = atomic_read(&r->nr_free);
 	u32 slot = slots_take(r, nr, got);
 
@@ -531,13 +554,12 @@ static u32 take_slots(struct narrow *n, u64 unit, unsigned int nr,
 static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 {
 	struct remap *r = n->r;
-	unsigned long end = jiffies + SLOT_TIME;
 	unsigned int i, got, tries = 0;
 	blk_status_t status;
 	u32 slot, gen = 0;
 
 	while (nr && !n->status) {
-		slot = take_slots(n, unit, nr, &got);
+		slot = repair_take_slots(r, unit, nr, &got);
 		if (slot == DMR_NO_SLOT) {
 			n->status = n->io->status;
 			return;
@@ -553,8 +575,9 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 		}
 		if (status) {
 			slots_refused(n, slot, got);
-			if (++tries == SLOT_TRIES || must_stop(r) ||
-			    time_after(jiffies, end))
+			n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
+			if (++tries == SLOT_TRIES || dmr_must_stop(r) ||
+			    time_after(jiffies, n->slot_end))
 				n->status = n->io->status;
 			continue;
 		}
@@ -573,10 +596,12 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 /* Main refused these units. */
 static void map_run(struct narrow *n, u64 unit, unsigned int nr)
 {
-	if (must_stop(n->r) || !may_map(n) || !breaker_allows(n->r))
+	if (dmr_must_stop(n->r) || !may_map(n) || !breaker_allows(n->r)) {
 		n->status = n->io->status;
-	else
-		fill_slots(n, unit, nr, DMR_NO_SLOT);
+		return;
+	}
+	n->mapped = true;
+	fill_slots(n, unit, nr, DMR_NO_SLOT);
 }
 
 /* Their slots refused these units. */
@@ -589,7 +614,7 @@ static void move_run(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 	for (i = 0; i < nr; i++)
 		if (r->slot[old + i].info >> 8 == DMR_GEN_MAX)
 			return;
-	if (must_stop(r) || !breaker_allows(r))
+	if (dmr_must_stop(r) || !breaker_allows(r))
 		return;
 	n->status = BLK_STS_OK;
 	fill_slots(n, unit, nr, old);
@@ -600,7 +625,7 @@ static void write_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	blk_status_t status;
 
-	if (must_stop(n->r) || READ_ONCE(n->r->breaker.open)) {
+	if (dmr_must_stop(n->r) || READ_ONCE(n->r->breaker.open)) {
 		n->status = n->io->status;
 		return;
 	}
@@ -644,7 +669,7 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	blk_status_t status;
 
-	if (over_budget(n) || must_stop(n->r)) {
+	if (over_budget(n) || dmr_must_stop(n->r)) {
 		n->status = n->io->status;
 		return;
 	}
@@ -663,16 +688,31 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 		read_run(n, unit, 1);
 }
 
+/* A spare that is slow to fail holds up the queue as a main does. */
+static bool over_spare_budget(struct narrow *n)
+{
+	return n->failures >= BUDGET_FAILURES ||
+	       time_after(jiffies, n->io->since + BUDGET_TIME);
+}
+
 /* Write units to their slots; FUA for LOST ones, which wait for a commit. */
 static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 			bool lost)
 {
 	struct remap *r = n->r;
+	unsigned long begin = jiffies;
 	blk_status_t status;
 	unsigned int i;
 
+	/* As for main: what has failed before is not tried for ever. */
+	if (n->io->kind == DMR_IO_SPARE && over_spare_budget(n)) {
+		move_run(n, unit, nr, slot);
+		return;
+	}
 	status = replay(r, n->io, unit, nr, r->spare->bdev,
 			slots_sector(r, slot), lost ? REQ_FUA : 0);
+	if (status)
+		note_failure(n, begin);
 	if (status && !repair_suspect(r, status, true)) {
 		n->status = status;
 	} else if (status && (nr == 1 || nr == r->piece)) {
@@ -694,13 +734,15 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
 {
 	struct remap *r = n->r;
-	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
+	unsigned int state = slots_state(r, slot);
 	bool lost = state == DMR_LOST || state == DMR_FOUND;
 
 	/* SETTLING cannot be met: the bio that it belongs to is claimed. */
 
 	if (state == DMR_DOUBT)
 		n->status = BLK_STS_IOERR;
+	else if (dmr_must_stop(r))
+		n->status = n->io->status;
 	else if (n->write)
 		slots_write(n, unit, nr, slot, lost);
 	else if (lost)
@@ -728,7 +770,7 @@ static void narrow_bio(struct narrow *n)
 		u32 slot = slots_first(r, unit, unit + nr - 1);
 
 		if (slot != DMR_NO_SLOT && r->slot[slot].unit == unit) {
-			nr = slots_run(r, slot, nr);
+			nr = slots_run(r, slot, slots_state(r, slot), nr);
 			mapped_run(n, unit, nr, slot);
 		} else {
 			if (slot != DMR_NO_SLOT)
@@ -815,10 +857,33 @@ static void complete_io(struct remap *r, struct dmr_io *io, blk_status_t status)
 	bio_endio(bio);
 }
 
+/* The bio's next LOST slot that is in this state; *unit moves past it. */
+static u32 next_found(struct remap *r, struct dmr_io *io, unsigned int state,
+		      u64 *unit)
+{
+	u64 last = io_end(r, io) - 1;
+	u32 slot;
+
+	while (io->found && *unit <= last) {
+		slot = slots_first(r, *unit, last);
+		if (slot == DMR_NO_SLOT)
+			break;
+		*unit = r->slot[slot].unit + 1;
+		if (dmr_state(READ_ONCE(r->slot[slot].info)) == state)
+			return slot;
+	}
+	return DMR_NO_SLOT;
+}
+
+/* The bio fails and is in no commit: its slots are as they were before. */
 static void give_back(struct remap *r, struct dmr_io *io)
 {
+	u64 unit = io_first(r, io);
 	u32 next, slot;
 
+	while ((slot = next_found(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT)
+		WRITE_ONCE(r->slot[slot].info,
+			   dmr_info(DMR_LOST, r->slot[slot].info >> 8));
 	for (slot = io->first_slot; slot != DMR_NO_SLOT; slot = next) {
 		next = r->slot[slot].next;
 		slots_give_back(r, slot);
@@ -855,8 +920,8 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	narrow_bio(&n);
 	if (n.unreadable && !n.status)
 		n.status = BLK_STS_MEDIUM;
-	/* Main may have died while it was narrowed. */
-	if (io->first_slot != DMR_NO_SLOT && !n.status && !probe(&n))
+	/* Main may have died while it was narrowed.  A move does not need it. */
+	if (n.mapped && !n.status && !probe(&n))
 		n.status = io->status;
 	if (n.status) {
 		give_back(r, io);
@@ -884,24 +949,6 @@ static void do_narrow(struct work_struct *work)
  *----------------------------------------------------------------
  */
 
-/* The bio's next LOST slot that is in this state; *unit moves past it. */
-static u32 next_found(struct remap *r, struct dmr_io *io, unsigned int state,
-		      u64 *unit)
-{
-	u64 last = io_end(r, io) - 1;
-	u32 slot;
-
-	while (io->found && *unit <= last) {
-		slot = slots_first(r, *unit, last);
-		if (slot == DMR_NO_SLOT)
-			break;
-		*unit = r->slot[slot].unit + 1;
-		if (dmr_state(READ_ONCE(r->slot[slot].info)) == state)
-			return slot;
-	}
-	return DMR_NO_SLOT;
-}
-
 /* The bio's slots belong to the commit that is about to be written. */
 static void seal(struct remap *r, struct dmr_io *io)
 {
@@ -927,7 +974,7 @@ static bool settle(struct remap *r, u32 slot)
 	bool durable = metadata_slot_durable(r, slot);
 	u32 gen = r->slot[slot].info >> 8;
 
-	/* Pairs with smp_load_acquire() in slots_run(). */
+	/* Pairs with smp_load_acquire() in slots_state(). */
 	smp_store_release(&r->slot[slot].info,
 			  dmr_info(durable ? DMR_MAPPED : DMR_DOUBT, gen));
 	if (!durable)
@@ -943,10 +990,11 @@ static void retire(struct remap *r, u32 slot, bool durable)
 {
 	unsigned int state = dmr_state(r->slot[slot].info);
 
-	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
+	/* Pairs with smp_load_acquire() in slots_state(). */
+	smp_store_release(&r->slot[slot].info, dmr_info(DMR_BAD, 0));
 	if (!durable)
 		return;
-	if (state == DMR_LOST || state == DMR_FOUND)
+	if (state == DMR_LOST)
 		atomic_dec(&r->nr_lost);
 	metadata_mark_dirty(r, slot);
 	atomic_inc(&r->nr_bad);
@@ -1051,12 +1099,13 @@ static void do_commit(struct work_struct *work)
 	metadata_commit(r);
 	list_for_each_entry_safe(io, next, &batch, commit)
 		complete_io(r, io, publish(r, io));
+	/* The old slots of what has moved and is acknowledged. */
+	metadata_commit(r);
+	/* Last of all: a message on a quiet device may follow at once. */
 	if (rename) {
 		rename->result = metadata_super_durable(r) ? 0 : -EIO;
 		complete(&rename->done);
 	}
-	/* The old slots of what has moved and is acknowledged. */
-	metadata_commit(r);
 }
 
 /**

@@ -185,19 +185,6 @@ void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 	schedule_delayed_work(&r->event_work, min_t(unsigned long, delay, HZ));
 }
 
-void report_init(struct remap *r)
-{
-	spin_lock_init(&r->event_lock);
-	INIT_DELAYED_WORK(&r->event_work, do_events);
-	r->last_event = jiffies - HZ;
-}
-
-/* Before anything is freed. */
-void report_stop(struct remap *r)
-{
-	cancel_delayed_work_sync(&r->event_work);
-}
-
 /*----------------------------------------------------------------
  * Status
  *----------------------------------------------------------------
@@ -346,6 +333,10 @@ void report_status(struct dm_target *ti, status_type_t type,
  *
  * A group on the disk's own device, so that no object of ours has a life of its
  * own.  The files take no lock; removing the group waits for their readers.
+ *
+ * Somebody who looks through sysfs may hold its lock while he waits for memory,
+ * and so for this device.  So the group is made by a work that resume queues, and
+ * removed in presuspend: at both times the device's I/O goes on.
  *----------------------------------------------------------------
  */
 
@@ -359,16 +350,17 @@ static ssize_t file_show(struct device *dev, struct device_attribute *attr,
 	return len + 1;
 }
 
-/* For resume.  A device without the group works as well. */
-void report_show(struct remap *r)
+static struct kobject *disk_kobj(struct remap *r)
 {
-	struct kobject *disk =
-		&disk_to_dev(dm_disk(dm_table_get_md(r->ti->table)))->kobj;
-	unsigned int noio;
+	return &disk_to_dev(dm_disk(dm_table_get_md(r->ti->table)))->kobj;
+}
+
+/* A device without the group works as well. */
+static void make_group(struct work_struct *work)
+{
+	struct remap *r = container_of(work, struct remap, group_work);
 	int i, ret;
 
-	if (r->have_group)
-		return;
 	for (i = 0; i < DMR_NR_FIELDS; i++) {
 		struct dmr_file *file = &r->file[i];
 
@@ -384,22 +376,39 @@ void report_show(struct remap *r)
 		 (u64)r->ti->begin);
 	r->group.name = r->group_name;
 	r->group.attrs = r->attrs;
-	/* DM holds back the device's I/O until this is done. */
-	noio = memalloc_noio_save();
-	ret = sysfs_create_group(disk, &r->group);
-	memalloc_noio_restore(noio);
+	ret = sysfs_create_group(disk_kobj(r), &r->group);
 	if (ret)
 		DMWARN("%s: no files in sysfs (%d)", dmr_name(r), ret);
 	r->have_group = !ret;
 }
 
-/* For postsuspend. */
+/* For resume and presuspend_undo. */
+void report_show(struct remap *r)
+{
+	schedule_work(&r->group_work);
+}
+
+/* For presuspend. */
 void report_hide(struct remap *r)
 {
+	cancel_work_sync(&r->group_work);
 	if (r->have_group)
-		sysfs_remove_group(&disk_to_dev(dm_disk(dm_table_get_md(r->ti->table)))->kobj,
-				   &r->group);
+		sysfs_remove_group(disk_kobj(r), &r->group);
 	r->have_group = false;
+}
+
+void report_init(struct remap *r)
+{
+	spin_lock_init(&r->event_lock);
+	INIT_DELAYED_WORK(&r->event_work, do_events);
+	INIT_WORK(&r->group_work, make_group);
+	r->last_event = jiffies - HZ;
+}
+
+/* Before anything is freed. */
+void report_stop(struct remap *r)
+{
+	cancel_delayed_work_sync(&r->event_work);
 }
 
 /*----------------------------------------------------------------
@@ -422,6 +431,9 @@ static int message_list(struct remap *r, char **argv, char *result,
 {
 	static const char * const name[] = {
 		[DMR_MAPPED] = "mapped", [DMR_LOST] = "lost", [DMR_BAD] = "bad",
+		/* Lost until its commit is done. */
+		[DMR_FOUND] = "lost", [DMR_SETTLING] = "lost",
+		[DMR_DOUBT] = "doubt",
 	};
 	unsigned int max, sz = 0;
 	u64 slot;
@@ -434,7 +446,7 @@ static int message_list(struct remap *r, char **argv, char *result,
 		sector_t sector;
 
 		cond_resched();
-		if (state != DMR_MAPPED && state != DMR_LOST && state != DMR_BAD)
+		if (state >= ARRAY_SIZE(name) || !name[state])
 			continue;
 		if (!max-- || maxlen - sz < 2 * LINE_SIZE) {
 			DMEMIT("next %llu\n", slot);
@@ -570,8 +582,8 @@ static const struct message {
 	{ "rename", 2, message_rename,
 	  "rename <name>, 1 to 127 printable bytes without '/'",
 	  "the set was never started: resume the device" },
-	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first" },
-	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first" },
+	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first, again if it is" },
+	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first, again if it is" },
 };
 
 /* A message that cannot be carried out is logged: its caller sees a number. */

@@ -13,10 +13,12 @@
  *    chain's head publishes it; the walk begins with smp_load_acquire().  The
  *    same goes for the state that makes a neighbour visible to slots_run();
  *  - an entry is never unlinked and its unit never changes while I/O can run.
- *    A unit that moves gets a second entry, nearer to the head; then the old one
- *    is marked BAD and is skipped from there on.  A reader in between may still
- *    find the old one, which is as if it had come before the write that moves
- *    the unit: that one is acknowledged after the mark;
+ *    A unit that moves gets a second entry, nearer to the head, which shadows
+ *    the old one; then the old one is marked BAD with release semantics.  A
+ *    reader that began at the head before may find the old one unmarked, which
+ *    is as if it had come before the write that moves the unit: that one is
+ *    acknowledged after the mark.  If it finds it marked it has missed the new
+ *    one and begins again;
  *  - there is one writer, the commit work (or preresume and messages, when no
  *    I/O runs).
  *
@@ -80,24 +82,42 @@ void slots_clear(struct remap *r)
 
 /*----------------------------------------------------------------*/
 
+/* The state of a slot. */
+unsigned int slots_state(struct remap *r, u32 slot)
+{
+	/* Pairs with smp_store_release() in settle() and retire(). */
+	return dmr_state(smp_load_acquire(&r->slot[slot].info));
+}
+
 /* The first mapping in [first, first + nr), all of one region. */
 static u32 region_first(struct remap *r, u64 first, u64 nr)
 {
 	u32 s, found = DMR_NO_SLOT;
+	u64 left = nr;
 
 	/* Pairs with smp_store_release() in slots_insert(). */
 	s = smp_load_acquire(dmr_region_head(r, first));
-	for (; s != DMR_NO_SLOT; s = READ_ONCE(r->slot[s].next)) {
+	while (s != DMR_NO_SLOT) {
 		u64 distance = r->slot[s].unit - first;
 
-		/* Of two entries of a unit the first one met is the newer. */
-		if (distance >= nr ||
-		    dmr_state(READ_ONCE(r->slot[s].info)) == DMR_BAD)
-			continue;
-		found = s;
-		if (!distance)
-			break;
-		nr = distance;
+		/* Not if it is shadowed by an entry that was met before. */
+		if (distance < left) {
+			if (slots_state(r, s) == DMR_BAD) {
+				/*
+				 * Its unit moved after the head was read.
+				 * Pairs as above.
+				 */
+				s = smp_load_acquire(dmr_region_head(r, first));
+				found = DMR_NO_SLOT;
+				left = nr;
+				continue;
+			}
+			found = s;
+			if (!distance)
+				break;
+			left = distance;
+		}
+		s = READ_ONCE(r->slot[s].next);
 	}
 	return found;
 }
@@ -130,6 +150,7 @@ u32 slots_first(struct remap *r, u64 first, u64 last)
  * slots_run() - how far a mapping goes on
  * @r: the target
  * @slot: returned by slots_first()
+ * @state: its state as the caller has read it; it may be another one by now
  * @max: stop there
  *
  * Any context, takes no lock.  A neighbour counts as soon as its state is
@@ -138,21 +159,17 @@ u32 slots_first(struct remap *r, u64 first, u64 last)
  * Return: number of consecutive units, at least 1, that lie in consecutive
  * slots and are in the same state.
  */
-unsigned int slots_run(struct remap *r, u32 slot, unsigned int max)
+unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
+		       unsigned int max)
 {
 	const struct dmr_seg *seg = slots_seg(r, slot);
-	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
 	unsigned int n;
-	u32 info;
 
 	max = min(max, seg->first_slot + seg->slots - slot);
-	for (n = 1; n < max; n++) {
-		/* Pairs with smp_store_release() in settle(). */
-		info = smp_load_acquire(&r->slot[slot + n].info);
-		if (dmr_state(info) != state ||
+	for (n = 1; n < max; n++)
+		if (slots_state(r, slot + n) != state ||
 		    r->slot[slot + n].unit != r->slot[slot].unit + n)
 			break;
-	}
 	return n;
 }
 

@@ -12,8 +12,8 @@
  *	errors confirm|medium	whether BLK_STS_IOERR and BLK_STS_TARGET may be
  *				medium errors, default confirm
  *	remap_rate <n>		most pieces mapped in a minute, above it the
- *				breaker opens; 0: no limit; default a quarter of
- *				the slots
+ *				breaker opens; 0: no limit; default: as many as
+ *				fill a quarter of the slots
  *	accept_stale		start although a table block is gone in both
  *				copies; for a read-only table
  *
@@ -217,14 +217,14 @@ static void map_part(struct remap *r, struct bio *bio, u64 units)
 	dmr_io(bio)->iter = bio->bi_iter;
 }
 
-/* The bio's first units are in slots. */
-static int map_slots(struct remap *r, struct bio *bio, u32 slot)
+/* The bio's first units are in slots of this state. */
+static int map_slots(struct remap *r, struct bio *bio, u32 slot,
+		     unsigned int state)
 {
-	unsigned int state = dmr_state(READ_ONCE(r->slot[slot].info));
 	unsigned int run, nr = bio_sectors(bio) >> r->unit_shift;
 	struct dmr_io *io = dmr_io(bio);
 
-	run = slots_run(r, slot, nr);
+	run = slots_run(r, slot, state, nr);
 	if (run < nr)
 		map_part(r, bio, run);
 
@@ -249,23 +249,34 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot)
 static noinline int map_lookup_slow(struct remap *r, struct bio *bio, u64 first,
 				    u64 last)
 {
+	unsigned int state;
 	u32 slot;
 
 	if (last - first >= MAX_LOOKUP) {
 		last = first + MAX_LOOKUP - 1;
 		map_part(r, bio, MAX_LOOKUP);
 	}
-	slot = slots_first(r, first, last);
-	if (slot == DMR_NO_SLOT)
-		return map_main(r, bio);
+	do {
+		slot = slots_first(r, first, last);
+		if (slot == DMR_NO_SLOT)
+			return map_main(r, bio);
+		/* Read once.  BAD: the unit has moved meanwhile. */
+		state = slots_state(r, slot);
+	} while (state == DMR_BAD);
+
 	/* Nobody sends parts of a logical block; they could not be mapped. */
 	if ((bio->bi_iter.bi_sector | bio_sectors(bio)) &
 	    ((1u << r->unit_shift) - 1))
 		return map_end(bio, BLK_STS_IOERR);
 	if (r->slot[slot].unit == first)
-		return map_slots(r, bio, slot);
+		return map_slots(r, bio, slot, state);
 	map_part(r, bio, r->slot[slot].unit - first);
 	return map_main(r, bio);
+}
+
+static noinline int map_read_only(struct bio *bio)
+{
+	return map_end(bio, BLK_STS_IOERR);
 }
 
 /* There are mappings, or nothing may be written. */
@@ -277,7 +288,7 @@ static noinline int map_lookup(struct remap *r, struct bio *bio)
 	u32 slot;
 
 	if (unlikely(r->read_only) && op_is_write(bio->bi_opf))
-		return map_end(bio, BLK_STS_IOERR);
+		return map_read_only(bio);
 	if (unlikely((first ^ last) >> DMR_REGION_SHIFT))
 		return map_lookup_slow(r, bio, first, last);
 	slot = dmr_any_entry(r, first, last);
@@ -285,7 +296,7 @@ static noinline int map_lookup(struct remap *r, struct bio *bio)
 		return map_main(r, bio);
 	/* The rest of the cases can wait, but one whole unit is common. */
 	if (first != last || bio_sectors(bio) != 1u << r->unit_shift ||
-	    dmr_state(READ_ONCE(r->slot[slot].info)) != DMR_MAPPED ||
+	    slots_state(r, slot) != DMR_MAPPED ||
 	    bio_op(bio) == REQ_OP_DISCARD)
 		return map_lookup_slow(r, bio, first, last);
 	return map_spare(r, bio, slot);
@@ -573,7 +584,7 @@ static int open_set(struct remap *r, char **error)
 	*error = "out of memory";
 	r->mblock = kvcalloc(r->nr_mblocks, sizeof(*r->mblock), GFP_KERNEL);
 	if (!r->has_rate)
-		r->breaker.rate = max(1u, r->nr_slots / 4);
+		r->breaker.rate = max(1u, r->nr_slots / 4 / r->piece);
 	return r->mblock ? 0 : -ENOMEM;
 }
 
@@ -649,9 +660,9 @@ static void remap_dtr(struct dm_target *ti)
 {
 	struct remap *r = ti->private;
 
-	report_stop(r);
 	ranges_leave(r);
 	repair_destroy(r);
+	report_stop(r);
 	slots_destroy(r);
 	remap_free(r);
 }
@@ -667,6 +678,7 @@ static void remap_presuspend(struct dm_target *ti)
 
 	/* DM waits for the bios under repair; let it not wait for long. */
 	WRITE_ONCE(r->suspend_deadline, (jiffies + SUSPEND_TIME) | 1);
+	report_hide(r);
 }
 
 static void remap_presuspend_undo(struct dm_target *ti)
@@ -674,13 +686,13 @@ static void remap_presuspend_undo(struct dm_target *ti)
 	struct remap *r = ti->private;
 
 	WRITE_ONCE(r->suspend_deadline, 0);
+	report_show(r);
 }
 
 static void remap_postsuspend(struct dm_target *ti)
 {
 	struct remap *r = ti->private;
 
-	report_hide(r);
 	repair_quiesce(r);
 	manual_allow(r);
 }

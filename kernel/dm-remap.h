@@ -252,6 +252,9 @@ struct remap {
 	u64			probe_unit;	/* main read it last */
 	bool			probe_failed;	/* the last probe of main did */
 	unsigned long		probe_time;	/* ... when, in jiffies */
+	unsigned long		slow_time;	/* when main was last slow to
+						 * fail, in jiffies
+						 */
 
 	/* Written by several, read by status: each a plain statistic. */
 	atomic_t		nr_free;
@@ -306,6 +309,7 @@ struct remap {
 	struct attribute_group	group;
 	struct attribute	*attrs[DMR_NR_FIELDS + 1];
 	struct dmr_file		file[DMR_NR_FIELDS];
+	struct work_struct	group_work;
 };
 
 enum dmr_io_kind {
@@ -420,6 +424,14 @@ static inline u32 dmr_any_entry(struct remap *r, u64 first, u64 last)
 	return s;
 }
 
+/* A suspend has waited for long enough: nothing more is tried for anybody. */
+static inline bool dmr_must_stop(struct remap *r)
+{
+	unsigned long deadline = READ_ONCE(r->suspend_deadline);
+
+	return deadline && time_after(jiffies, deadline);
+}
+
 static inline bool dmr_is_write(blk_opf_t opf)
 {
 	return (opf & REQ_OP_MASK) == REQ_OP_WRITE ||
@@ -433,7 +445,9 @@ size_t slots_memory(struct remap *r);
 void slots_clear(struct remap *r);
 void slots_clear_lookup(struct remap *r);
 u32 slots_first(struct remap *r, u64 first, u64 last);
-unsigned int slots_run(struct remap *r, u32 slot, unsigned int max);
+unsigned int slots_state(struct remap *r, u32 slot);
+unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
+		       unsigned int max);
 void slots_insert(struct remap *r, u32 slot);
 u32 slots_take(struct remap *r, unsigned int want, unsigned int *got);
 void slots_give_back(struct remap *r, u32 slot);
@@ -462,6 +476,8 @@ bool repair_suspect(struct remap *r, blk_status_t status, bool write);
 void repair_main_ok(struct remap *r, struct dmr_io *io);
 void repair_forget(struct remap *r, u64 first, u64 last);
 void repair_set_breaker(struct remap *r, bool open);
+u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
+		      unsigned int *got);
 void repair_rename(struct remap *r, struct dmr_rename *rename);
 
 /* dm-remap-manual.c */

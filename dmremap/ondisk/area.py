@@ -7,6 +7,7 @@ sequences with different bodies are a problem that is reported, not resolved.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -206,13 +207,16 @@ def format_area(
     *,
     clear: bool = False,
     progress: Progress | None = None,
+    table: Callable[[int], bytes] | None = None,
 ) -> None:
     """Write a fresh set, in the order that the format asks for.
 
     Superblock 0 says FORMATTING; then the tables; then superblocks 1 and 0 say READY; each
     durable before the next. With `clear` the head is zeroed first, which ends whatever set was
-    there; without it the caller knows that the area is blank.
+    there; without it the caller knows that the area is blank. `table` returns the table block for
+    a home; without it every slot is free.
     """
+    make = table or partial(pack_empty_table, sb.uuid)
     zero = bytes(BLOCK)
     if clear:
         _write_run(device, start, range(HEAD_BLOCKS), lambda _: zero)
@@ -223,7 +227,7 @@ def format_area(
     total = sum(len(run) for run in _table_homes(sb.segments)) * BLOCK
     done = 0
     for run in _table_homes(sb.segments):
-        _write_run(device, start, run, lambda home: pack_empty_table(sb.uuid, home))
+        _write_run(device, start, run, make)
         done += len(run) * BLOCK
         if progress:
             progress(done, total)

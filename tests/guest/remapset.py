@@ -139,7 +139,11 @@ def entries(name: str, sector: int = 0, page: int = 1000) -> list[ListEntry]:
 
 def mapped(name: str, sector: int = 0) -> list[int]:
     """Return the first sectors of all mapped units, sorted."""
-    return sorted(entry.sector for entry in entries(name, sector) if entry.sector is not None)
+    return sorted(
+        entry.sector
+        for entry in entries(name, sector)
+        if entry.sector is not None and entry.state != "doubt"
+    )
 
 
 def pending(name: str, sector: int = 0, page: int = 1000) -> list[int]:
