@@ -269,6 +269,18 @@ struct head {
 	} standin[DMR_NR_STANDINS];
 };
 
+/*
+ * A home may hold what it refused to write.  So at the same sequence the stand-in
+ * is where the copy lives: a copy never goes home while its stand-in can be read.
+ */
+static void note_copy(struct copy *c, u64 seq, u64 place, u64 home)
+{
+	if (seq > c->seq || (seq == c->seq && place != home)) {
+		c->seq = seq;
+		c->place = place == home ? 0 : place;
+	}
+}
+
 static bool is_standin(u64 block)
 {
 	return block >= DMR_STANDIN_FIRST && block <= DMR_STANDIN_LAST;
@@ -315,10 +327,7 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 		h->ambiguous = false;
 		memset(h->copy, 0, sizeof(h->copy));
 	}
-	if (seq > copy->seq) {
-		copy->seq = seq;
-		copy->place = home == block ? 0 : block;
-	}
+	note_copy(copy, seq, block, home);
 }
 
 static int head_block(struct scan *s, u64 block, const void *data)
@@ -1083,10 +1092,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 		load_entries(r, l, mb, t);
 		l->copy[mb][0].ambiguous = false;
 	}
-	if (seq > c->seq) {
-		c->seq = seq;
-		c->place = place == home ? 0 : place;
-	}
+	note_copy(c, seq, place, home);
 }
 
 static int load_block(struct scan *s, u64 block, const void *data)
