@@ -322,24 +322,27 @@ bool repair_suspect(struct remap *r, blk_status_t status, bool write)
 	}
 }
 
-static bool over_budget(struct narrow *n)
+/*
+ * Main or the spare may not be asked again for this bio.  A queue that is long,
+ * but not because of @slow, the device's last slow failure, is no reason.
+ */
+static bool over_budget(struct narrow *n, unsigned long slow)
 {
-	unsigned long slow = n->r->slow_time;
-
 	if (READ_ONCE(n->r->suspend_deadline) && n->failures >= SUSPEND_FAILURES)
 		return true;
-	if (n->failures >= BUDGET_FAILURES)
-		return true;
-	/* A queue that is long, but not because of main, is no reason. */
-	return time_after(jiffies, n->io->since + BUDGET_TIME) &&
-	       time_in_range(jiffies, slow, slow + BUDGET_TIME);
+	return n->failures >= BUDGET_FAILURES ||
+	       (time_after(jiffies, n->io->since + BUDGET_TIME) &&
+		time_in_range(jiffies, slow, slow + BUDGET_TIME));
 }
 
-/* A command of this bio failed. */
-static void note_failure(struct narrow *n, unsigned long begin)
+/* A command of this bio that began then has failed. */
+static void note_failure(struct narrow *n, unsigned long begin,
+			 unsigned long *slow)
 {
-	if (time_after(jiffies, begin + SLOW))
+	if (time_after(jiffies, begin + SLOW)) {
 		n->failures++;
+		*slow = jiffies;
+	}
 }
 
 /* A command of this bio on main. */
@@ -353,9 +356,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	n->alive = !status;
 	if (status) {
 		n->probed = false;
-		note_failure(n, begin);
-		if (time_after(jiffies, begin + SLOW))
-			n->r->slow_time = jiffies;
+		note_failure(n, begin, &n->r->main_slow);
 		return status;
 	}
 	n->good = unit;
@@ -629,7 +630,7 @@ static void write_run(struct narrow *n, u64 unit, unsigned int nr)
 		n->status = n->io->status;
 		return;
 	}
-	if (over_budget(n)) {
+	if (over_budget(n, n->r->main_slow)) {
 		/* Untried; what main would have taken is safe on the spare. */
 		map_run(n, unit, nr);
 		return;
@@ -669,7 +670,7 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 {
 	blk_status_t status;
 
-	if (over_budget(n) || dmr_must_stop(n->r)) {
+	if (over_budget(n, n->r->main_slow) || dmr_must_stop(n->r)) {
 		n->status = n->io->status;
 		return;
 	}
@@ -688,13 +689,6 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 		read_run(n, unit, 1);
 }
 
-/* A spare that is slow to fail holds up the queue as a main does. */
-static bool over_spare_budget(struct narrow *n)
-{
-	return n->failures >= BUDGET_FAILURES ||
-	       time_after(jiffies, n->io->since + BUDGET_TIME);
-}
-
 /* Write units to their slots; FUA for LOST ones, which wait for a commit. */
 static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 			bool lost)
@@ -704,15 +698,15 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 	blk_status_t status;
 	unsigned int i;
 
-	/* As for main: what has failed before is not tried for ever. */
-	if (n->io->kind == DMR_IO_SPARE && over_spare_budget(n)) {
+	/* As for main: slots that have failed before are not tried for ever. */
+	if (n->io->kind == DMR_IO_SPARE && over_budget(n, r->spare_slow)) {
 		move_run(n, unit, nr, slot);
 		return;
 	}
 	status = replay(r, n->io, unit, nr, r->spare->bdev,
 			slots_sector(r, slot), lost ? REQ_FUA : 0);
 	if (status)
-		note_failure(n, begin);
+		note_failure(n, begin, &r->spare_slow);
 	if (status && !repair_suspect(r, status, true)) {
 		n->status = status;
 	} else if (status && (nr == 1 || nr == r->piece)) {

@@ -252,9 +252,10 @@ struct remap {
 	u64			probe_unit;	/* main read it last */
 	bool			probe_failed;	/* the last probe of main did */
 	unsigned long		probe_time;	/* ... when, in jiffies */
-	unsigned long		slow_time;	/* when main was last slow to
-						 * fail, in jiffies
+	unsigned long		main_slow;	/* when it was last slow to fail,
+						 * in jiffies
 						 */
+	unsigned long		spare_slow;
 
 	/* Written by several, read by status: each a plain statistic. */
 	atomic_t		nr_free;
