@@ -24,6 +24,12 @@
  * hide the only newer copy, and it erases such a stand-in only when everything
  * that it might contradict has been written again.
  *
+ * A set grows onto tables that the control plane has written behind the area: ctr
+ * accepts a longer spare_len only if all of them are there and empty, and the load
+ * that finds the superblocks without the new segment writes them with it when
+ * everything else is done.  Until one of the superblocks is durable the set is the
+ * old one, whatever stands behind it.
+ *
  * Nothing here takes a lock: ctr and preresume run before any I/O, and later the
  * commit work is the only caller.  Memory is allocated in ctr and preresume only.
  */
@@ -491,6 +497,30 @@ static void set_segments(struct remap *r, const struct dmr_super *sb)
 	r->nr_mblocks = mblocks;
 }
 
+/* Is this what the structures were allocated for? */
+static bool same_segments(struct remap *r, const struct dmr_super *sb)
+{
+	u32 i;
+
+	if (dmr_get32(sb->nr_segments) != r->nr_segs)
+		return false;
+	for (i = 0; i < r->nr_segs; i++)
+		if (dmr_get64(sb->segment[i].start) != r->seg[i].start ||
+		    dmr_get64(sb->segment[i].blocks) != r->seg[i].blocks ||
+		    dmr_get32(sb->segment[i].slots) != r->seg[i].slots)
+			return false;
+	return true;
+}
+
+static void set_segment(struct dmr_segment *segment, u64 start, u64 end,
+			u32 slots)
+{
+	segment->start = dmr_put64(start);
+	segment->blocks = dmr_put64(end - start);
+	segment->slots = dmr_put32(slots);
+	segment->table_blocks = dmr_put32(dmr_table_blocks(slots));
+}
+
 /* Describe a set that covers the area with one segment. */
 static void new_super(struct remap *r)
 {
@@ -511,10 +541,44 @@ static void new_super(struct remap *r)
 	sb->data_sectors = dmr_put64(r->ti->len);
 	sb->created = dmr_put64(ktime_get_real_seconds());
 	sb->main_id_len = main_id(r, sb->main_id, &sb->main_id_type);
-	sb->segment[0].start = dmr_put64(DMR_HEAD_BLOCKS);
-	sb->segment[0].blocks = dmr_put64(area - DMR_HEAD_BLOCKS);
-	sb->segment[0].slots = dmr_put32(slots);
-	sb->segment[0].table_blocks = dmr_put32(dmr_table_blocks(slots));
+	set_segment(&sb->segment[0], DMR_HEAD_BLOCKS, area, slots);
+}
+
+/**
+ * grown_super() - describe the set with a segment more
+ * @r: the target; its spare_len is more than the set has recorded
+ * @old: the set's superblock
+ * @sb: set to the new one
+ *
+ * Return: NULL, or why the set cannot grow.
+ */
+static char *grown_super(struct remap *r, const struct dmr_super *old,
+			 struct dmr_super *sb)
+{
+	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
+	u32 n = dmr_get32(old->nr_segments);
+	u64 end = DMR_HEAD_BLOCKS, total = 0;
+	u32 i, slots;
+
+	for (i = 0; i < n; i++) {
+		end += dmr_get64(old->segment[i].blocks);
+		total += dmr_get32(old->segment[i].slots);
+	}
+	if (n == DMR_MAX_SEGMENTS)
+		return "spare_len: the set has 32 segments and cannot grow any more";
+	slots = dmr_segment_slots(area - end, r->unit);
+	if (!slots || total + slots > DMR_MAX_SLOTS)
+		return "spare_len: a set grows by at least 3 blocks, to 16777216 slots at most";
+	*sb = *old;
+	sb->area_blocks = dmr_put64(area);
+	sb->nr_segments = dmr_put32(n + 1);
+	set_segment(&sb->segment[n], end, area, slots);
+	return NULL;
+}
+
+static bool is_longer(struct remap *r, const struct dmr_super *sb)
+{
+	return r->spare_len / DMR_BLOCK_SECTORS > dmr_get64(sb->area_blocks);
 }
 
 /* Does the table line fit the set?  Returns NULL, or why not. */
@@ -531,13 +595,34 @@ static char *check_super(struct remap *r, const struct dmr_super *sb)
 		return "the set's unit is not main's logical block size";
 	if (area < dmr_get64(sb->area_blocks))
 		return "spare_len is less than the set has recorded";
-	if (area > dmr_get64(sb->area_blocks))
-		return "spare_len is more than the set has recorded";
+	if (r->read_only && is_longer(r, sb))
+		return "spare_len is more than the set has recorded, and the table is read-only";
 	if (dmr_get64(sb->data_start) != r->main_start)
 		return "main_start is not the one that the set has recorded";
 	if (r->ti->len > dmr_get64(sb->data_sectors))
 		return "the length is more than the set has recorded";
 	return NULL;
+}
+
+static const struct dmr_seg *mblock_seg(struct remap *r, u32 mb)
+{
+	const struct dmr_seg *seg = r->seg;
+
+	while (mb >= seg->first_mblock + seg->table_blocks)
+		seg++;
+	return seg;
+}
+
+/* Home of a copy, in blocks. */
+static u64 mblock_home(struct remap *r, u32 mb, int copy)
+{
+	const struct dmr_seg *seg;
+
+	if (!mb)
+		return copy ? DMR_SB1_BLOCK : DMR_SB0_BLOCK;
+	seg = mblock_seg(r, mb);
+	return seg->start + (mb - seg->first_mblock) +
+	       (copy ? seg->blocks - seg->table_blocks : 0);
 }
 
 /*----------------------------------------------------------------
@@ -635,8 +720,44 @@ static int inspect_head(struct remap *r, struct scan *s, struct head *h,
 		*r->super = h->super;
 		memcpy(&r->uuid, h->super.h.uuid, sizeof(r->uuid));
 		*error = check_main(r, &h->super);
+		if (!*error && is_longer(r, &h->super)) {
+			r->grow = true;
+			*error = grown_super(r, &h->super, r->super);
+		}
 	}
 	return *error ? -EINVAL : 0;
+}
+
+/* A table block of an extension: ours, at home, and all its slots are free. */
+static int extension_block(struct scan *s, u64 block, const void *data)
+{
+	const struct dmr_table *t = data;
+
+	if (data && dmr_header_ok(t, DMR_TYPE_TABLE, block) &&
+	    dmr_get16(t->h.version) == DMR_VERSION &&
+	    !memcmp(t->h.uuid, &s->r->uuid, sizeof(t->h.uuid)) &&
+	    dmr_get64(t->h.home) == block &&
+	    !memchr_inv(t->entry, 0, sizeof(t->entry)))
+		return 0;
+	DMERR("%s: block %llu of the spare area is no empty table of this set",
+	      dmr_name(s->r), block);
+	return -ENODATA;
+}
+
+/*
+ * The set may grow only onto tables that dmremapctl has written: they are the
+ * proof that somebody has made sure that the extension holds nothing else.
+ */
+static int inspect_extension(struct remap *r, struct scan *s, char **error)
+{
+	const struct dmr_seg *seg = &r->seg[r->nr_segs - 1];
+	int copy, ret = 0;
+
+	*error = "spare_len is more than the set has recorded: run dmremapctl grow";
+	for (copy = 0; copy < 2 && !ret; copy++)
+		ret = scan_blocks(s, mblock_home(r, seg->first_mblock, copy),
+				  seg->table_blocks, extension_block, NULL);
+	return ret;
 }
 
 /**
@@ -645,7 +766,8 @@ static int inspect_head(struct remap *r, struct scan *s, struct head *h,
  * @error: set to the reason of a refusal
  *
  * Reads both superblocks, main's tag and, where there is no set, the whole
- * area.  Writes nothing.  Sets the geometry, r->uuid and r->format.
+ * area, or if the set is to grow the tables of the extension.  Writes nothing.
+ * Sets the geometry, r->uuid, r->format and r->grow.
  */
 int metadata_inspect(struct remap *r, char **error)
 {
@@ -658,6 +780,8 @@ int metadata_inspect(struct remap *r, char **error)
 		ret = inspect_head(r, s, h, error);
 	if (!ret)
 		set_segments(r, r->super);
+	if (!ret && r->grow)
+		ret = inspect_extension(r, s, error);
 	r->first_dirty = NO_MBLOCK;
 	scan_free(s);
 	kvfree(h);
@@ -668,27 +792,6 @@ int metadata_inspect(struct remap *r, char **error)
  * Commit
  *----------------------------------------------------------------
  */
-
-static const struct dmr_seg *mblock_seg(struct remap *r, u32 mb)
-{
-	const struct dmr_seg *seg = r->seg;
-
-	while (mb >= seg->first_mblock + seg->table_blocks)
-		seg++;
-	return seg;
-}
-
-/* Home of a copy, in blocks. */
-static u64 mblock_home(struct remap *r, u32 mb, int copy)
-{
-	const struct dmr_seg *seg;
-
-	if (!mb)
-		return copy ? DMR_SB1_BLOCK : DMR_SB0_BLOCK;
-	seg = mblock_seg(r, mb);
-	return seg->start + (mb - seg->first_mblock) +
-	       (copy ? seg->blocks - seg->table_blocks : 0);
-}
 
 /* The first slot of a table block; how many it has. */
 static u32 mblock_slots(struct remap *r, u32 mb, u32 *nr)
@@ -1017,6 +1120,8 @@ struct load {
 	u32 mb;				/* the block that is read next */
 	unsigned int unreadable;	/* stand-ins */
 	bool rebuild;			/* the lookup holds what is not so */
+	bool grow;			/* the superblocks are to say so */
+	struct dmr_super grown;
 };
 
 static bool is_live(const struct dmr_slot *slot)
@@ -1389,16 +1494,16 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 		DMERR("%s: %s", dmr_name(r), why);
 		return -EINVAL;
 	}
+	l->grow = is_longer(r, &h->super);
+	if (l->grow)
+		why = grown_super(r, &h->super, &l->grown);
 	/* ctr allocated for these. */
-	if (h->super.nr_segments != r->super->nr_segments ||
-	    memcmp(h->super.segment, r->super->segment,
-		   sizeof(h->super.segment))) {
+	if (why || !same_segments(r, l->grow ? &l->grown : &h->super)) {
 		DMERR("%s: the set has changed since the table was loaded, load it again",
 		      dmr_name(r));
 		return -EAGAIN;
 	}
 	*r->super = h->super;
-	set_segments(r, r->super);
 	l->copy[0][0] = h->copy[0];
 	l->copy[0][1] = h->copy[1];
 	return 0;
@@ -1417,6 +1522,27 @@ static void learn_main_id(struct remap *r)
 	sb->main_offset = dmr_put64(r->main_offset);
 	r->identity = DMR_BY_ID;
 	mark_dirty(r, 0);
+}
+
+/*
+ * The extension's tables are loaded and have two copies like all others.  They
+ * become the set's by what the superblocks say, in the commit that follows.
+ */
+static int load_grow(struct remap *r, struct load *l)
+{
+	u32 slot = r->seg[r->nr_segs - 1].first_slot;
+
+	for (; slot < r->nr_slots; slot++) {
+		if (dmr_state(r->slot[slot].info) != DMR_FREE) {
+			DMERR("%s: the extension is in use, run dmremapctl grow",
+			      dmr_name(r));
+			return -EBUSY;
+		}
+	}
+	*r->super = l->grown;
+	mark_dirty(r, 0);
+	DMINFO("%s: the set grows to %u slots", dmr_name(r), r->nr_slots);
+	return 0;
 }
 
 static int do_load(struct remap *r, struct scan *s, struct load *l)
@@ -1446,6 +1572,11 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (l->rebuild)
 		load_losers(r);
 	load_count(r);
+	if (l->grow) {
+		ret = load_grow(r, l);
+		if (ret)
+			return ret;
+	}
 	learn_main_id(r);
 	if (r->read_only) {
 		/* A table before this one may have left writes unflushed. */

@@ -226,6 +226,7 @@ struct remap {
 	bool			has_uuid;	/* option uuid was given */
 	bool			has_rate;	/* option remap_rate was given */
 	bool			format;		/* blank: format at preresume */
+	bool			grow;		/* spare_len is more than recorded */
 	uuid_t			uuid;
 	u32			nr_slots;
 	u32			nr_segs;
