@@ -222,8 +222,9 @@ int manual_rename(struct remap *r, const char *name)
 
 	if (!len || len >= sizeof(rename.name))
 		return -EINVAL;
+	/* DM has split the words as if they were Latin-1: not beyond ASCII. */
 	for (i = 0; i < len; i++)
-		if (!isprint(name[i]) || name[i] == '/')
+		if (!isascii(name[i]) || !isprint(name[i]) || name[i] == '/')
 			return -EINVAL;
 	memcpy(rename.name, name, len);
 

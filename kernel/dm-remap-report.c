@@ -580,7 +580,7 @@ static const struct message {
 	{ "pending", 3, message_pending, "pending <from sector> <max>" },
 	{ "breaker", 2, message_breaker, "breaker open|close" },
 	{ "rename", 2, message_rename,
-	  "rename <name>, 1 to 127 printable bytes without '/'",
+	  "rename <name>, 1 to 127 printable ASCII characters without '/'",
 	  "the set was never started: resume the device" },
 	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first, again if it is" },
 	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first, again if it is" },
