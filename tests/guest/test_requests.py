@@ -594,7 +594,7 @@ def test_names_that_are_refused(small: RemapSet) -> None:
             small,
             f"rename {name}",
             errno="EINVAL",
-            log="message rename: expected: rename <name>, 1 to 127 printable ASCII characters without '/'",
+            log="expected: rename <name>, 1 to 127 printable ASCII characters without '/'",
         )
     assert names(small) == ("good", "good")
 

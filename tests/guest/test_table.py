@@ -476,7 +476,8 @@ def test_a_longer_area_is_refused(disks: tuple[Path, Path]) -> None:
     with dm_device("set", line(main, spare, 0, 4096)):
         pass
     before = contents(*disks)
-    assert "spare_len is more than the set has recorded: run dmremapctl grow" in refusal(line(*disks))
+    log = refusal(line(*disks))
+    assert "spare_len is more than the set has recorded: run dmremapctl grow" in log
     assert contents(*disks) == before
 
 
