@@ -1157,16 +1157,18 @@ static void load_entries(struct remap *r, struct load *l, u32 mb,
 	}
 }
 
-/* Does the candidate say what the slots say already? */
+/* Is the candidate in every byte what was checked and taken over before? */
 static bool same_entries(struct remap *r, u32 mb, const struct dmr_table *t)
 {
 	u32 i, nr, first = mblock_slots(r, mb, &nr);
 
 	for (i = 0; i < nr; i++)
 		if (r->slot[first + i].unit != dmr_get64(t->entry[i].unit) ||
-		    r->slot[first + i].info != dmr_get32(t->entry[i].state_gen))
+		    r->slot[first + i].info != dmr_get32(t->entry[i].state_gen) ||
+		    t->entry[i].zero)
 			return false;
-	return true;
+	return dmr_get16(t->h.version) == DMR_VERSION &&
+	       !memchr_inv(&t->entry[nr], 0, sizeof(t->entry[0]) * (DMR_ENTRIES - nr));
 }
 
 /* A candidate for one copy of a table block, read from @place. */
@@ -1184,15 +1186,17 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 	    memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||
 	    dmr_get64(t->h.home) != home)
 		return;
-	mblock_slots(r, mb, &nr);
-	why = dmr_table_check(t, nr, dmr_main_units(r));
-	if (why) {
-		DMERR_LIMIT("%s: block %llu: %s", dmr_name(r), place, why);
-		return;
-	}
 	seq = dmr_get64(t->h.seq);
-	if (seq == best && !same_entries(r, mb, t))
-		l->copy[mb][0].ambiguous = true;
+	if (seq != best || !same_entries(r, mb, t)) {
+		mblock_slots(r, mb, &nr);
+		why = dmr_table_check(t, nr, dmr_main_units(r));
+		if (why) {
+			DMERR_LIMIT("%s: block %llu: %s", dmr_name(r), place, why);
+			return;
+		}
+		if (seq == best)
+			l->copy[mb][0].ambiguous = true;
+	}
 	if (seq > best) {
 		load_entries(r, l, mb, t);
 		l->copy[mb][0].ambiguous = false;

@@ -728,7 +728,7 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
 {
 	struct remap *r = n->r;
-	unsigned int state = slots_state(r, slot);
+	unsigned int state = dmr_slot_state(r, slot);
 	bool lost = state == DMR_LOST || state == DMR_FOUND;
 
 	/* SETTLING cannot be met: the bio that it belongs to is claimed. */
@@ -764,7 +764,7 @@ static void narrow_bio(struct narrow *n)
 		u32 slot = slots_first(r, unit, unit + nr - 1);
 
 		if (slot != DMR_NO_SLOT && r->slot[slot].unit == unit) {
-			nr = slots_run(r, slot, slots_state(r, slot), nr);
+			nr = slots_run(r, slot, dmr_slot_state(r, slot), nr);
 			mapped_run(n, unit, nr, slot);
 		} else {
 			if (slot != DMR_NO_SLOT)
@@ -968,7 +968,7 @@ static bool settle(struct remap *r, u32 slot)
 	bool durable = metadata_slot_durable(r, slot);
 	u32 gen = r->slot[slot].info >> 8;
 
-	/* Pairs with smp_load_acquire() in slots_state(). */
+	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
 	smp_store_release(&r->slot[slot].info,
 			  dmr_info(durable ? DMR_MAPPED : DMR_DOUBT, gen));
 	if (!durable)
@@ -984,7 +984,7 @@ static void retire(struct remap *r, u32 slot, bool durable)
 {
 	unsigned int state = dmr_state(r->slot[slot].info);
 
-	/* Pairs with smp_load_acquire() in slots_state(). */
+	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
 	smp_store_release(&r->slot[slot].info, dmr_info(DMR_BAD, 0));
 	if (!durable)
 		return;

@@ -82,13 +82,6 @@ void slots_clear(struct remap *r)
 
 /*----------------------------------------------------------------*/
 
-/* The state of a slot. */
-unsigned int slots_state(struct remap *r, u32 slot)
-{
-	/* Pairs with smp_store_release() in settle() and retire(). */
-	return dmr_state(smp_load_acquire(&r->slot[slot].info));
-}
-
 /* The first mapping in [first, first + nr), all of one region. */
 static u32 region_first(struct remap *r, u64 first, u64 nr)
 {
@@ -102,7 +95,7 @@ static u32 region_first(struct remap *r, u64 first, u64 nr)
 
 		/* Not if it is shadowed by an entry that was met before. */
 		if (distance < left) {
-			if (slots_state(r, s) == DMR_BAD) {
+			if (dmr_slot_state(r, s) == DMR_BAD) {
 				/*
 				 * Its unit moved after the head was read.
 				 * Pairs as above.
@@ -167,7 +160,7 @@ unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
 
 	max = min(max, seg->first_slot + seg->slots - slot);
 	for (n = 1; n < max; n++)
-		if (slots_state(r, slot + n) != state ||
+		if (dmr_slot_state(r, slot + n) != state ||
 		    r->slot[slot + n].unit != r->slot[slot].unit + n)
 			break;
 	return n;

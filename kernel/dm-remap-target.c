@@ -202,7 +202,7 @@ static int map_main(struct remap *r, struct bio *bio)
 	return DM_MAPIO_REMAPPED;
 }
 
-static noinline int map_spare(struct remap *r, struct bio *bio, u32 slot)
+static int map_spare(struct remap *r, struct bio *bio, u32 slot)
 {
 	dmr_io(bio)->kind = DMR_IO_SPARE;
 	bio->bi_iter.bi_sector = slots_sector(r, slot);
@@ -245,10 +245,20 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot,
 	return map_spare(r, bio, slot);
 }
 
-/* Mappings may be in the way of this bio. */
-static noinline int map_lookup_slow(struct remap *r, struct bio *bio, u64 first,
-				    u64 last)
+static u64 bio_first(struct remap *r, struct bio *bio)
 {
+	return dmr_unit_of(r, bio->bi_iter.bi_sector);
+}
+
+static u64 bio_last(struct remap *r, struct bio *bio)
+{
+	return dmr_unit_of(r, bio->bi_iter.bi_sector + bio_sectors(bio) - 1);
+}
+
+/* Mappings may be in the way of this bio. */
+static noinline int map_lookup_slow(struct remap *r, struct bio *bio)
+{
+	u64 first = bio_first(r, bio), last = bio_last(r, bio);
 	unsigned int state;
 	u32 slot;
 
@@ -261,7 +271,7 @@ static noinline int map_lookup_slow(struct remap *r, struct bio *bio, u64 first,
 		if (slot == DMR_NO_SLOT)
 			return map_main(r, bio);
 		/* Read once.  BAD: the unit has moved meanwhile. */
-		state = slots_state(r, slot);
+		state = dmr_slot_state(r, slot);
 	} while (state == DMR_BAD);
 
 	/* Nobody sends parts of a logical block; they could not be mapped. */
@@ -274,32 +284,39 @@ static noinline int map_lookup_slow(struct remap *r, struct bio *bio, u64 first,
 	return map_main(r, bio);
 }
 
+/* There is an entry in the bio's range.  One whole unit is common. */
+static noinline int map_entry(struct remap *r, struct bio *bio, u32 slot)
+{
+	if (bio_sectors(bio) == 1u << r->unit_shift &&
+	    r->slot[slot].unit == bio_first(r, bio) &&
+	    bio_op(bio) != REQ_OP_DISCARD &&
+	    dmr_slot_state(r, slot) == DMR_MAPPED)
+		return map_spare(r, bio, slot);
+	return map_lookup_slow(r, bio);
+}
+
 static noinline int map_read_only(struct bio *bio)
 {
 	return map_end(bio, BLK_STS_IOERR);
 }
 
-/* There are mappings, or nothing may be written. */
+/*
+ * There are mappings, or nothing may be written.  All that is not the clean path
+ * is a tail call, which costs this one no register.
+ */
 static noinline int map_lookup(struct remap *r, struct bio *bio)
 {
-	sector_t sector = bio->bi_iter.bi_sector;
-	u64 first = dmr_unit_of(r, sector);
-	u64 last = dmr_unit_of(r, sector + bio_sectors(bio) - 1);
+	u64 first = bio_first(r, bio), last = bio_last(r, bio);
 	u32 slot;
 
 	if (unlikely(r->read_only) && op_is_write(bio->bi_opf))
 		return map_read_only(bio);
 	if (unlikely((first ^ last) >> DMR_REGION_SHIFT))
-		return map_lookup_slow(r, bio, first, last);
+		return map_lookup_slow(r, bio);
 	slot = dmr_any_entry(r, first, last);
 	if (slot == DMR_NO_SLOT)
 		return map_main(r, bio);
-	/* The rest of the cases can wait, but one whole unit is common. */
-	if (first != last || bio_sectors(bio) != 1u << r->unit_shift ||
-	    slots_state(r, slot) != DMR_MAPPED ||
-	    bio_op(bio) == REQ_OP_DISCARD)
-		return map_lookup_slow(r, bio, first, last);
-	return map_spare(r, bio, slot);
+	return map_entry(r, bio, slot);
 }
 
 static int remap_map(struct dm_target *ti, struct bio *bio)

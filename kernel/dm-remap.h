@@ -372,6 +372,12 @@ static inline u32 dmr_info(unsigned int state, u32 generation)
 	return generation << 8 | state;
 }
 
+static inline unsigned int dmr_slot_state(struct remap *r, u32 slot)
+{
+	/* Pairs with smp_store_release() in settle() and retire(). */
+	return dmr_state(smp_load_acquire(&r->slot[slot].info));
+}
+
 static inline const char *dmr_name(struct remap *r)
 {
 	return dm_device_name(dm_table_get_md(r->ti->table));
@@ -447,7 +453,6 @@ size_t slots_memory(struct remap *r);
 void slots_clear(struct remap *r);
 void slots_clear_lookup(struct remap *r);
 u32 slots_first(struct remap *r, u64 first, u64 last);
-unsigned int slots_state(struct remap *r, u32 slot);
 unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
 		       unsigned int max);
 void slots_insert(struct remap *r, u32 slot);
