@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The protocols hold in the model, and not without any one of their rules: docs/model."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness.paths import ROOT
+
+MODEL = ROOT / "docs/model"
+DEPTH = 5000  # steps; the longest run takes a fifth of it
+MEMORY = 2000  # MiB
+
+# Each world is a model and what may happen in it.
+WORLDS = {
+    "metadata": ["metadata.pml"],
+    "cuts": ["metadata.pml", "-DCUTS=3"],
+    "refusals": ["metadata.pml", "-DREFUSALS=2", "-DSLOT_REFUSALS=0"],
+    "one-standin": ["metadata.pml", "-DREFUSALS=2", "-DSLOT_REFUSALS=0", "-DNSI=1"],
+    "growth": ["growth.pml"],
+    "growth-one-standin": ["growth.pml", "-DREFUSALS=2", "-DNSI=1"],
+    "repair": ["repair.pml"],
+    "flush": ["flush.pml"],
+}
+
+# The rules that can be taken away, and a world where that must be seen.
+RULES = [
+    ("metadata", "NO_DATA_FIRST"),
+    ("metadata", "NO_COPY_B"),
+    ("metadata", "BOTH_AT_ONCE"),
+    ("metadata", "ACK_EARLY"),
+    ("metadata", "MOVE_BAD_FIRST"),
+    ("metadata", "NO_GENERATION"),
+    ("metadata", "LOST_DIRECT"),
+    ("metadata", "OVERWRITE_GOOD"),
+    ("metadata", "NO_MEND"),
+    ("metadata", "NO_PLUS_2"),
+    ("metadata", "WINNER_FIRST"),
+    ("metadata", "LOSER_EARLY"),
+    ("metadata", "ERASE_EARLY"),
+    ("metadata", "LONE_TRUSTED"),
+    ("metadata", "TORN_TRUSTED"),
+    ("cuts", "BACK_HOME"),
+    ("cuts", "HOME_WINS"),
+    ("refusals", "TWO_TRUSTED"),
+    ("refusals", "NO_OUTRANK"),
+    ("one-standin", "NO_DOUBT"),
+    ("growth", "GROW_SUPER_FIRST"),
+    ("growth", "SUPER_UNCHECKED"),
+    ("growth-one-standin", "GROW_HALF"),
+    ("repair", "NO_DATA_FIRST"),
+    ("repair", "NO_COPY_B"),
+    ("repair", "PUBLISH_EARLY"),
+    ("repair", "ACK_EARLY"),
+    ("repair", "NO_DOUBT"),
+    ("repair", "MOVE_BAD_FIRST"),
+    ("repair", "NO_GENERATION"),
+    ("repair", "LOST_DIRECT"),
+    ("repair", "READ_FALLBACK"),
+    ("repair", "SLOT_REUSE"),
+    ("repair", "ENTRY_TAKEN_WRITTEN"),
+    ("repair", "NO_CLAIM"),
+    ("repair", "NO_LOOKUP_AGAIN"),
+    ("flush", "DIRTY_FLAG"),
+    ("flush", "COUNT_LATE"),
+    ("flush", "SAMPLE_LATE"),
+]
+
+
+def run(argv: list[str], cwd: Path) -> str:
+    """Run a program that must succeed; return all that it said."""
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+def verify(world: str, switches: list[str], cwd: Path) -> str:
+    """Search all states of a world; return what the search says of itself."""
+    for program in ("spin", "gcc"):
+        assert shutil.which(program), f"install {program} (tools/prepare --lint does)"
+    model, *options = WORLDS[world]
+    run(["spin", "-a", *options, *switches, str(MODEL / model)], cwd)
+    # -DSAFETY: no cycles are looked for. Neither hash compaction nor a bit state.
+    # An error is found so soon that compiling costs more than searching.
+    optimise = "-O0" if switches else "-O2"
+    run(["gcc", "-w", optimise, "-DSAFETY", f"-DMEMLIM={MEMORY}", "-o", "pan", "pan.c"], cwd)
+    return run(["nice", "-n", "10", "./pan", f"-m{DEPTH}"], cwd)
+
+
+def errors(said: str) -> int:
+    """How many errors the search says that it has found."""
+    found = re.findall(
+        r"^State-vector \d+ byte, depth reached \d+, errors: (\d+)$", said, re.MULTILINE
+    )
+    assert len(found) == 1, said
+    return int(found[0])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_protocol_holds(world: str, tmp_path: Path) -> None:
+    """Every state has been looked at, and no assertion fails in any."""
+    said = verify(world, [], tmp_path)
+    assert errors(said) == 0, said
+    assert "Full statespace search for:" in said, said
+    assert re.search(r"^\s*assertion violations\s*\+$", said, re.MULTILINE), said
+    assert re.search(r"^\s*invalid end states\s*\+$", said, re.MULTILINE), said
+    # Nothing was left out: no depth, memory or time was at its end.
+    for word in ("not completed", "too small", "truncated", "out of memory", "error:", "hash-comp"):
+        assert word not in said, said
+    depth = re.search(r"depth reached (\d+)", said)
+    assert depth, said
+    assert int(depth[1]) < DEPTH - 1, said
+
+
+@pytest.mark.parametrize(("world", "rule"), RULES, ids=[f"{w}-{r}" for w, r in RULES])
+def test_rule_is_needed(world: str, rule: str, tmp_path: Path) -> None:
+    """Without the rule an assertion of ours fails."""
+    said = verify(world, [f"-D{rule}"], tmp_path)
+    assert errors(said) > 0, said
+    assert re.search(r"^pan:1: assertion violated \(", said, re.MULTILINE), said
+    assert "invalid end state (" not in said, said
+
+
+def test_no_rule_is_forgotten() -> None:
+    """The switches of the models, of this file and of the table in README.md are the same."""
+    used: set[str] = set()
+    for path in MODEL.glob("*.pml"):
+        text = path.read_text()
+        conditions = re.findall(r"^#(?:ifdef|ifndef|elif defined)\W+(\w+)", text, re.MULTILINE)
+        used |= {word for word in conditions if f"#define {word}\t" not in text}
+    table = re.findall(r"^\| `(\w+)` \|", (MODEL / "README.md").read_text(), re.MULTILINE)
+    assert used == {rule for _, rule in RULES}
+    assert sorted(used) == sorted(table)
