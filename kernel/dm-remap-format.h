@@ -22,7 +22,9 @@
  * stand-in, whose header names the home it stands for.  Of all valid candidates
  * for a block (two homes and every stand-in that names one of them) the one
  * with the highest sequence is the block.  Equal sequences with different
- * bodies are an error that nobody may guess about.
+ * bodies are an error that nobody may guess about.  With the same sequence at
+ * home and on a stand-in a copy lives on the stand-in, and as long as that can
+ * be read it never returns home.
  *
  * A commit writes copy A, waits until it is durable, then writes copy B with
  * the same sequence and body, and waits again.  What it says counts from then

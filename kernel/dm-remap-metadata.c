@@ -444,6 +444,9 @@ static char *check_main(struct remap *r, const struct dmr_super *sb)
 			return "main carries the tag of another set";
 		if (tag->data_start != sb->data_start || tag->unit != sb->unit)
 			return "main's tag contradicts the superblock";
+		/* Or entries behind its end would make good blocks invalid. */
+		if (dmr_get64(sb->main_sectors) > bdev_nr_sectors(r->main->bdev))
+			return "main is smaller than the set has recorded";
 		r->identity = DMR_BY_TAG;
 		return NULL;
 	}

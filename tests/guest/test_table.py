@@ -660,6 +660,20 @@ def test_a_tag_that_contradicts_the_set_is_refused(
     assert contents(main, spare) == before
 
 
+def test_a_tagged_main_that_became_smaller_is_refused(disks: tuple[Path, Path]) -> None:
+    # Entries behind its new end would make good table blocks look damaged.
+    main, spare = disks
+    superblock = new_superblock(main, SPARE, tagged=True, data_start=2048)
+    tag_main(main, superblock)
+    bigger = replace(superblock, main_sectors=MAIN + 8, data_sectors=MAIN + 8 - 2048)
+    format_set(spare, bigger)
+    before = contents(main, spare)
+    words = (0, SPARE, 4, "main_start", 2048, "uuid", superblock.uuid)
+    log = refusal(line(main, spare, *words, length=TAGGED_LENGTH))
+    assert "main is smaller than the set has recorded" in log
+    assert contents(main, spare) == before
+
+
 def test_a_tagged_main_is_refused_to_a_set_that_adopted(disks: tuple[Path, Path]) -> None:
     a_set(disks)
     tag_main(disks[0], new_superblock(disks[0], SPARE, tagged=True, data_start=2048))
