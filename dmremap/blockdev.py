@@ -366,6 +366,16 @@ def _medium(disk: Path, id_type: int, raw_id: bytes) -> tuple[str, int]:
     return (f"disk {id_type} {raw_id.hex()}" if raw_id else ""), 0
 
 
+def backing_inode(directory: Path) -> tuple[int, int] | None:
+    """Return device and inode of the file behind a loop device, None if there is none."""
+    backing = _read(directory / "loop" / "backing_file")
+    if backing:
+        with contextlib.suppress(OSError):
+            info = os.stat(backing)
+            return info.st_dev, info.st_ino
+    return None
+
+
 def with_signatures(found: DeviceFacts) -> DeviceFacts:
     """Add what wipefs recognises on the device."""
     return replace(found, signatures=tuple(signatures(found.path)))

@@ -137,6 +137,12 @@ CODES: dict[str, Code] = {
         "The kernel has no device-mapper device of this name.",
         "Run 'dmremapctl list'; 'dmremapctl assemble' starts a set that is not running.",
     ),
+    "DMR-E307": Code(
+        "nothing of dm-remap",
+        "The device or image has no metadata of a set. An adopted main device never has any.",
+        "Give a set's spare, and the sector at which the area begins if that is not 0; "
+        "'dmremapctl list' looks at every device.",
+    ),
     # 4xx: busy
     "DMR-E401": Code(
         "mounted",
@@ -252,7 +258,7 @@ CODES: dict[str, Code] = {
     "DMR-E514": Code(
         "metadata is damaged or contradicts itself",
         "No choice between the copies can be made without guessing.",
-        "Keep both disks as they are and look with 'dmremapctl list -o json'.",
+        "Keep both disks as they are and look with 'dmremapctl check'.",
     ),
     "DMR-E515": Code(
         "format was not completed",
@@ -288,6 +294,48 @@ CODES: dict[str, Code] = {
         "same set twice",
         "Two devices carry the superblock of one set; one is a copy of the other.",
         "Take the copy away, or name the right one with --spare.",
+    ),
+    "DMR-E522": Code(
+        "this is a main device",
+        "What a set knows stands on its spare; its main device has no more than a tag.",
+        "Give the spare. 'dmremapctl list' says which one it is.",
+    ),
+    "DMR-E523": Code(
+        "backup cannot be used",
+        "The file is no backup of a set's metadata, is damaged, or needs a newer version.",
+        "Give another backup.",
+    ),
+    "DMR-E524": Code(
+        "backup of another geometry",
+        "The set on the device has other segments, units or sizes than the set in the backup.",
+        "Give a backup that was made after the set was made or grown the last time.",
+    ),
+    "DMR-E525": Code(
+        "file exists",
+        "A backup is not written over a file that exists.",
+        "Choose another name, or use --force to replace the file.",
+    ),
+    "DMR-E526": Code(
+        "backup may be old",
+        "Blocks are gone that may have been written after the backup was made. What was mapped "
+        "since then would read as main has it, which is old data.",
+        "If there is no newer backup, --force takes this one. Then check the data on the set.",
+    ),
+    "DMR-E527": Code(
+        "nothing to grow by",
+        "The spare has no room behind the set's area, or less than a slot and its tables take.",
+        "Make the spare longer (its partition or volume), or give a larger --by or --to.",
+    ),
+    "DMR-E528": Code(
+        "set cannot grow",
+        "A set has 32 segments, one more each time it grows, and 16777216 slots at most, and its "
+        "device has one target.",
+        "Make a new set with a larger spare and move the data.",
+    ),
+    "DMR-E529": Code(
+        "set is read-only",
+        "A set that is started read-only, or whose spare refuses metadata, is left as it is.",
+        "See 'dmremapctl health' for the reason; start the set again for writing.",
     ),
     # 6xx: permission
     "DMR-E601": Code(

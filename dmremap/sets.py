@@ -517,7 +517,7 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
         facts = blockdev.facts_of(blockdev.node(directory), directory)
         if facts.sectors < TAG_SECTORS or _is_set(directory):
             continue
-        if _suspended(facts):
+        if suspended(facts):
             # Reading it would wait until it is resumed, perhaps for ever.
             warnings.append(f"{blockdev.label(directory)} is suspended and was not looked at")
             continue
@@ -557,7 +557,7 @@ def _useless(path: str, head: Head) -> DmRemapError | None:
     return None
 
 
-def _suspended(facts: DeviceFacts) -> bool:
+def suspended(facts: DeviceFacts) -> bool:
     """Say whether a device, or one that it consists of, is suspended."""
     for devno in facts.components:
         directory = blockdev.sysfs_dir(devno)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from typing import Any, Final
 
 import click
@@ -15,16 +16,23 @@ from dmremap import __version__
 from dmremap.cli.common import Result, show, show_error, wanted_format
 from dmremap.errors import DmRemapError, Exit, Failure, Interrupted, Usage
 
-# Verb -> its line in the help. The module is dmremap.cli.<verb>; nothing is imported to list them.
+# Verb -> its line in the help. The module is dmremap.cli.<verb>, with a line behind a word of
+# Python's; nothing is imported to list them.
 VERBS: Final[dict[str, str]] = {
     "create": "Make a set of a main and a spare device and start it.",
     "adopt": "Put a disk that holds data under a set, in place.",
     "assemble": "Start sets that exist on disk.",
     "remove": "Stop a set; what is on disk stays.",
+    "grow": "Give a running set more of its spare.",
     "list": "List sets, running or found on disk.",
     "status": "Show how running sets are.",
     "health": "Judge running sets and say what to do.",
     "monitor": "Watch sets and report what happens.",
+    "examine": "Say what a device is to dm-remap.",
+    "check": "Check the metadata on a spare; writes nothing.",
+    "repair": "Write what a load would write.",
+    "export": "Save a set's metadata to a file.",
+    "import": "Bring a set's metadata back from a file.",
     "module": "Load, unload or look at the kernel module.",
     "selftest": "Try load, create, I/O, remove and unload.",
     "explain": "Explain an error or health code.",
@@ -45,7 +53,8 @@ class LazyGroup(click.Group):
         """Import and return a verb."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"dmremap.cli.{cmd_name}")
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"dmremap.cli.{name}")
         command: click.Command = module.command
         command.name = cmd_name
         return command

@@ -40,7 +40,7 @@ class Result:
     text: str | Callable[[], str] = ""
     warnings: tuple[str, ...] = ()
     rows: str | None = None
-    exit: Exit = Exit.OK
+    exit: int = Exit.OK
     error: DmRemapError | None = None
 
 

@@ -9,6 +9,7 @@ from dmremap.errors import CODES, Exit, Usage
 
 def _all() -> dict[str, dict[str, object]]:
     from dmremap.health import CODES as HEALTH
+    from dmremap.ondisk.findings import CODES as FINDINGS
 
     out: dict[str, dict[str, object]] = {
         name: {
@@ -20,6 +21,14 @@ def _all() -> dict[str, dict[str, object]]:
         }
         for name, code in CODES.items()
     }
+    for name, found in FINDINGS.items():
+        out[name] = {
+            "code": name,
+            "title": found.title,
+            "meaning": found.meaning,
+            "action": found.next_step,
+            "exit": None,
+        }
     for name, health in HEALTH.items():
         out[name] = {
             "code": name,
@@ -35,7 +44,7 @@ def _all() -> dict[str, dict[str, object]]:
 @click.argument("code", required=False)
 @output_option
 def command(code: str | None) -> Result:
-    """Explain an error or health code, or list all of them."""
+    """Explain a code of an error, a check or health, or list all of them."""
     known = _all()
     if code is None:
         rows = [[entry["code"], entry["title"]] for entry in known.values()]

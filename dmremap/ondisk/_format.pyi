@@ -11,6 +11,7 @@ class Ffi:
     def buffer(self, cdata: object, size: int = ...) -> Any: ...
     def from_buffer(self, ctype: str, data: object) -> Any: ...
     def sizeof(self, ctype: str) -> int: ...
+    def offsetof(self, ctype: str, field: str) -> int: ...
 
 class Lib:
     DMR_VERSION: int
@@ -34,6 +35,14 @@ class Lib:
     DMR_ENTRIES: int
     DMR_GEN_MAX: int
     DMR_MAIN_TAGGED: int
+    DMR_MAGIC_SIZE: int
+    DMR_UNIT_MIN: int
+    DMR_UNIT_MAX: int
+    DMR_NR_STANDINS: int
+    DMR_SEQ_MAX: int
+    DMR_COMPAT_KNOWN: int
+    DMR_RO_COMPAT_KNOWN: int
+    DMR_INCOMPAT_KNOWN: int
     DMR_TYPE_SUPER: int
     DMR_TYPE_TABLE: int
     DMR_TYPE_TAG: int

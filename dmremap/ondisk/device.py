@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from dmremap.errors import Busy, Failure, NotFound, PermissionDenied
+from dmremap.errors import Busy, Failure, NotFound, PermissionDenied, Refused
 from dmremap.ondisk.layout import BLOCK, is_zero
 
 CHUNK: Final = 1 << 20
@@ -66,7 +66,8 @@ class BlockDevice:
                 try:
                     got = os.preadv(self.fd, [memoryview(buffer)[done:]], offset + done)
                 except OSError as err:
-                    if err.errno in _UNREADABLE:
+                    # The odd end of a file cannot be read past the page cache either.
+                    if err.errno in _UNREADABLE or (done and err.errno == errno.EINVAL):
                         return None
                     raise Failure(
                         "DMR-E103", f"cannot read {self.path} at {offset + done}: {err.strerror}"
@@ -203,6 +204,10 @@ def _open(path: str, flags: int) -> int:
     except OSError as err:
         if err.errno == errno.EBUSY:
             raise Busy("DMR-E404", f"{path} is opened exclusively by something else") from None
+        if err.errno == errno.EROFS:
+            raise Refused(
+                "DMR-E502", f"{path} is on a medium or file system that is read-only"
+            ) from None
         if err.errno in (errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM):
             raise NotFound("DMR-E302", f"{path}: {err.strerror}") from None
         raise Failure("DMR-E103", f"cannot open {path}: {err.strerror}") from None

@@ -16,6 +16,8 @@ BLOCK: Final[int] = lib.DMR_BLOCK_SIZE
 BLOCK_SECTORS: Final[int] = lib.DMR_BLOCK_SECTORS
 HEAD_BLOCKS: Final[int] = lib.DMR_HEAD_BLOCKS
 MIN_AREA_BLOCKS: Final[int] = lib.DMR_MIN_AREA_BLOCKS
+MAX_SEGMENTS: Final[int] = lib.DMR_MAX_SEGMENTS
+MAX_SLOTS: Final[int] = lib.DMR_MAX_SLOTS
 TAG_SECTORS: Final[int] = lib.DMR_TAG_SECTORS
 TAG_BLOCKS: Final[tuple[int, int]] = (lib.DMR_TAG0_BLOCK, lib.DMR_TAG1_BLOCK)
 SUPER_HOMES: Final[tuple[int, int]] = (lib.DMR_SB0_BLOCK, lib.DMR_SB1_BLOCK)
@@ -115,6 +117,11 @@ class Superblock:
         return self.area_blocks * BLOCK_SECTORS
 
     @property
+    def end(self) -> int:
+        """The block behind the last segment."""
+        return HEAD_BLOCKS + sum(segment.blocks for segment in self.segments)
+
+    @property
     def units(self) -> int:
         """The number of main's units."""
         return self.main_sectors * 512 // self.unit
@@ -152,6 +159,32 @@ def segment_for(blocks: int, unit: int) -> Segment | None:
     if not slots:
         return None
     return Segment(HEAD_BLOCKS, room, slots, lib.dmr_table_blocks(slots))
+
+
+def extension_for(sb: Superblock, area_blocks: int) -> Segment | None:
+    """Return the segment by which a set grows to an area of this many blocks, None if too small.
+
+    It begins where the last one ends, as grown_super() of the kernel has it. How many segments
+    and slots a set may have is not looked at.
+    """
+    room = area_blocks - sb.end
+    slots = lib.dmr_segment_slots(max(room, 0), sb.unit)
+    if not slots or area_blocks <= sb.area_blocks:
+        return None
+    return Segment(sb.end, room, slots, lib.dmr_table_blocks(slots))
+
+
+def largest_area(sb: Superblock) -> int:
+    """Return the most blocks that a set's area may grow to before it has too many slots."""
+    left = MAX_SLOTS - sb.slots
+    fits, too_many = 0, 2 * MAX_SLOTS
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if lib.dmr_segment_slots(middle, sb.unit) <= left:
+            fits = middle
+        else:
+            too_many = middle
+    return sb.end + fits
 
 
 def header(block: bytes, kind: int, place: int) -> Header | None:
@@ -304,6 +337,16 @@ def pack_empty_table(uuid: UUID, home: int, seq: int = 1) -> bytes:
     block = bytearray(BLOCK)
     _sealed(ffi.from_buffer("struct dmr_table *", block), lib.DMR_TYPE_TABLE, uuid, seq, home, None)
     return bytes(block)
+
+
+def is_empty_table(block: bytes, uuid: UUID, place: int) -> bool:
+    """Say whether a block is a table block of a set, at its home, in which every slot is free."""
+    head = header(block, lib.DMR_TYPE_TABLE, place)
+    return (
+        head is not None
+        and (head.uuid, head.home, head.version) == (uuid, place, FORMAT_VERSION)
+        and is_zero(block[BLOCK - 16 * ENTRIES :])
+    )
 
 
 MAGIC: Final = pack_empty_table(UUID(int=0), 0)[:8]

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the commands for metadata at rest share."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from uuid import UUID
+
+import click
+
+from dmremap.cli._make import sectors
+from dmremap.cli.common import need_root, one_line
+
+if TYPE_CHECKING:
+    from dmremap.offline import Place
+    from dmremap.ondisk.check import Load
+    from dmremap.ondisk.findings import Finding
+    from dmremap.ondisk.mend import Write
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def start_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add --start."""
+    return click.option(
+        "--start",
+        callback=sectors,
+        default="0",
+        metavar="SIZE",
+        help="Where the area begins on the device, a multiple of 8 sectors.",
+    )(function)
+
+
+def uuid_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add --uuid."""
+    return click.option(
+        "--uuid",
+        type=click.UUID,
+        help="Only this set is meant. Needed where two sets left a superblock.",
+    )(function)
+
+
+def place_of(path: str, start: int, what: str) -> "Place":
+    """Return a device or image; devices need root, images do not."""
+    from dmremap.offline import locate
+
+    place = locate(path, start)
+    if not place.is_file:
+        need_root(what)
+    return place
+
+
+@contextlib.contextmanager
+def alone(place: "Place", timeout: float) -> Iterator[None]:
+    """Hold the lock of all commands that change devices; an image has one of its own."""
+    from dmremap.lock import locked
+
+    with contextlib.nullcontext() if place.is_file else locked(timeout):
+        yield
+
+
+def finding_rows(findings: "Iterable[Finding]") -> list[dict[str, object]]:
+    """Return findings for programs."""
+    return [
+        {
+            "code": one.code,
+            "severity": one.severity,
+            "message": one.message,
+            "next_step": one.next_step,
+            "blocks": one.blocks,
+        }
+        for one in findings
+    ]
+
+
+def finding_lines(findings: "Iterable[Finding]") -> list[str]:
+    """Return findings for people."""
+    out: list[str] = []
+    for one in findings:
+        out.append(f"  {one.code} {one.severity.name.lower()}: {one_line(one.message)}")
+        out.append(f"    {one.next_step}")
+    return out
+
+
+def load_row(load: "Load") -> dict[str, object]:
+    """Return what a load would do, for programs."""
+    first = load.refusals[0] if load.refusals else None
+    mends = not first and load.severity > 0
+    return {
+        "action": "refuse" if first else "mend" if mends else "accept",
+        "errno": first.name if first else None,
+        "code": first.code if first else None,
+        "reason": first.reason if first else None,
+        "accept_stale": load.stale,
+    }
+
+
+def load_words(load: "Load") -> str:
+    """Return what a load would do, for people."""
+    if not load.refusals:
+        return "accepted, and put right first" if load.severity > 0 else "accepted as it is"
+    first = load.refusals[0]
+    also = "; read-only with accept_stale it would be started" if load.stale else ""
+    return f"refused with {first.name}: {first.reason}{also}"
+
+
+def slots_words(load: "Load") -> str | None:
+    """Return the counts, for people."""
+    if len(load.blocks) < 2:
+        return None
+    c = load.counts
+    return f"{c.mapped} mapped ({c.lost} lost), {c.bad} bad, {c.free} free of {c.slots}"
+
+
+def write_rows(writes: "Iterable[Write]", start: int) -> list[dict[str, object]]:
+    """Return blocks that are written, for programs."""
+    return [
+        {
+            "block": one.place,
+            "offset_bytes": start * 512 + one.place * 4096,
+            "home": one.home,
+            "sequence": one.sequence,
+            "what": one.what,
+        }
+        for one in writes
+    ]
+
+
+def write_lines(writes: "Iterable[Write]") -> list[str]:
+    """Return blocks that are written, for people."""
+    return [
+        f"  block {one.place}: {one.what}"
+        + (f", for block {one.home}" if one.home not in (None, one.place) else "")
+        + (f", sequence {one.sequence}" if one.home is not None else "")
+        for one in writes
+    ]
+
+
+def named(uuid: UUID | None, load: "Load") -> list[tuple[str, object]]:
+    """Return the set that is meant, for people."""
+    sb = load.superblock
+    return [("set", sb.name or None if sb else None), ("uuid", uuid)]

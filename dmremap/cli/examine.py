@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl examine"""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dmremap.cli._meta import (
+    finding_lines,
+    finding_rows,
+    load_row,
+    load_words,
+    place_of,
+    slots_words,
+    start_option,
+)
+from dmremap.cli.common import Result, fields, output_option, size
+
+if TYPE_CHECKING:
+    from dmremap.offline import Member
+
+
+@click.command()
+@click.argument("device")
+@start_option
+@output_option
+def command(device: str, start: int) -> Result:
+    """Say what DEVICE is: the spare or the main device of which set, in which state.
+
+    DEVICE is a block device or a file with the image of one. Nothing is written. The exit code is
+    0 if it belongs to a set, whatever its state; 3 if there is nothing of dm-remap on it. An
+    adopted main device has nothing on it, and is recognised only while its set runs.
+    """
+    place = place_of(device, start, "read block devices")
+    from dmremap import offline
+
+    one = offline.member(place)
+    data = _data(one)
+    if one.role == "none":
+        return Result(data, error=offline.not_ours(place.path, start, one.holds))
+    warnings: tuple[str, ...] = ()
+    if one.role == "spare" and one.tag is not None:
+        warnings = (f"it also has the tag of a main device, of set {one.tag.uuid}",)
+    return Result(data, lambda: _text(one), warnings=warnings)
+
+
+def _data(one: "Member") -> dict[str, object]:
+    load, tag = one.load, one.tag
+    sb = load.superblock
+    known: dict[str, object] | None = None
+    if sb is not None:
+        known = {
+            "uuid": sb.uuid,
+            "name": sb.name,
+            "state": sb.state,
+            "sequence": sb.seq,
+            "unit_bytes": sb.unit,
+            "area_sectors": sb.area_sectors,
+            "segments": len(sb.segments),
+            "created": sb.created,
+            "kind": "tagged" if sb.tagged else "adopted",
+            "main_sectors": sb.main_sectors,
+            "main_offset_sectors": sb.main_offset,
+            "main_serial": sb.main_serial,
+            "main_id": sb.main_id,
+            "data_start_sectors": sb.data_start,
+            "data_sectors": sb.data_sectors,
+        }
+    spare = one.role == "spare"
+    return {
+        "device": one.place.path,
+        "file": one.place.is_file,
+        "size_bytes": one.size,
+        "start_sectors": one.place.start,
+        "role": one.role,
+        "uuid": one.uuid,
+        "running": one.running,
+        "set": known,
+        "tag": None
+        if tag is None
+        else {
+            "uuid": tag.uuid,
+            "name": tag.name,
+            "main_sectors": tag.main_sectors,
+            "data_start_sectors": tag.data_start,
+            "unit_bytes": tag.unit,
+        },
+        "slots": load.counts if len(load.blocks) > 1 else None,
+        "copies_away": load.away,
+        "load": load_row(load) if spare else None,
+        "findings": finding_rows(load.findings) if spare else [],
+        "holds": [
+            {"type": held.type, "label": held.label, "offset_bytes": held.offset}
+            for held in one.holds
+        ],
+    }
+
+
+def _text(one: "Member") -> str:
+    load, sb, tag = one.load, one.load.superblock, one.tag
+    pairs: list[tuple[str, object]] = [("device", one.place.path), ("role", one.role)]
+    if one.role == "main":
+        pairs += [
+            ("set", tag.name if tag else one.running),
+            ("uuid", one.uuid),
+            ("kind", "tagged" if tag else "adopted"),
+            ("running", f"as {one.running}" if one.running else "no"),
+            ("size", size(tag.main_sectors) if tag else size(one.size // 512)),
+            ("data starts", f"at sector {tag.data_start}" if tag else None),
+            ("unit", f"{tag.unit} bytes" if tag else None),
+        ]
+        return fields(pairs)
+    pairs += [
+        ("set", sb.name if sb else None),
+        ("uuid", one.uuid),
+        ("running", f"as {one.running}" if one.running else "no"),
+    ]
+    if sb is not None:
+        pairs += [
+            ("state", sb.state.name),
+            ("area", f"{size(sb.area_sectors)} from sector {one.place.start}"),
+            ("unit", f"{sb.unit} bytes"),
+            ("main", f"{'tagged' if sb.tagged else 'adopted'}, {size(sb.main_sectors)}"),
+            ("main serial", sb.main_serial or None),
+            ("data", f"{size(sb.data_sectors)} from sector {sb.data_start}"),
+        ]
+    pairs += [("slots", slots_words(load)), ("load", load_words(load))]
+    return "\n".join([fields(pairs), *finding_lines(load.findings)])

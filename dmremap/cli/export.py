@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl export"""
+
+from uuid import UUID
+
+import click
+
+from dmremap.cli._meta import place_of, start_option, uuid_option
+from dmremap.cli.common import Result, fields, output_option, progress
+from dmremap.errors import Usage
+
+
+@click.command()
+@click.option("--metadata", is_flag=True, help="Save the set's metadata; needed.")
+@click.argument("device")
+@click.argument("file")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@start_option
+@uuid_option
+@output_option
+def command(
+    metadata: bool, device: str, file: str, force: bool, start: int, uuid: UUID | None
+) -> Result:
+    """Save the metadata of the set on DEVICE, its spare, to FILE.
+
+    The file says which blocks live in which slots, so that both copies of the metadata can be
+    brought back by 'import'. What is in the slots is not saved. It is good until the next block is
+    mapped: make a new one then. The set may be running.
+    """
+    if not metadata:
+        raise Usage("DMR-E201", "say what to save: --metadata")
+    place = place_of(device, start, "read block devices")
+    from dmremap import offline
+
+    data, backup = offline.export(place, uuid, progress("reading"))
+    offline.write_backup(file, data, overwrite=force)
+    sb = backup.superblock
+    row: dict[str, object] = {
+        "device": place.path,
+        "start_sectors": start,
+        "uuid": backup.uuid,
+        "name": sb.name,
+        "file": file,
+        "bytes": len(data),
+        "created": backup.created,
+        "metadata_blocks": len(backup.states),
+    }
+    shown = [("set", sb.name or None), ("uuid", sb.uuid), ("file", file), ("bytes", len(data))]
+    return Result(row, lambda: fields(shown))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl repair"""
+
+from uuid import UUID
+
+import click
+
+from dmremap.cli._meta import (
+    alone,
+    finding_lines,
+    finding_rows,
+    place_of,
+    start_option,
+    uuid_option,
+    write_lines,
+    write_rows,
+)
+from dmremap.cli.common import Result, change_options, confirm, output_option, progress
+
+
+@click.command()
+@click.argument("device")
+@start_option
+@uuid_option
+@change_options
+@output_option
+def command(
+    device: str,
+    start: int,
+    uuid: UUID | None,
+    dry_run: bool,
+    yes: bool,
+    lock_timeout: float,
+) -> Result:
+    """Write to DEVICE, the spare of a set that does not run, what starting the set would write.
+
+    Both copies of every block whose copies are not equal, the lesser one first; a copy whose place
+    cannot be written goes to a stand-in. Stand-ins that cannot be read are erased. Where no load
+    would go on this does not either: it never chooses between two answers. The tag on the main
+    device is not touched.
+
+    DEVICE may be a file with the image of a spare. --dry-run shows each block that would be
+    written.
+    """
+    place = place_of(device, start, "write block devices")
+    from dmremap import offline
+
+    plan = offline.plan_repair(place, uuid, progress("checking"))
+    before = plan.before
+    data: dict[str, object] = {
+        "device": place.path,
+        "file": place.is_file,
+        "start_sectors": start,
+        "uuid": before.uuid,
+        "name": before.superblock.name if before.superblock else None,
+        "dry_run": dry_run,
+        "result": "clean",
+        "findings": finding_rows(before.findings),
+        "writes": write_rows(plan.writes, start),
+        "left": [],
+    }
+    found = finding_lines(before.findings)
+    if not plan.writes:
+        return Result(data, "\n".join([f"{place.path}: nothing to repair.", *found]))
+    if dry_run:
+        lines = [*found, "Would write:", *write_lines(plan.writes)]
+        return Result({**data, "result": "would repair"}, "\n".join(lines))
+    confirm(f"Write {len(plan.writes)} blocks of metadata to {place.path}?", yes=yes)
+    with alone(place, lock_timeout):
+        after, done = offline.repair(plan)
+    # A stand-in that cannot be erased stays as it is; everything outranks it now.
+    left = [one for one in after.findings if one.severity > 0]
+    end = ["What is left:", *finding_lines(left)] if left else [f"{place.path} is clean now."]
+    return Result(
+        {
+            **data,
+            "result": "repaired",
+            "writes": write_rows(done, start),
+            "left": finding_rows(left),
+        },
+        "\n".join([*found, "Wrote:", *write_lines(done), *end]),
+    )

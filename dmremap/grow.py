@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Growing a running set onto more of its spare.
+
+plan() looks and writes nothing. carry_out() writes empty tables behind the area, then loads a table
+with the longer area; the kernel, which alone writes the superblocks of a live set, makes the new
+slots part of it when that table is resumed. Until then the set is the old one, so that every step
+may fail and all of it can be done again.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from dmremap import blockdev, dm, safety, sets
+from dmremap.blockdev import DeviceFacts
+from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
+from dmremap.ondisk import (
+    BLOCK,
+    BLOCK_SECTORS,
+    MAGIC,
+    MAX_SEGMENTS,
+    MAX_SLOTS,
+    BlockDevice,
+    InTheWay,
+    Obstacle,
+    Progress,
+    Segment,
+    SetState,
+    Superblock,
+    extension_for,
+    first_obstacle,
+    largest_area,
+    opened,
+    read_head,
+    write_tables,
+)
+from dmremap.safety import Finding
+from dmremap.sets import Running
+from dmremap.table import TARGET, RemapTable, parse_table
+
+_LESS = "Make the spare longer, or let the set grow less far with --to or --by."
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What carry_out() will do."""
+
+    name: str
+    path: str
+    before: Superblock
+    after: Superblock
+    spare: DeviceFacts
+    old: RemapTable
+    new: RemapTable
+    targets: tuple[dm.Target, ...]
+
+    @property
+    def segment(self) -> Segment:
+        """The segment that the set gets."""
+        return self.after.segments[-1]
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps, for people."""
+        segment = self.segment
+        first = self.old.spare_start + segment.start * BLOCK_SECTORS
+        end = self.new.spare_start + self.after.area_sectors
+        where = f"{self.spare.path}, within sectors {first} to {end - 1}"
+        return (
+            f"write empty tables of {segment.slots} slots to {where}",
+            f"load for {self.name}: {self.new.line}",
+            f"suspend and resume {self.name}",
+        )
+
+
+# ------------------------------------------------------------------- what is
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """The set as it runs."""
+
+    one: Running
+    table: RemapTable
+    targets: tuple[dm.Target, ...]
+    spare: DeviceFacts
+
+    def with_table(self, table: RemapTable) -> tuple[dm.Target, ...]:
+        """Return all lines of the device, with this one in the place of the set's."""
+        return tuple(
+            replace(target, params=table.params) if target.type == TARGET else target
+            for target in self.targets
+        )
+
+
+def _look(name: str) -> _Now:
+    """Return the set as it runs, if it may grow at all."""
+    try:
+        found = sets.running([name])
+    except NotFound as err:
+        raise NotFound(
+            err.code,
+            err.message,
+            hint="A set grows while it runs: start it with 'dmremapctl assemble'.",
+        ) from None
+    if len(found) > 1:
+        raise Usage(
+            "DMR-E201",
+            f"{name!r} is the name or uuid of several sets",
+            hint="Name the one that is meant by its uuid or by its device.",
+        )
+    one = found[0]
+    _check_running(one)
+    targets = tuple(dm.table(one.name))
+    lines = [parse_table(t.start, t.length, t.params) for t in targets if t.type == TARGET]
+    if len(lines) != 1:
+        raise Refused(
+            "DMR-E528",
+            f"device {one.name!r} has {len(lines)} targets of dm-remap in its table",
+            hint="Write a table with a longer spare_len by hand; see docs/interface.md.",
+        )
+    spare = blockdev.facts(blockdev.table_path(lines[0].spare), look_inside=False)
+    if sets.suspended(spare):
+        raise Busy(
+            "DMR-E409",
+            f"the spare {spare.path} is suspended",
+            hint="Resume it, or whatever it consists of, with 'dmsetup resume'.",
+        )
+    now = _Now(one, lines[0], targets, spare)
+    _check_inactive(now)
+    return now
+
+
+def _check_running(one: Running) -> None:
+    if one.device.suspended or not one.device.live_table:
+        raise Busy(
+            "DMR-E409",
+            f"set {one.name!r} is suspended",
+            hint=f"Resume it with 'dmsetup resume {one.name}', then let it grow.",
+        )
+    if not one.status:
+        raise Failure("DMR-E106", f"the status of set {one.name!r} is not understood")
+    modes = {status.mode for status in one.status}
+    if one.device.read_only or modes != {"rw"}:
+        raise Refused("DMR-E529", f"set {one.name!r} is read-only, so that it cannot grow")
+
+
+def _check_inactive(now: _Now) -> None:
+    """Refuse where somebody has loaded a table, unless it was an attempt to grow that was cut."""
+    if not now.one.device.inactive_table:
+        return
+    waiting = dm.table(now.one.name, inactive=True)
+    with contextlib.suppress(DmRemapError):
+        lines = [parse_table(t.start, t.length, t.params) for t in waiting if t.type == TARGET]
+        if len(lines) == 1:
+            same = now.with_table(replace(lines[0], spare_len=now.table.spare_len))
+            if same == now.targets and lines[0].spare_len >= now.table.spare_len:
+                return
+    raise Busy(
+        "DMR-E409",
+        f"a table that is not in force yet is loaded for {now.one.name!r}",
+        hint=f"'dmsetup table --inactive {now.one.name}' shows it, 'dmsetup clear' forgets it.",
+    )
+
+
+def _recorded(device: BlockDevice, now: _Now) -> Superblock:
+    """Return what the superblocks say, which is what the kernel goes by."""
+    one = now.one
+    head = read_head(device, now.table.spare_start)
+    sb = head.of(UUID(one.uuid)) if one.uuid else None
+    if sb is None or head.problems or sb.state is not SetState.READY:
+        what = head.problems[0] if head.problems else "no superblock of it is found there"
+        raise Refused("DMR-E514", f"set {one.name!r}, on {now.spare.path}: {what}")
+    slots = [status.slots for status in one.status]
+    if sb.area_blocks != now.table.spare_len // BLOCK_SECTORS or slots != [sb.slots]:
+        raise Busy(
+            "DMR-E409",
+            f"set {one.name!r} is not, as it runs, what {now.spare.path} says that it is",
+            hint="If another command has just changed it, try again; else stop the set and look "
+            "with 'dmremapctl check'.",
+        )
+    return sb
+
+
+# --------------------------------------------------------------- what can be
+
+
+def grown(
+    sb: Superblock, spare: DeviceFacts, spare_start: int, by: int | None, to: int | None
+) -> Superblock:
+    """Return the set as it is to be, or raise. Sizes are in sectors; without any, all there is."""
+    room = max(spare.sectors - spare_start, 0) // BLOCK_SECTORS
+    if to is not None:
+        blocks = to // BLOCK_SECTORS
+    elif by is not None:
+        blocks = sb.area_blocks + by // BLOCK_SECTORS
+    else:
+        blocks = room
+    if len(sb.segments) >= MAX_SEGMENTS:
+        raise Refused("DMR-E528", f"the set has {MAX_SEGMENTS} segments and cannot grow any more")
+    if blocks > room:
+        raise Refused(
+            "DMR-E511",
+            f"an area of {blocks * BLOCK_SECTORS} sectors ends at sector "
+            f"{spare_start + blocks * BLOCK_SECTORS}, {spare.path} at {spare.sectors}",
+            hint=_LESS,
+        )
+    segment = extension_for(sb, blocks)
+    if segment is None:
+        raise Refused(
+            "DMR-E527",
+            f"the area has {sb.area_sectors} sectors, and {blocks * BLOCK_SECTORS} would give it "
+            f"no slot more; {spare.path} has room for {room * BLOCK_SECTORS}",
+        )
+    if sb.slots + segment.slots > MAX_SLOTS:
+        most = largest_area(sb)
+        raise Refused(
+            "DMR-E528",
+            f"the set would have {sb.slots + segment.slots} slots, and {MAX_SLOTS} are the most",
+            hint=f"Let it grow less far: --to {most * BLOCK_SECTORS} is the most."
+            if extension_for(sb, most)
+            else None,
+        )
+    return replace(sb, area_blocks=blocks, segments=(*sb.segments, segment))
+
+
+def check_neighbours(
+    spare: DeviceFacts, own: Running, others: list[Running], start: int, end: int
+) -> Iterator[Finding]:
+    """Yield who else uses the spare, but for sets whose areas there lie elsewhere."""
+    number = f"{spare.devno[0]}:{spare.devno[1]}" if spare.devno else ""
+    apart = {_label(own)}
+    for other in others:
+        if other.device.name == own.device.name:
+            continue
+        areas = [(t.spare_start, t.spare_len) for t in other.tables if t.spare == number]
+        for first, sectors in areas:
+            if first < end and start < first + sectors:
+                yield Finding(
+                    "DMR-E403",
+                    f"sectors {first} to {first + sectors - 1} of {spare.path} belong to set "
+                    f"{other.name!r}",
+                    hint="Let the set grow less far with --to or --by.",
+                )
+        # Nothing of the device may lie elsewhere on the spare either.
+        known = len(areas) == other.device.target_count
+        if known and all(table.main != number for table in other.tables):
+            apart.add(_label(other))
+    # Device-mapper's claim is the only one that there can be, so nobody else is found by asking
+    # for another.
+    left = tuple(use for use in spare.holders if use.by not in apart)
+    yield from safety.check_usable(replace(spare, holders=left, exclusive=None))
+
+
+def _label(one: Running) -> str:
+    return f"dm-{one.device.minor} ({one.name})"
+
+
+def check_signatures(spare: DeviceFacts, start: int, end: int) -> Iterator[Finding]:
+    """Yield what is recognised outside of the area, which is from `start` to `end`.
+
+    Inside are the slots with what users have written. A partition table that lies before it may
+    give what follows to somebody else, though that reads as zero.
+    """
+    for signature in spare.signatures:
+        if not start * 512 <= signature.offset < end * 512:
+            name = signature.type + (f" ({signature.label})" if signature.label else "")
+            yield Finding(
+                "DMR-E503",
+                f"{spare.path} holds {name}, at byte {signature.offset}",
+                hint="What is behind the set's area must be free. See what it is with 'wipefs' "
+                f"and 'lsblk'. {_LESS}",
+            )
+
+
+def check_obstacle(path: str, uuid: UUID, start: int, found: Obstacle | None) -> Iterator[Finding]:
+    """Yield why a place behind the area is not blank."""
+    if found is None:
+        return
+    at = start * 512 + found.block * BLOCK
+    if found.data is None:
+        yield Finding(
+            "DMR-E518",
+            f"{path} cannot be read at byte {at}, behind the area, so it is not known to be blank",
+            hint="Let the set grow less far with --to or --by, or write zeroes there, which may "
+            "mend it, if you know that it holds nothing.",
+        )
+    elif found.data.startswith(MAGIC):
+        whose = "this set, not empty," if uuid.bytes in found.data[:64] else "a set"
+        yield Finding(
+            "DMR-E504",
+            f"{path} has metadata of {whose} at byte {at}, sector {at // 512}",
+            hint="If a set has its area there, leave it to it and let this one grow less far with "
+            "--to or --by. If not, write zeroes there.",
+        )
+    else:
+        yield Finding(
+            "DMR-E505",
+            f"{path} is not blank: there is data behind the area, at byte {at}",
+            hint="Check what it is. If nobody needs it write zeroes there; or let the set grow "
+            "less far with --to or --by.",
+        )
+
+
+def plan(
+    name: str, *, by: int | None = None, to: int | None = None, progress: Progress | None = None
+) -> Plan:
+    """Check everything and return what is to be done. Writes nothing; sizes are in sectors."""
+    if by is not None and to is not None:
+        raise Usage("DMR-E201", "--by and --to exclude each other")
+    now = _look(name)
+    with opened(now.spare.path) as device:
+        before = _recorded(device, now)
+        after = grown(before, now.spare, now.table.spare_start, by, to)
+        made = _plan(now, before, after)
+        _refuse(made, now)
+        # What takes long comes last.
+        found = _search(device, made, progress)
+    safety.refuse(check_obstacle(now.spare.path, before.uuid, now.table.spare_start, found))
+    return made
+
+
+def _plan(now: _Now, before: Superblock, after: Superblock) -> Plan:
+    new = replace(now.table, spare_len=after.area_sectors)
+    return Plan(
+        name=now.one.name,
+        path=now.one.path,
+        before=before,
+        after=after,
+        spare=now.spare,
+        old=now.table,
+        new=new,
+        targets=now.targets,
+    )
+
+
+def _refuse(made: Plan, now: _Now) -> None:
+    """Refuse what can be seen without reading the extension."""
+    start = made.old.spare_start
+    end = start + made.after.area_sectors
+    # Nothing is read from a device that is in use by others.
+    safety.refuse(check_neighbours(made.spare, now.one, sets.running(), start, end))
+    spare = blockdev.with_signatures(made.spare)
+    safety.refuse(check_signatures(spare, start, start + made.before.end * BLOCK_SECTORS))
+
+
+def _search(device: BlockDevice, made: Plan, progress: Progress | None) -> Obstacle | None:
+    places = range(made.segment.start, made.after.area_blocks)
+    return first_obstacle(device, made.before.uuid, made.old.spare_start, places, progress)
+
+
+# ------------------------------------------------------------------- do it
+
+
+def carry_out(made: Plan, *, progress: Progress | None = None) -> tuple[str, ...]:
+    """Do what a plan says and return warnings. The caller holds the lock; planning needs none."""
+    now = _look(made.name)
+    with opened(made.spare.path, write=True) as device:
+        # Time has passed since the plan: perhaps somebody was asked a question.
+        if device.devno != made.spare.devno or (
+            now.spare.sectors < made.spare.sectors
+            or now.targets != made.targets
+            or replace(_recorded(device, now), seq=0) != replace(made.before, seq=0)
+        ):
+            raise Busy("DMR-E409", f"set {made.name!r} has changed while this was being decided")
+        _refuse(made, now)
+        with _step(f"while empty tables were written behind the area on {made.spare.path}"):
+            _write(device, made, progress)
+        with _step(f"while the longer table of {made.name} was loaded"):
+            warnings = _swap(made, now)
+        _verify(device, made)
+    return (*warnings, *dm.take_warnings())
+
+
+@contextlib.contextmanager
+def _step(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DmRemapError as err:
+        err.add_note(f"This happened {what}. The command can be repeated.")
+        raise
+
+
+def _write(device: BlockDevice, made: Plan, progress: Progress | None) -> None:
+    start, uuid = made.old.spare_start, made.before.uuid
+    try:
+        write_tables(device, uuid, start, made.segment, progress)
+    except InTheWay as found:
+        safety.refuse(check_obstacle(made.spare.path, uuid, start, found.obstacle))
+
+
+def _swap(made: Plan, now: _Now) -> tuple[str, ...]:
+    """Put the longer table in force; return warnings."""
+    try:
+        # Freezing a file system would make it write everything that it has, for nothing.
+        dm.swap(made.name, now.with_table(made.new), lockfs=False)
+    except DmRemapError as err:
+        # A table that the kernel did not take leaves the old one at work. One that it took, and
+        # could not start, has replaced it: nothing goes on before a table is in force again.
+        if not dm.info(made.name).suspended:
+            err.add_note(f"Set {made.name} goes on as it was.")
+            raise
+        if _go_on(made.name, made.targets):
+            err.add_note(f"Set {made.name} was given its old table back and goes on as it was.")
+            raise
+        # The old table is not taken any more once a superblock has the new segment.
+        if not _go_on(made.name, now.with_table(made.new)):
+            err.add_note(
+                f"Set {made.name} is suspended. When the cause is removed, "
+                f"'dmsetup resume {made.name}' goes on."
+            )
+            raise
+        return (f"{made.name} was started at the second attempt: {err.message}",)
+    return ()
+
+
+def _go_on(name: str, targets: tuple[dm.Target, ...]) -> bool:
+    """Load a table for a suspended device and resume it; say whether that worked."""
+    try:
+        dm.reload(name, targets)
+        dm.resume(name)
+    except DmRemapError:
+        return False
+    return True
+
+
+def _verify(device: BlockDevice, made: Plan) -> None:
+    """Make sure that the kernel has done it."""
+    (one,) = sets.running([made.name])
+    head = read_head(device, made.old.spare_start)
+    sb = head.of(made.before.uuid)
+    slots = [(status.mode, status.slots) for status in one.status]
+    if slots != [("rw", made.after.slots)] or not sb or sb.segments != made.after.segments:
+        raise Failure(
+            "DMR-E100", f"set {made.name!r} took the longer table and has not the size it gives"
+        )

@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sets that do not run: examine a device, check, repair, back up and bring back its metadata.
+
+Looking is allowed at everything, images in files and devices in use included. Writing works in two
+steps as for sets: a plan that writes nothing, and carrying it out, which claims the device and
+makes the plan once more; if that comes out as another one nothing is written.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from dmremap import blockdev, safety, sets
+from dmremap.blockdev import DeviceFacts, Signature
+from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage, error
+from dmremap.ondisk import (
+    BLOCK,
+    BLOCK_SECTORS,
+    HEAD_BLOCKS,
+    BlockDevice,
+    Progress,
+    Tag,
+    opened,
+    read_tag,
+)
+from dmremap.ondisk.backup import (
+    Backup,
+    Import,
+    decode,
+    encode,
+    plan_blank,
+    plan_import,
+    write_import,
+)
+from dmremap.ondisk.check import Load, Overlay, View, examine
+from dmremap.ondisk.findings import CODES, Finding, Severity
+from dmremap.ondisk.mend import Write, device_writer, mend
+
+_BACKUP_MAX: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device or image that a command was given. `facts` are of a block device only."""
+
+    path: str
+    start: int
+    facts: DeviceFacts | None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an image in a file."""
+        return self.facts is None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a device is. `running` names the set that has it now, `role` is spare, main or none."""
+
+    place: Place
+    size: int
+    load: Load
+    tag: Tag | None
+    role: str
+    running: str | None
+    uuid: UUID | None
+    holds: tuple[Signature, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found. A `snapshot` is of a device in use."""
+
+    place: Place
+    load: Load
+    running: str | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """The worst finding."""
+        return self.load.severity
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair will write, and what a check finds now and afterwards."""
+
+    place: Place
+    before: Load
+    after: Load
+    writes: tuple[Write, ...]
+    uuid: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """What an import will write."""
+
+    place: Place
+    backup: Backup
+    plan: Import
+    after: Load
+    writes: tuple[Write, ...]
+    force: bool = field(default=False, kw_only=True)
+
+
+# ------------------------------------------------------------------- devices
+
+
+def locate(path: str, start: int = 0) -> Place:
+    """Find out what a path is; an image in a file is as good as a device."""
+    if start % BLOCK_SECTORS:
+        raise Usage(
+            "DMR-E201", f"an area starts at a multiple of {BLOCK_SECTORS} sectors, not at {start}"
+        )
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        raise NotFound("DMR-E302", f"{path} does not exist") from None
+    except OSError as err:
+        raise NotFound("DMR-E302", f"{path}: {err.strerror}") from None
+    if stat.S_ISREG(info.st_mode):
+        return Place(path, start, None)
+    if not stat.S_ISBLK(info.st_mode):
+        raise Refused(
+            "DMR-E501",
+            f"{path} is neither a block device nor a file",
+            hint="Give a block device, or a file with the image of one.",
+        )
+    facts = blockdev.facts(path, look_inside=False)
+    if facts.sectors == 0:
+        raise NotFound("DMR-E302", f"{path} has no medium: its size is zero")
+    if sets.suspended(facts):
+        # Reading it would wait until it is resumed, perhaps for ever.
+        raise Busy("DMR-E409", f"{path} is suspended", hint="Resume it first.")
+    return Place(facts.path, start, facts)
+
+
+def _running(place: Place) -> tuple[sets.Running, bool] | None:
+    """Return the running set that has a device, and whether the device is its main."""
+    if place.facts is None or place.facts.devno is None or not place.facts.holders:
+        return None
+    number = f"{place.facts.devno[0]}:{place.facts.devno[1]}"
+    with contextlib.suppress(DmRemapError):
+        for one in sets.running():
+            if any(table.main == number for table in one.tables):
+                return one, True
+            if any(
+                table.spare == number and table.spare_start == place.start for table in one.tables
+            ):
+                return one, False
+    return None
+
+
+def _loops(path: str) -> list[str]:
+    """Return the loop devices that have a file."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return []
+    return [
+        blockdev.node(directory)
+        for directory in blockdev.all_devices()
+        if blockdev.backing_inode(directory) == (info.st_dev, info.st_ino)
+    ]
+
+
+def _usable(place: Place) -> None:
+    """Refuse to write to what is in use or cannot be written."""
+    if place.facts is None:
+        loops = _loops(place.path)
+        if loops:
+            raise Busy(
+                "DMR-E403",
+                f"{place.path} is behind {', '.join(loops)}",
+                hint="Use the loop device, or take it apart first ('losetup --detach').",
+            )
+        return
+    running = _running(place)
+    if running:
+        raise Busy(
+            "DMR-E403",
+            f"{place.path} belongs to set {running[0].name!r}, which is running",
+            hint="Stop the set first ('dmremapctl remove').",
+        )
+    facts = blockdev.facts(place.path, look_inside=False)
+    safety.refuse(safety.check_usable(facts))
+
+
+@contextlib.contextmanager
+def _claimed(place: Place) -> Iterator[BlockDevice]:
+    """Open a device or image for writing, so that nobody else does."""
+    _usable(place)
+    with opened(place.path, write=True, exclusive=True) as device:
+        if place.facts is not None and device.devno != place.facts.devno:
+            raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
+        if place.facts is None:
+            try:
+                fcntl.flock(device.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy("DMR-E404", f"{place.path} is locked by another program") from None
+        yield device
+
+
+# --------------------------------------------------------- examine and check
+
+
+def member(place: Place) -> Member:
+    """Find out what a device is."""
+    with opened(place.path) as device:
+        tag = read_tag(device)
+        load = examine(device, place.start)
+        size = device.size
+    running = _running(place)
+    ours = load.ours or load.superblock is not None
+    role = "spare" if ours else "main" if tag or (running and running[1]) else "none"
+    uuid = load.uuid if ours else tag.uuid if tag else None
+    if uuid is None and running and running[0].uuid:
+        uuid = UUID(running[0].uuid)
+    holds: tuple[Signature, ...] = ()
+    if role == "none":
+        # Without wipefs, or on a disk that it cannot read, there is no hint.
+        with contextlib.suppress(DmRemapError):
+            holds = tuple(blockdev.signatures(place.path))
+    return Member(place, size, load, tag, role, running[0].name if running else None, uuid, holds)
+
+
+def not_ours(path: str, start: int, holds: tuple[Signature, ...] = ()) -> NotFound:
+    """Return the error for a device without anything of ours."""
+    what = ", ".join(
+        one.type + (f" ({one.label})" if one.label else "") for one in dict.fromkeys(holds)
+    )
+    where = f" at sector {start}" if start else ""
+    return NotFound(
+        "DMR-E307",
+        f"{path} has no dm-remap metadata{where}" + (f"; it holds {what}" if what else ""),
+    )
+
+
+def _refuse_main(place: Place, tag: Tag | None) -> None:
+    if tag is not None:
+        raise Refused(
+            "DMR-E522", f"{place.path} is the main device of set {tag.name!r} ({tag.uuid})"
+        )
+
+
+def _look(device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None) -> Load:
+    """Examine a device that has to be the spare of a set."""
+    load = examine(device, place.start, uuid, progress)
+    if not load.ours and not load.refusals:
+        _refuse_main(place, read_tag(device))
+        holds: tuple[Signature, ...] = ()
+        with contextlib.suppress(DmRemapError):
+            holds = tuple(blockdev.signatures(place.path))
+        raise not_ours(place.path, place.start, holds)
+    if uuid is not None and load.superblock is None:
+        other = examine(device, place.start)
+        if other.uuid is not None and other.uuid != uuid:
+            raise Refused(
+                "DMR-E504",
+                f"{place.path} is the spare of set {other.uuid}, and not of {uuid}",
+                hint="Give the spare of the set that is meant, or leave --uuid out.",
+            )
+    return load
+
+
+def check(place: Place, uuid: UUID | None = None, progress: Progress | None = None) -> Checked:
+    """Check the metadata on a device or image. Writes nothing."""
+    running = _running(place)
+    with opened(place.path) as device:
+        load = _look(device, place, uuid, progress)
+        for _ in range(3):
+            # Between the copies of a commit they are unequal, and soon they are not.
+            if running and load.severity is not Severity.INFO:
+                load = _look(device, place, uuid, progress)
+    if running:
+        text = f"{place.path} belongs to set {running[0].name!r}, which is running"
+        load.findings.append(Finding("DMR-C105", text))
+    return Checked(place, load, running[0].name if running else None)
+
+
+# -------------------------------------------------------------------- repair
+
+_REFUSED: Final = {"DMR-C305": "DMR-E515", "DMR-C311": "DMR-E511"}
+
+
+def refused(place: Place, load: Load) -> DmRemapError:
+    """Return the error for a set that no load accepts."""
+    first = load.refusals[0]
+    err = error(
+        _REFUSED.get(first.code, "DMR-E514"),
+        f"{place.path}: {first.reason}",
+        hint=CODES[first.code].next_step,
+    )
+    for other in load.refusals[1:]:
+        err.add_note(f"also: {other.reason} [{other.code}]")
+    return err
+
+
+def plan_repair(place: Place, uuid: UUID | None = None, progress: Progress | None = None) -> Repair:
+    """Find out what a load would write. Writes nothing."""
+    _usable(place)
+    with opened(place.path) as device:
+        return _plan_repair(device, place, uuid, progress)
+
+
+def _plan_repair(
+    device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None
+) -> Repair:
+    before = _look(device, place, uuid, progress)
+    if before.refusals:
+        raise refused(place, before)
+    # mend() uses what it works on up.
+    work = examine(device, place.start, uuid)
+    writes = mend(work, lambda _place, _data: True)
+    after = _after(device, place, before.uuid, writes)
+    return Repair(place, before, after, tuple(writes), uuid)
+
+
+def _after(device: BlockDevice, place: Place, uuid: UUID | None, writes: list[Write]) -> Load:
+    """Return what a load will find once some blocks are written, and see that it is good."""
+    changed = {one.place: one.data for one in writes}
+    after = examine(Overlay(View(device, place.start), changed), place.start, uuid)
+    if after.refusals or after.severity is not Severity.INFO:
+        left = "; ".join(one.message for one in after.findings)
+        raise Failure("DMR-E100", f"what would be written is not what a load accepts: {left}")
+    return after
+
+
+def repair(plan: Repair) -> tuple[Load, list[Write]]:
+    """Write what the plan says; return what is there then. The caller holds the lock."""
+    place = plan.place
+    with _claimed(place) as device:
+        again = _plan_repair(device, place, plan.uuid, None)
+        if again.writes != plan.writes:
+            raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
+        done = mend(examine(device, place.start, plan.uuid), device_writer(device, place.start))
+        return _read_back(device, place, plan.uuid), done
+
+
+def _read_back(device: BlockDevice, place: Place, uuid: UUID | None) -> Load:
+    """Return what is there after writing, and see that a load accepts it."""
+    after = examine(device, place.start, uuid)
+    if after.refusals:
+        raise Failure(
+            "DMR-E103",
+            f"{place.path}: all was written, and what is read is not: {after.refusals[0].reason}",
+        )
+    return after
+
+
+# --------------------------------------------------------- export and import
+
+
+def export(
+    place: Place, uuid: UUID | None = None, progress: Progress | None = None
+) -> tuple[bytes, Backup]:
+    """Return the backup of the metadata on a device. The set may be running."""
+    with opened(place.path) as device:
+        for _ in range(5):
+            load = _look(device, place, uuid, progress)
+            if load.refusals:
+                raise refused(place, load)
+            # Blocks are read one after the other: only what stayed the same is of one moment.
+            again = examine(device, place.start, uuid)
+            if [block.seq for block in load.blocks] == [block.seq for block in again.blocks]:
+                data = encode(load, int(time.time()))
+                return data, decode(data)
+    raise Busy("DMR-E409", f"{place.path}: the metadata changes too often to be read as a whole")
+
+
+def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
+    """Write a backup to a file: all of it or nothing, and durable."""
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        raise Refused("DMR-E525", f"{path} is not a file", hint="Name a file.")
+    if target.exists() and not overwrite:
+        raise Refused("DMR-E525", f"{path} exists already")
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            part.rename(target)
+        else:
+            os.link(part, target)
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError:
+        raise Refused("DMR-E525", f"{path} exists already") from None
+    except OSError as err:
+        raise Failure("DMR-E103", f"cannot write {path}: {err.strerror}", hint="") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_backup(path: str) -> Backup:
+    """Read a backup from a file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_BACKUP_MAX + 1)
+    except FileNotFoundError:
+        raise NotFound("DMR-E302", f"{path} does not exist") from None
+    except OSError as err:
+        raise Failure("DMR-E103", f"cannot read {path}: {err.strerror}", hint="") from None
+    if len(data) > _BACKUP_MAX:
+        raise Refused("DMR-E523", f"the backup cannot be used: {path} is too large for one")
+    return decode(data)
+
+
+def plan_restore(
+    backup: Backup, place: Place, *, force: bool = False, progress: Progress | None = None
+) -> Restore:
+    """Find out what an import would write. Writes nothing."""
+    _usable(place)
+    with opened(place.path) as device:
+        return _plan_restore(device, backup, place, force=force, progress=progress)
+
+
+def _plan_restore(
+    device: BlockDevice,
+    backup: Backup,
+    place: Place,
+    *,
+    force: bool,
+    progress: Progress | None = None,
+) -> Restore:
+    _refuse_main(place, read_tag(device))
+    plan = _plan_import(device, backup, place, progress)
+    _refuse_signatures(place, force=force)
+    if plan.risky and not force:
+        raise Refused(
+            "DMR-E526",
+            f"of {len(plan.risky)} blocks of the table on {place.path} no copy is left that is "
+            "known to be the newest, so that the backup may be older than what was there",
+        )
+    # Writing uses a plan up.
+    spent = _plan_import(device, backup, place, None)
+    writes = write_import(spent, lambda _place, _data: True)
+    after = _after(device, place, backup.uuid, writes)
+    return Restore(place, backup, plan, after, tuple(writes), force=force)
+
+
+def _plan_import(
+    device: BlockDevice, backup: Backup, place: Place, progress: Progress | None
+) -> Import:
+    view = View(device, place.start)
+    plan = plan_import(view, backup, place.path)
+    if plan is not None:
+        return plan
+    length = backup.superblock.area_sectors * 512
+    found = device.first_nonzero(place.start * 512, length, progress)
+    for finding in safety.check_blank(place.path, found, "the area"):
+        raise Refused(
+            finding.code,
+            f"{finding.message}, and nothing there is of set {backup.uuid}",
+            hint="Give the device that the backup is of, or a blank one.",
+        )
+    return plan_blank(view, backup)
+
+
+def _refuse_signatures(place: Place, *, force: bool) -> None:
+    """Refuse where something else has put its signature into the first MiB."""
+    first = place.start * 512
+    with contextlib.suppress(NotFound):
+        for one in blockdev.signatures(place.path):
+            if first <= one.offset < first + HEAD_BLOCKS * BLOCK and not force:
+                raise Refused(
+                    "DMR-E503",
+                    f"{place.path} holds {one.type}, at byte {one.offset}",
+                    hint="Find out what it is; what it has overwritten no backup brings back. "
+                    "--force goes on.",
+                )
+
+
+def restore(plan: Restore) -> tuple[Load, list[Write]]:
+    """Write what the plan says; return what is there then. The caller holds the lock."""
+    place = plan.place
+    with _claimed(place) as device:
+        again = _plan_restore(device, plan.backup, place, force=plan.force)
+        if again.writes != plan.writes:
+            raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
+        spent = _plan_import(device, plan.backup, place, None)
+        done = write_import(spent, device_writer(device, place.start))
+        return _read_back(device, place, plan.backup.uuid), done

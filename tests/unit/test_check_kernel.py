@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The check is the kernel's load: both are given the same damaged areas and must agree.
+
+kernel/dm-remap-metadata.c and dm-remap-slots.c are compiled as they are, into a library, with the
+little of Linux that they need in kernelshim/. What is compared is whether the load is accepted, its
+errno, the counts, the order of the writes, and every byte of the area afterwards.
+"""
+
+import ctypes
+import errno
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from unit.areas import (
+    AREA_BLOCKS,
+    HOMES,
+    JUNK,
+    MAIN_SECTORS,
+    OTHER,
+    SET,
+    Disk,
+    fresh,
+    mapped,
+    reseal,
+    superblock,
+    table,
+)
+
+from dmremap.errors import Failure
+from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
+from dmremap.ondisk.check import Load, examine
+from dmremap.ondisk.layout import pack_super
+from dmremap.ondisk.mend import mend
+
+HERE = Path(__file__).parent
+KERNEL = HERE.parents[1] / "kernel"
+SOURCES = [KERNEL / "dm-remap-metadata.c", KERNEL / "dm-remap-slots.c"]
+
+
+class Result(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("inspect", "load")),
+        *((name, ctypes.c_int) for name in ("mapped", "lost", "bad", "free", "away", "gone")),
+        ("writes", ctypes.c_int),
+        ("place", ctypes.c_uint32 * 4096),
+        ("why", ctypes.c_char * 256),
+    ]
+
+
+Kernel = Callable[..., tuple[int, Result]]
+
+
+@pytest.fixture(scope="module")
+def by_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+    """Return what runs the kernel's load on a disk; it changes the disk."""
+    where = tmp_path_factory.mktemp("kernel")
+    for source in (KERNEL / "dm-remap.h", *SOURCES):
+        for name in re.findall(r"#include <(linux/[^>]+)>", source.read_text()):
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
+            (where / name).touch()
+    shim = HERE / "kernelshim"
+    options = ["-shared", "-fPIC", "-O1", "-w", "-Wl,--no-undefined"]
+    options += ["-include", str(shim / "shim.h"), "-I", str(where), "-I", str(KERNEL)]
+    files = [str(path) for path in (shim / "run.c", *SOURCES)]
+    subprocess.run(["cc", *options, "-o", str(where / "load.so"), *files], check=True)
+    library = ctypes.CDLL(str(where / "load.so"))
+
+    def run(disk: Disk, *, accept_stale: bool = False) -> tuple[int, Result]:
+        count = disk.size // BLOCK
+        flags = [bytearray(count), bytearray(count)]
+        for places, flag in zip((disk.bad, disk.stuck), flags, strict=True):
+            for place in places:
+                flag[place] = 1
+        data = (ctypes.c_char * disk.size).from_buffer(disk.data)
+        bad, stuck = ((ctypes.c_char * count).from_buffer(flag) for flag in flags)
+        out = Result()
+        code: int = library.run(
+            data,
+            ctypes.c_uint64(count),
+            bad,
+            stuck,
+            SET.bytes,
+            512,
+            ctypes.c_uint64(MAIN_SECTORS),
+            ctypes.c_uint64(AREA_BLOCKS),
+            int(accept_stale),
+            int(accept_stale),
+            ctypes.byref(out),
+        )
+        del data, bad, stuck
+        disk.bad = {place for place in range(count) if flags[0][place]}
+        return code, out
+
+    return run
+
+
+def copy_of(disk: Disk) -> Disk:
+    out = Disk()
+    out.data = bytearray(disk.data)
+    out.bad, out.stuck = set(disk.bad), set(disk.stuck)
+    return out
+
+
+def compare(by_kernel: Kernel, disk: Disk) -> Load:
+    theirs, ours = copy_of(disk), copy_of(disk)
+    code, result = by_kernel(theirs)
+    load = examine(ours, uuid=SET)
+    why = (code, result.why, load.refusals, load.findings)
+    if load.refusals:
+        assert code == load.refusals[0].errno, why
+        assert theirs.data == disk.data
+        stale_code, stale = by_kernel(copy_of(disk), accept_stale=True)
+        assert (stale_code == 0) is load.stale, (why, stale_code, stale.why)
+        return load
+    try:
+        done = mend(examine(ours, uuid=SET), ours.write)
+    except Failure:
+        assert code != 0, why
+        return load
+    assert code == 0, why
+    counts = load.counts
+    assert (result.mapped, result.lost, result.bad, result.free) == (
+        counts.mapped,
+        counts.lost,
+        counts.bad,
+        counts.free,
+    )
+    if not disk.stuck:
+        assert result.away == load.away
+    assert list(result.place[: result.writes]) == [one.place for one in done], why
+    assert theirs.data == ours.data
+    assert theirs.bad == ours.bad
+    return load
+
+
+def test_a_clean_area(by_kernel: Kernel) -> None:
+    disk = fresh([mapped(0, 100), Entry(2, SlotState.LOST, 8, 0), Entry(9, SlotState.BAD, 0, 0)])
+    assert compare(by_kernel, disk).accepted
+
+
+def _entries(random: Random, index: int) -> list[Entry]:
+    first = index * 252
+    out = []
+    for slot in random.sample(range(first, first + 100), random.randrange(4)):
+        # Few units, so that some have two slots, a few of them in one generation.
+        unit, generation = random.randrange(40), random.randrange(6)
+        state = random.choice([SlotState.MAPPED, SlotState.MAPPED, SlotState.LOST, SlotState.BAD])
+        if state is SlotState.BAD:
+            unit = generation = 0
+        out.append(Entry(slot, state, unit, generation))
+    return out
+
+
+def _damage_table(random: Random, disk: Disk, versions: list[list[Entry]], index: int) -> None:
+    copy = random.randrange(2)
+    home = HOMES[index][copy]
+    seq = random.randrange(4, 8)
+    entries = versions[seq] if random.random() < 0.9 else _entries(random, index)
+    match random.randrange(9):
+        case 0:
+            disk.bad.add(home)
+        case 1:
+            disk[home] = random.choice([JUNK, bytes(BLOCK), disk[HOMES[index][1 - copy]]])
+        case 2 | 3:
+            disk[home] = table(index, copy, entries, seq)
+        case 4:
+            disk[home] = table(index, copy, [mapped(index * 252, MAIN_SECTORS)], seq)
+        case 5:
+            disk[home] = table(index, copy, entries, seq, uuid=OTHER)
+        case _:
+            place = random.randrange(128, 140)
+            disk[place] = table(index, copy, entries, seq, place=place)
+
+
+def _damage_super(random: Random, disk: Disk) -> None:
+    home = random.choice([0, 255])
+    seq = random.randrange(1, 5)
+    names = {1: "one", 2: "attic", 3: "three", 4: "four"}
+    sb = superblock(seq=seq, name=names[seq] if random.random() < 0.9 else "odd")
+    if random.random() < 0.15:
+        sb = superblock(seq=seq, state=SetState.FORMATTING)
+    if random.random() < 0.1:
+        sb = superblock(uuid=OTHER, seq=seq, state=random.choice(list(SetState)))
+    match random.randrange(4):
+        case 0:
+            disk.bad.add(home)
+        case 1:
+            disk[home] = random.choice([JUNK, bytes(BLOCK), pack_super(sb, 255 - home)])
+        case 2:
+            disk[home] = pack_super(sb, home)
+        case _:
+            place = random.randrange(128, 140)
+            disk[place] = pack_super(sb, home, place)
+
+
+def _damage_standin(random: Random, disk: Disk) -> None:
+    place = random.randrange(128, 142)
+    match random.randrange(4):
+        case 0:
+            disk.bad.add(place)
+        case 1:
+            disk[place] = JUNK
+        case 2:
+            disk[place] = table(0, 0, [], 9, place=place, uuid=OTHER)
+        case _:
+            disk[place] = reseal(table(0, 0, [], 9), random.choice([1, 300, 10**6]), place)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_areas_at_random(by_kernel: Kernel, seed: int) -> None:
+    random = Random(seed)
+    seen = {"accepted": 0, "refused": 0}
+    for _ in range(160):
+        every = [[_entries(random, index) for _ in range(9)] for index in range(3)]
+        disk = fresh([], seq=5)
+        for index, versions in enumerate(every):
+            for copy in (0, 1):
+                disk[HOMES[index][copy]] = table(index, copy, versions[5], 5)
+        for _ in range(random.randrange(5)):
+            _damage_table(random, disk, every[index := random.randrange(3)], index)
+        for _ in range(random.choice([0, 0, 0, 1, 2])):
+            _damage_super(random, disk)
+        for _ in range(random.choice([0, 0, 0, 0, 1, 2])):
+            _damage_standin(random, disk)
+        if random.random() < 0.3:
+            places = [0, 255, *range(128, 142), *(home for homes in HOMES for home in homes)]
+            disk.stuck = set(random.sample(places, random.randrange(1, 6)))
+        load = compare(by_kernel, disk)
+        seen["accepted" if load.accepted else "refused"] += 1
+    assert min(seen.values()) > 20, seen
+
+
+# ------------------------------------------------- the tables in docs/format.md
+
+PAGE = (HERE.parents[1] / "docs" / "format.md").read_text()
+
+
+def _rows(words: str) -> list[list[str]]:
+    """Return the cells of the table that follows these words."""
+    text = PAGE[PAGE.index(words) :]
+    lines = text[text.index("\n|") :].strip().split("\n\n")[0].splitlines()[2:]
+    return [
+        [cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines
+    ]
+
+
+TABLE_ROWS = _rows("What happens to a **table block**")
+SUPER_ROWS = _rows("And to the **superblock**")
+TOP = 6
+
+
+def _table_state(disk: Disk, copy: int, state: str) -> None:
+    body = [mapped(252, 9 if state == "n, another body" else 7)]
+    block = JUNK if state == "none" else table(1, copy, body, TOP - 1 if state == "lower" else TOP)
+    disk[HOMES[1][copy]] = block
+
+
+def _super_state(disk: Disk, copy: int, state: str) -> None:
+    home = (0, 255)[copy]
+    if state == "none":
+        disk[home] = JUNK
+        return
+    sb = superblock(
+        seq=TOP - 1 if state == "lower" else TOP,
+        name="another" if state in ("n, another body", "lower") else "attic",
+        state=SetState.FORMATTING if state == "FORMATTING" else SetState.READY,
+    )
+    disk[home] = pack_super(sb, home)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("row", "put", "homes"),
+    [(row, _table_state, HOMES[1]) for row in TABLE_ROWS]
+    + [(row, _super_state, (0, 255)) for row in SUPER_ROWS],
+    ids=lambda value: ", ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_the_page_says_what_the_kernel_does(
+    by_kernel: Kernel,
+    row: list[str],
+    put: Callable[[Disk, int, str], None],
+    homes: tuple[int, int],
+    bad: int,
+) -> None:
+    assert len(row) == 5
+    for a in row[0].split(", or "):
+        for b in row[1].split(", or "):
+            disk = fresh([], seq=1)
+            put(disk, 0, a)
+            put(disk, 1, b)
+            for place in (140, 141)[:bad]:
+                disk[place] = JUNK
+            load = compare(by_kernel, disk)
+            code, result = by_kernel(disk)
+            places = list(result.place[: result.writes])
+            match row[2 + bad].split(", "):
+                case ["as it is"]:
+                    assert (code, places) == (0, [140][:bad])
+                case ["refused", number]:
+                    assert errno.errorcode[code] == number
+                    assert places == []
+                case [first, second, "n + 2"]:
+                    order = [first, second.removeprefix("then ")]
+                    assert (code, places) == (
+                        0,
+                        [homes["AB".index(c)] for c in order] + [140][:bad],
+                    )
+                    block = examine(disk).blocks[2 if homes == HOMES[1] else 0]
+                    assert block.seqs == [TOP + 2] * 2
+                case other:
+                    pytest.fail(f"not understood: {other} ({load.findings})")
+
+
+def test_the_page_has_every_combination() -> None:
+    assert len(TABLE_ROWS) == 7
+    assert len(SUPER_ROWS) == 7
