@@ -34,6 +34,7 @@ from guest.lib import (
 
 from dmremap.ondisk import (
     BLOCK_SECTORS,
+    Segment,
     SetState,
     Superblock,
     Tag,
@@ -212,6 +213,10 @@ class RemapSet:
         self.remove()
         self.create(readonly=readonly)
 
+    def refused(self) -> str:
+        """Fail to create the device that was removed; return what the kernel logs."""
+        return refusal(self.line, name=self.name)
+
     def reset(self) -> None:
         """Set the counters of both legs to zero."""
         self.main.reset()
@@ -270,6 +275,14 @@ def remap_set(
                 made.heal()
             if name in dm_names():
                 dm_remove(name)
+
+
+def segment_of(made: RemapSet) -> Segment:
+    """Return the one segment of a set."""
+    unit = int(queue(made.main.path, "logical_block_size"))
+    segment = segment_for(int(made.line.split()[6]) // 8, unit)
+    assert segment is not None
+    return segment
 
 
 def new_superblock(

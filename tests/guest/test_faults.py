@@ -18,7 +18,6 @@ from guest.lib import (
     describe,
     outcome,
     pattern,
-    queue,
     read,
     try_read,
     try_write,
@@ -35,11 +34,12 @@ from guest.remapset import (
     new_superblock,
     refusal,
     remap_set,
+    segment_of,
     tagged_set,
     texts,
 )
 
-from dmremap.ondisk import BLOCK, Entry, Segment, SlotState, opened, segment_for
+from dmremap.ondisk import BLOCK, Entry, SlotState, opened
 from dmremap.ondisk.layout import pack_table, parse_super
 
 if TYPE_CHECKING:
@@ -55,14 +55,6 @@ def tagged() -> Iterator[RemapSet]:
     """A set whose main is tagged: sector n is main's sector 2048 + n."""
     with tagged_set() as made:
         yield made
-
-
-def segment_of(made: RemapSet) -> Segment:
-    """Return the one segment of a set."""
-    unit = int(queue(made.main.path, "logical_block_size"))
-    segment = segment_for(int(made.line.split()[6]) // 8, unit)
-    assert segment is not None
-    return segment
 
 
 def slot_sector(made: RemapSet, slot: int) -> int:

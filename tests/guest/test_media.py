@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Media errors in the metadata itself: any block, at any moment, costs nothing but an event.
+
+Every block of the superblocks and of both copies of every table block is made to fail, by its home
+refusing writes or by refusing everything, while the set runs and while it is loaded. The set stays
+rw, the copy goes to a stand-in, and what was mapped reads back after the next load.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from guest.lib import MIB, dm_message, pattern, try_write, write
+from guest.remapset import RemapSet, held, remap_set, segment_of, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.guest, pytest.mark.module]
+
+PER_BLOCK = 252
+"""Slots of a table block."""
+MAPPED = PER_BLOCK + 20
+"""Units mapped to begin with: entries in the first two table blocks."""
+GOOD = 8 * PER_BLOCK
+"""The first sector that main takes."""
+STAND_INS = range(128, 255)
+PLACES = ("super 0", "super 1", *(f"{copy} {block}" for copy in "AB" for block in range(3)))
+
+
+def home(made: RemapSet, place: str) -> int:
+    """Return the first sector of a metadata block's home."""
+    kind, number = place.split()
+    if kind == "super":
+        return 255 * 8 * int(number)
+    segment = segment_of(made)
+    assert segment.table_blocks >= 3
+    return ((segment.copy_a if kind == "A" else segment.copy_b) + int(number)) * 8
+
+
+def map_units(made: RemapSet, first: int, count: int) -> None:
+    """Map units, with writes that main takes between them: 256 without one are the limit."""
+    for begin in range(first, first + count, 200):
+        write(made.path, begin, pattern(begin, min(200, first + count - begin)))
+        write(made.path, GOOD, pattern(GOOD))
+
+
+@contextmanager
+def mapped_set(*options: str, spare_size: int = 2 * MIB) -> Iterator[RemapSet]:
+    """Have a set in which the first units are mapped."""
+    with remap_set("remap_rate", "0", *options, spare_size=spare_size) as made:
+        made.main.add(0, GOOD, "write", "medium")
+        map_units(made, 0, MAPPED)
+        assert made.status.mapped == MAPPED
+        yield made
+
+
+def fail(made: RemapSet, place: str, how: str) -> None:
+    """Make a home fail."""
+    for direction in ("write",) if how == "writes" else ("write", "read"):
+        made.spare.add(home(made, place), 8, direction, "medium")
+
+
+def change_everything(made: RemapSet, first: int) -> int:
+    """Have every metadata block written: map into each table block, and rename."""
+    count = 3 * PER_BLOCK - made.status.mapped if first == MAPPED else 1
+    map_units(made, first, count)
+    dm_message(made.name, "rename", f"name{first}")
+    return first + count
+
+
+@pytest.mark.parametrize("how", ["writes", "everything"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_block_fails_while_the_set_runs(place: str, how: str) -> None:
+    with mapped_set() as made:
+        fail(made, place, how)
+        before = made.status.seq
+        end = change_everything(made, MAPPED)
+        # The first table block is full: nothing makes anybody write it.
+        moved = 0 if place in ("A 0", "B 0") else 1
+        now = made.status
+        assert (now.mode, now.copies, now.mapped, now.doubt) == ("rw", moved, end, 0)
+        made.wait_event(before)
+        made.recreate()
+        # Unreadable at home, a copy is made again elsewhere; readable, it was good.
+        moved |= how == "everything"
+        now = made.status
+        assert (now.mode, now.copies, now.mapped) == ("rw", moved, end)
+        assert held(made.path, 0, end) == texts(0, end)
+        made.reset()
+        made.recreate()
+        assert made.status.mapped == end
+        assert made.spare.counters()["writes"] == 0, "there were two good copies"
+
+
+@pytest.mark.parametrize("place", ["super", "first table block", "second table block"])
+def test_both_homes_fail_while_the_set_runs(place: str) -> None:
+    number = ("first", "second").index(place.split(maxsplit=1)[0]) if place != "super" else None
+    homes = ("super 0", "super 1") if number is None else (f"A {number}", f"B {number}")
+    with mapped_set() as made:
+        for each in homes:
+            fail(made, each, "everything")
+        end = change_everything(made, MAPPED)
+        now = made.status
+        written = 0 if number == 0 else 2
+        assert (now.mode, now.copies, now.mapped) == ("rw", written, end)
+        if written:
+            made.recreate()
+            assert (made.status.mode, made.status.mapped) == ("rw", end)
+            assert held(made.path, 0, end) == texts(0, end)
+            return
+        # Nobody had to write the block, so memory was all that still knew it.
+        made.remove()
+        assert "both copies of metadata block" in made.refused()
+
+
+def test_127_bad_blocks_are_the_limit() -> None:
+    # 128 table blocks, of which one copy each fails: A of the first 64, B of the other 63.
+    with remap_set("remap_rate", "0", spare_size=18 * MIB) as made:
+        segment = segment_of(made)
+        assert segment.table_blocks >= 129
+        made.main.add(0, 64, "write", "medium")
+        write(made.path, 0, pattern(0, 8))
+        made.remove()
+        for direction in ("read", "write"):
+            made.spare.add(segment.copy_a * 8, 64 * 8, direction, "medium")
+            made.spare.add((segment.copy_b + 64) * 8, 63 * 8, direction, "medium")
+        made.create()
+        now = made.status
+        assert (now.mode, now.copies, now.mapped) == ("rw", len(STAND_INS), 8)
+        # The next load finds two good copies of everything.
+        made.reset()
+        made.recreate()
+        assert made.status.copies == len(STAND_INS)
+        assert made.spare.counters()["writes"] == 0
+        write(made.path, 8, pattern(8, 8))
+        assert made.status.mapped == 16
+        # One more, and there is no place for it.
+        made.spare.add(segment.copy_b * 8, 8, "write", "medium")
+        assert try_write(made.path, 16, pattern(16)) == "EIO"
+        now = made.status
+        assert (now.mode, now.doubt, now.mapped) == ("ro", 1, 16)
+        assert held(made.path, 0, 16) == texts(0, 16)
+        made.remove()
+        # As long as it refuses, no load can have two copies; healed it goes on.
+        assert "cannot be written anywhere" in made.refused()
+        made.spare.clear(segment.copy_b * 8, 8)
+        made.create()
+        assert made.status.mode == "rw"
+        assert held(made.path, 0, 16) == texts(0, 16)
+
+
+def test_one_block_too_many_is_refused_at_load() -> None:
+    with remap_set("remap_rate", "0", spare_size=18 * MIB) as made:
+        segment = segment_of(made)
+        made.main.add(0, 64, "write", "medium")
+        write(made.path, 0, pattern(0, 8))
+        made.remove()
+        for direction in ("read", "write"):
+            made.spare.add(segment.copy_a * 8, 64 * 8, direction, "medium")
+            made.spare.add((segment.copy_b + 64) * 8, 64 * 8, direction, "medium")
+        assert "cannot be written anywhere" in made.refused()
+        # A read-only table needs no second copy.
+        made.create(readonly=True)
+        assert (made.status.mode, made.status.mapped) == ("ro", 8)
+        assert held(made.path, 0, 8) == texts(0, 8)
+        made.remove()
+        made.spare.clear((segment.copy_b + 127) * 8, 8)
+        made.create()
+        assert (made.status.mode, made.status.copies) == ("rw", len(STAND_INS))
