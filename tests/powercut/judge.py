@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from dmremap.ondisk import BLOCK, HEAD_BLOCKS
 from powercut.log import SECTOR, Entry, Image, Mark, Replay, Write, cut_points
 from powercut.oracle import Oracle
 from powercut.reader import Copies, Loaded, Refused, copies, load
@@ -51,6 +52,7 @@ class Judge:
     spare: int
     """The size of the spare, which is blank then, in bytes."""
     oracle: Oracle = field(default_factory=Oracle)
+    cuts: int = 0
     states: int = 0
     formatting: list[int] = field(default_factory=list)
     """Cuts at which there is no set yet."""
@@ -58,7 +60,16 @@ class Judge:
     """Cuts between copy A and copy B."""
     away: list[int] = field(default_factory=list)
     """Cuts at which a stand-in holds a copy."""
+    moving: list[int] = field(default_factory=list)
+    """Cuts at which a unit has two live entries, the older of which is to be bad."""
+    grown: int | None = None
+    """The first cut at which the set has a second segment."""
+    losing: list[int] = field(default_factory=list)
+    """Cuts at which some units are lost."""
     problems: list[str] = field(default_factory=list)
+    _known: tuple[Loaded, dict[int, bytes]] | None = None
+    """The last set, and its metadata: most states differ from the one before in data only."""
+    _copies: tuple[Loaded, Copies] | None = None
 
     def start(self) -> Replay:
         """Return a replay of the log from its start."""
@@ -72,6 +83,7 @@ class Judge:
         for cut in cut_points(self.log):
             if len(self.problems) > ENOUGH:
                 return
+            self.cuts += 1
             random = Random(f"{self.seed} {cut}")
             entry = self.log[cut - 1]
             if isinstance(entry, Write) and len(entry.data) > SECTOR:
@@ -85,10 +97,42 @@ class Judge:
             if loaded is None:
                 self.formatting.append(cut)
             elif self.oracle.ready:
-                self._judge_copies(cut, copies(replay.images["spare"], loaded.superblock))
+                self._judge_copies(cut, self._look(replay.images["spare"], loaded))
+                if loaded.shadowed:
+                    self.moving.append(cut)
+                if self.grown is None and len(loaded.superblock.segments) > 1:
+                    self.grown = cut
+                if self.oracle.lost:
+                    self.losing.append(cut)
             for tearing in (False, True):
                 with replay.survivors(random, torn=tearing):
                     self.state(replay, f"{cut}, with survivors")
+
+    def _load(self, spare: Image) -> Loaded:
+        if self._known:
+            loaded, metadata = self._known
+            if all(spare[at : at + len(data)] == data for at, data in metadata.items()):
+                return loaded
+        self._known = None
+        loaded = load(spare)
+        ranges = [
+            (0, HEAD_BLOCKS),
+            *(
+                (first, segment.table_blocks)
+                for segment in loaded.superblock.segments
+                for first in (segment.copy_a, segment.copy_b)
+            ),
+        ]
+        self._known = (
+            loaded,
+            {at * BLOCK: bytes(spare[at * BLOCK : (at + count) * BLOCK]) for at, count in ranges},
+        )
+        return loaded
+
+    def _look(self, spare: Image, loaded: Loaded) -> Copies:
+        if self._copies is None or self._copies[0] is not loaded:
+            self._copies = (loaded, copies(spare, loaded.superblock))
+        return self._copies[1]
 
     def _judge_copies(self, cut: int, found: Copies) -> None:
         if found.away:
@@ -97,15 +141,21 @@ class Judge:
             self.between.append(cut)
         self.problems += [
             f"cut {cut}: sector {sector} was acknowledged with one copy of its mapping"
-            for sector in sorted(self.oracle.mapped - found.both)
+            for sector in sorted(self.oracle.mapped - found.both.keys())
         ]
+        for sector in sorted((self.oracle.moved.keys() | self.oracle.filled) & found.both.keys()):
+            moves, filled = self.oracle.moved.get(sector, 0), sector in self.oracle.filled
+            if found.both[sector] < (moves, filled):
+                self.problems.append(
+                    f"cut {cut}: a copy does not know that sector {sector} has moved or is written"
+                )
 
     def state(self, replay: Replay, name: str) -> Loaded | None:
         """Judge the images as they are."""
         self.states += 1
         main, spare = replay.images["main"], replay.images["spare"]
         try:
-            loaded = load(spare)
+            loaded = self._load(spare)
         except Refused as refused:
             if self.oracle.ready:
                 self.problems.append(f"cut {name}: {refused}")

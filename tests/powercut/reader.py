@@ -8,6 +8,7 @@ live entries of one unit, and what it takes to be loaded at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dmremap.ondisk import (
@@ -43,7 +44,8 @@ class ImageDevice(BlockDevice):
         return len(self.image)
 
     def read(self, offset: int, length: int) -> bytes | None:
-        data = bytes(self.image[offset : offset + length])
+        with memoryview(self.image) as view:
+            data = bytes(view[offset : offset + length])
         return data if len(data) == length else None
 
 
@@ -54,6 +56,16 @@ class Loaded:
     superblock: Superblock
     lookup: dict[int, Entry]
     """The live entry of each unit that has one."""
+    shadowed: tuple[int, ...] = ()
+    """Slots with a live entry of a unit that has a newer one."""
+
+    @cached_property
+    def places(self) -> dict[int, int | None]:
+        """Where the units that have an entry are on the spare, in bytes; None is an error."""
+        return {
+            unit: self.place(entry.slot) if entry.state is SlotState.MAPPED else None
+            for unit, entry in self.lookup.items()
+        }
 
     def place(self, slot: int) -> int:
         """Return where a slot is on the spare, in bytes."""
@@ -67,13 +79,11 @@ class Loaded:
         self, unit: int, main: bytes | bytearray | mmap, spare: bytes | bytearray | mmap
     ) -> bytes | None:
         """Return what a unit reads as, None for an error."""
-        entry, size = self.lookup.get(unit), self.superblock.unit
-        if entry is None:
+        size = self.superblock.unit
+        if unit not in self.lookup:
             return bytes(main[unit * size : (unit + 1) * size])
-        if entry.state is not SlotState.MAPPED:
-            return None
-        place = self.place(entry.slot)
-        return bytes(spare[place : place + size])
+        place = self.places[unit]
+        return None if place is None else bytes(spare[place : place + size])
 
 
 def load(spare: bytes | bytearray | mmap) -> Loaded:
@@ -87,6 +97,7 @@ def load(spare: bytes | bytearray | mmap) -> Loaded:
     if tables.problems:
         raise Refused("; ".join(tables.problems))
     lookup: dict[int, Entry] = {}
+    shadowed: list[int] = []
     for entry in tables.entries:
         if entry.state is SlotState.BAD:
             continue
@@ -95,7 +106,9 @@ def load(spare: bytes | bytearray | mmap) -> Loaded:
             raise Refused(f"unit {entry.unit} has two live slots, {other.slot} and {entry.slot}")
         if other is None or other.generation < entry.generation:
             lookup[entry.unit] = entry
-    return Loaded(superblock, lookup)
+        if other:
+            shadowed.append(min(entry, other, key=lambda e: e.generation).slot)
+    return Loaded(superblock, lookup, tuple(shadowed))
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,8 @@ class Copies:
     """How many blocks have copies of different sequence."""
     away: int
     """How many stand-ins hold a block."""
-    both: set[int]
-    """The units that have an entry in both copies."""
+    both: dict[int, tuple[int, bool]]
+    """The units that have an entry in both copies: the generation, and whether it holds data."""
 
 
 def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
@@ -126,10 +139,13 @@ def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
         if block and found and found.uuid == superblock.uuid:
             newest[found.home] = max((found.seq, block), newest.get(found.home, (0, b"")))
             away += place in STANDINS
-    units: tuple[set[int], set[int]] = (set(), set())
+    units: tuple[dict[int, tuple[int, bool]], ...] = ({}, {})
     for *pair, used in homes:
         for home, known in zip(pair, units, strict=True):
-            if home in newest:
-                known |= {entry.unit for entry in parse_entries(newest[home][1], used, 0)}
+            for entry in parse_entries(newest[home][1], used, 0) if home in newest else ():
+                if entry.state is not SlotState.BAD:
+                    state = (entry.generation, entry.state is SlotState.MAPPED)
+                    known[entry.unit] = max(state, known.get(entry.unit, state))
     seqs = [[newest.get(home, (0, b""))[0] for home in (a, b)] for a, b, _ in homes]
-    return Copies(sum(a != b for a, b in seqs), away, units[0] & units[1])
+    both = {unit: min(units[0][unit], units[1][unit]) for unit in units[0].keys() & units[1]}
+    return Copies(sum(a != b for a, b in seqs), away, both)

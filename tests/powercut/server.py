@@ -91,6 +91,8 @@ class Export:
     block_size: int = SECTOR
     bad_reads: frozenset[int] = frozenset()
     bad_writes: frozenset[int] = frozenset()
+    taken: frozenset[int] = frozenset()
+    """Of the bad ones, those that a write changes although it fails."""
     fd: int = field(default=-1, init=False, repr=False)
     size: int = field(default=0, init=False)
     unanswered: set[int] = field(default_factory=set, init=False, repr=False)
@@ -298,6 +300,7 @@ class PowerCutServer:
         *,
         reads: Iterable[int] | None = None,
         writes: Iterable[int] | None = None,
+        taken: Iterable[int] | None = None,
     ) -> None:
         """Set which sectors of a leg fail from now on; None leaves them as they are."""
         with self._lock:
@@ -305,6 +308,8 @@ class PowerCutServer:
                 self.legs[leg].bad_reads = frozenset(reads)
             if writes is not None:
                 self.legs[leg].bad_writes = frozenset(writes)
+            if taken is not None:
+                self.legs[leg].taken = frozenset(taken)
 
     # The server's thread
 
@@ -499,11 +504,18 @@ class PowerCutServer:
         return OK, os.pread(leg.fd, length, offset)
 
     def _change(self, leg: Export, change: Write | Zeroes) -> tuple[int, int | None]:
-        """Write, zero or discard. What fails is not done at all and not logged."""
+        """Write, zero or discard.
+
+        What fails is not done at all and not logged, unless it touches a sector that is taken:
+        then it is done and logged, and an error all the same.
+        """
         discard = isinstance(change, Zeroes) and change.discard
         length = len(change.data) if isinstance(change, Write) else change.length
+        error = OK
         if not discard and leg.fails(leg.bad_writes, change.offset, length):
-            return EIO, None
+            if not leg.fails(leg.taken, change.offset, length):
+                return EIO, None
+            error = EIO
         if isinstance(change, Write):
             _write(leg.fd, change.offset, change.data)
         else:
@@ -512,7 +524,7 @@ class PowerCutServer:
                 _write(leg.fd, start, bytes(end - start))
         index = self._log.append(change)
         leg.unanswered.add(index)
-        return OK, index
+        return error, index
 
 
 def _write(fd: int, offset: int, data: bytes) -> None:

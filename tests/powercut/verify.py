@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Has the kernel load sets from images, in a guest, and says what it finds.
 
-The argument is JSON: a list of [main, spare, uuid], paths of images and the uuid to load, "" for
-none. The answer is JSON, for each: the mappings as [sector, state], and the generation that each
-sector reads as, None where it is no pattern of the sector's own. Each set is loaded twice: what it
-mends at the first load must leave the same.
+The argument is JSON: a list of [main, spare, uuid, length], paths of images, the uuid to load, ""
+for none, and the sectors of the spare that belong to the set. The answer is JSON, for each: the
+mappings as [sector, state], and the generation that each sector reads as, None where it is an error
+or no pattern of the sector's own. Each set is loaded twice: what it mends at the first load must
+leave the same.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ def read_all(path: Path) -> dict[int, bytes]:
     with Device(path, writable=False) as device:
         size = sectors(path)
         for start in range(0, size, CHUNK):
-            with suppress(OSError):
+            try:
                 found[start] = device.read(start, min(CHUNK, size - start))
+            except OSError:
+                for sector in range(start, min(start + CHUNK, size)):
+                    with suppress(OSError):
+                        found[sector] = device.read(sector)
     return found
 
 
@@ -71,7 +76,7 @@ def load(line: str) -> tuple[list[tuple[int, str]], dict[int, bytes], str]:
         return mappings("cut"), read_all(path), dm_status("cut")
 
 
-def verify(main: str, spare: str, uuid: str) -> dict[str, object]:
+def verify(main: str, spare: str, uuid: str, length: int) -> dict[str, object]:
     """Load a set twice, from copies of its images."""
     with TemporaryDirectory(dir="/dev/shm") as directory, ExitStack() as stack:
         legs = []
@@ -80,7 +85,7 @@ def verify(main: str, spare: str, uuid: str) -> dict[str, object]:
             legs.append(stack.enter_context(loop_device(image=copy)))
         option = f" 2 uuid {uuid}" if uuid else ""
         size = sectors(legs[0])
-        line = f"0 {size} remap {legs[0]} {legs[1]} 0 {sectors(legs[1])}{option}"
+        line = f"0 {size} remap {legs[0]} {legs[1]} 0 {length}{option}"
         mapped, content, status = load(line)
         again = load(line)
         assert again[:2] == (mapped, content), "not the same at the second load"

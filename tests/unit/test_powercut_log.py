@@ -284,6 +284,18 @@ def test_bad_sectors(bench: Bench) -> None:
     assert main.read(5)[0] == 0
 
 
+def test_a_sector_that_is_written_in_spite_of_the_error(bench: Bench) -> None:
+    client = bench.client("main")
+    bench.server.set_bad("main", writes=[4, 9], taken=[5])
+    assert (client.write(4, fill(1, 2)), client.write(9, fill(1)), client.write(5, fill(2))) == (
+        5,
+        5,
+        0,
+    )
+    assert client.read(4, 2)[1] == fill(1) + fill(2)
+    assert bench.entries() == [Write("main", 4 * SECTOR, fill(1, 2)), Write("main", 2560, fill(2))]
+
+
 def test_marks_stand_in_the_order_of_the_writes(bench: Bench) -> None:
     main, mark = bench.client("main"), bench.client("mark")
     main.write(0, fill(1))

@@ -114,6 +114,7 @@ def test_two_live_slots_of_a_unit_are_refused_unless_one_is_newer() -> None:
     with pytest.raises(Refused, match="two live slots"):
         load(spare(mapped(3, 9), mapped(4, 9)))
     assert load(spare(mapped(3, 9, 1), mapped(4, 9))).lookup == {9: mapped(3, 9, 1)}
+    assert load(spare(mapped(3, 9, 1), mapped(4, 9))).shadowed == (4,)
 
 
 def test_no_set_is_refused() -> None:
@@ -128,16 +129,16 @@ def test_no_set_is_refused() -> None:
 
 def test_copies_that_differ_and_stand_ins_are_counted() -> None:
     image = spare(mapped(3, 9))
-    assert copies(image, SUPER) == Copies(0, 0, {9})
+    assert copies(image, SUPER) == Copies(0, 0, {9: (0, True)})
     image[HOMES[0] * BLOCK : (HOMES[0] + 1) * BLOCK] = table(HOMES[0], 3)
-    assert copies(image, SUPER) == Copies(1, 0, set())
+    assert copies(image, SUPER) == Copies(1, 0, {})
     assert load(image).lookup == {}
     standin = bytearray(table(HOMES[1], 4, mapped(7, 8)))
     lib.dmr_seal(
         ffi.from_buffer("char[]", standin), lib.DMR_TYPE_TABLE, SET.bytes, 4, HOMES[1], 130
     )
     image[130 * BLOCK : 131 * BLOCK] = standin
-    assert copies(image, SUPER) == Copies(1, 1, set())
+    assert copies(image, SUPER) == Copies(1, 1, {})
     assert load(image).lookup == {8: mapped(7, 8)}
 
 
@@ -158,6 +159,75 @@ def test_when_a_write_is_durable() -> None:
     assert told("ready").allows(20, None) is False
     with pytest.raises(ValueError, match="means nothing"):
         told("hello")
+
+
+def test_when_a_lost_sector_is_an_error() -> None:
+    lost = ("ready", "begin 20 2 3", "ack 20 2 3 0", "losing 20 2", "lost 20 2")
+    image = spare(
+        Slot(5, SlotState.LOST, 20, 0),
+        Slot(6, SlotState.LOST, 21, 0),
+        content={5: pattern(20, 1, 3)},
+    )
+    old = bytearray(MAIN)
+    old[20 * SECTOR : 22 * SECTOR] = pattern(20, 2, 3)
+
+    def found(image: bytearray, *marks: str) -> list[str]:
+        return told(*marks).check(load(image), old, image)
+
+    filled = spare(mapped(5, 20), Slot(6, SlotState.LOST, 21, 0), content={5: pattern(20, 1, 7)})
+    stale = spare(mapped(5, 20), Slot(6, SlotState.LOST, 21, 0), content={5: pattern(20, 1, 3)})
+    assert found(image, *lost) == []
+    assert found(image, *lost[:4]) == []
+    assert found(spare(), *lost[:4]) == []
+    assert found(image, *lost[:3]) == ["sector 20 is an error", "sector 21 is an error"]
+    assert len(found(spare(), *lost)) == 6  # no mapping, no error, and old data
+    assert found(image, *lost, "begin 20 1 7") == []
+    assert found(filled, *lost, "begin 20 1 7") == []
+    assert found(filled, *lost) == [
+        "sector 20 is no error",
+        "sector 20 reads as generation 7, promised 4 to 3",
+    ]
+    assert len(found(stale, *lost, "begin 20 1 7")) == 1
+    assert found(filled, *lost, "begin 20 1 7", "ack 20 1 7 0") == []
+    assert found(image, *lost, "begin 20 1 7", "ack 20 1 7 0") == ["sector 20 is an error"]
+    assert found(image, *lost, "begin 20 1 7", "fail 20 1 7") == []
+
+
+MOVED = (*REMAPPED, "worn 9", "begin 9 1 7", "ack 9 1 7 0")
+
+
+def test_a_move_is_durable_and_raises_the_generation() -> None:
+    def found(*slots: Slot, marks: tuple[str, ...] = MOVED) -> list[str]:
+        image = spare(*slots, content={3: pattern(9, 1, 5), 4: pattern(9, 1, 7)})
+        return told(*marks).check(load(image), bytearray(MAIN), image)
+
+    assert found(mapped(3, 9), mapped(4, 9, 1)) == []
+    assert found(mapped(4, 9, 1)) == []
+    assert found(mapped(3, 9), mapped(4, 9, 1), marks=(*MOVED, "done")) == [
+        "slot 3 is not bad after all"
+    ]
+    assert found(mapped(4, 9)) == ["sector 9 has moved 1 times, and its mapping has generation 0"]
+    assert len(found(mapped(3, 9))) == 2
+    # Until it is acknowledged, either slot.
+    for slots in ((mapped(3, 9),), (mapped(4, 9, 1),)):
+        assert found(*slots, marks=MOVED[:-1]) == []
+        assert found(*slots, marks=(*MOVED[:-1], "fail 9 1 7")) == []
+
+
+def test_what_a_failed_write_has_left_is_not_promised() -> None:
+    oracle = told("bad 9", "ready", "begin 9 1 5", "fail 9 1 5", "begin 9 1 6", "ack 9 1 6 0")
+    assert [n for n in range(8) if oracle.allows(9, n)] == [1, 2, 3, 4, 5, 6]
+    assert oracle.mapped == set()
+    assert told("bad 9", "ready", "heal 9", "begin 9 1 5", "ack 9 1 5 0").mapped == set()
+
+
+def test_both_copies_know_of_a_move() -> None:
+    image = spare(mapped(3, 9, 1))
+    image[HOMES[1] * BLOCK : (HOMES[1] + 1) * BLOCK] = table(HOMES[1], 1, mapped(3, 9))
+    assert copies(image, SUPER).both == {9: (0, True)}
+    judge = Judge([], 1, MAIN, SIZE, told(*MOVED))
+    judge._judge_copies(4, copies(image, SUPER))
+    assert judge.problems == ["cut 4: a copy does not know that sector 9 has moved or is written"]
 
 
 def test_a_generation_is_told_only_of_the_sectors_own_pattern() -> None:
@@ -218,6 +288,47 @@ def test_a_log_that_breaks_the_protocol_fails(fault: str) -> None:
         assert len(judge.between) == 8
     else:
         assert judge.problems
+
+
+MOVES = ("none", "bad first", "generation", "one copy", "data not forced", "never bad", "back")
+
+
+def moves(fault: str) -> list[Entry]:
+    """Return a log in which a mapped sector moves to a slot of another table block."""
+    log = commits("none")
+    first, slot = lib.DMR_ENTRIES, lib.DMR_ENTRIES + 9
+    stay = [mapped(100 + 10 * (sector - 9), sector) for sector in range(10, 17)]
+    gone = Slot(100, SlotState.BAD, 0, 0)
+
+    def commit(index: int, seq: int, *slots: Slot, count: int = 2) -> None:
+        for home in HOMES[:count]:
+            place = home + index
+            data = pack_table(SET, list(slots), first * index, place, seq)
+            log.append(Write("spare", place * BLOCK, data, fua=True))
+
+    ack = Mark("ack 9 1 200 0")
+    log += [Mark("worn 9"), Mark("begin 9 1 200")]
+    data = pattern(9, 1, 200)
+    log.append(Write("spare", SLOT + slot * SECTOR, data, fault != "data not forced"))
+    if fault == "bad first":
+        commit(0, 10, gone, *stay)
+    moved = mapped(slot, 9, 0 if fault == "generation" else 1)
+    commit(1, 2, moved, count=1 if fault == "one copy" else 2)
+    log.append(ack)
+    if fault == "back":
+        commit(1, 3)
+    elif fault != "never bad":
+        commit(0, 10 + (fault == "bad first"), gone, *stay)
+    return [*log, Mark("done")]
+
+
+@pytest.mark.parametrize("fault", MOVES)
+def test_a_move_that_breaks_the_protocol_fails(fault: str) -> None:
+    judge = Judge(moves(fault), 1, MAIN, SIZE)
+    judge.judge_all()
+    assert bool(judge.problems) == (fault != "none"), judge.problems
+    assert judge.oracle.moved == {9: 1}
+    assert judge.moving or fault in ("bad first", "generation")
 
 
 def test_a_flush_that_does_not_reach_a_leg_fails() -> None:
