@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Damaged and hostile areas through the kernel: accepted or refused as dmremap's check says.
+
+tests/unit/test_corruption.py does the same a hundred times as often with the loader in a process.
+The area is a file in memory, rewritten in place under its loop device. In a guest, as root.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from guest import dmioctl
+from guest.lib import dm_names, kernel_log, loop_device, sectors
+from guest.remapset import status
+from unit.areas import (
+    AREA_BLOCKS,
+    HOMES,
+    JUNK,
+    MAIN_SECTORS,
+    OTHER,
+    SET,
+    Disk,
+    fresh,
+    mapped,
+    reseal,
+    superblock,
+    table,
+)
+
+from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
+from dmremap.ondisk.check import Load, examine
+from dmremap.ondisk.layout import pack_super
+
+pytestmark = [pytest.mark.guest, pytest.mark.module]
+
+AREAS = 1000
+SEED = 1
+NAME = "damaged"
+SPLATS = ("BUG:", "WARNING:", "Oops", "KASAN", "UBSAN", "general protection", "INFO: task")
+SEQ_MAX = (1 << 63) - 1
+
+
+def _entries(random: Random, index: int) -> list[Entry]:
+    out = []
+    for slot in random.sample(range(index * 252, index * 252 + 200), random.randrange(5)):
+        state = random.choice([SlotState.MAPPED, SlotState.MAPPED, SlotState.LOST, SlotState.BAD])
+        live = state is not SlotState.BAD
+        unit, generation = random.randrange(60), random.randrange(7)
+        out.append(Entry(slot, state, unit if live else 0, generation if live else 0))
+    return out
+
+
+def _hostile_entry(random: Random, index: int, copy: int, seq: int) -> bytes:
+    """Return a table block whose checksum is right and one of whose entries is not."""
+    raw = bytearray(table(index, copy, [], seq))
+    unit = random.choice([0, MAIN_SECTORS - 1, MAIN_SECTORS, 1 << 63, random.getrandbits(64)])
+    state = random.choice([0, 1, 2, 3, 4, 255]) | random.choice([0, 1, 0xFFFFFF]) << 8
+    zero = random.choice([0, 0, 0, 1])
+    struct.pack_into("<QII", raw, 64 + 16 * random.randrange(252), unit, state, zero)
+    return reseal(bytes(raw), HOMES[index][copy], HOMES[index][copy])
+
+
+def _hostile_super(random: Random, home: int) -> bytes:
+    """Return a superblock whose checksum is right and one of whose fields is not."""
+    raw = bytearray(pack_super(superblock(seq=random.randrange(2, 5)), home))
+    values = [0, 1, 255, 256, 1 << 51, 1 << 54, (1 << 64) - 1, random.getrandbits(64)]
+    # The words from the features to the data's length, and the first two segments.
+    at = random.choice([*range(64, 144, 8), *range(512, 576, 8)])
+    struct.pack_into("<Q", raw, at, random.choice(values))
+    return reseal(bytes(raw), home, home)
+
+
+def _damage_raw(random: Random, disk: Disk, place: int, other: int) -> None:
+    raw = bytearray(disk[place])
+    match random.randrange(6):
+        case 0 | 1:
+            for _ in range(random.randrange(1, 9)):
+                raw[random.randrange(BLOCK)] ^= 1 << random.randrange(8)
+            disk[place] = bytes(raw)
+        case 2:
+            disk[place] = random.choice([JUNK, bytes(BLOCK)])
+        case 3:
+            disk[place], disk[other] = disk[other], disk[place]
+        case 4:
+            disk[place] = disk[other]
+        case _:
+            for part in range(0, BLOCK, 512):
+                if random.random() < 0.5:
+                    raw[part : part + 512] = disk[other][part : part + 512]
+            disk[place] = bytes(raw)
+
+
+def _forge(random: Random, disk: Disk) -> None:
+    index, copy = random.randrange(len(HOMES)), random.randrange(2)
+    home = HOMES[index][copy]
+    place = random.randrange(128, 140)
+    near = random.randrange(3, 8)
+    match random.randrange(8):
+        case 0:
+            disk[home] = table(index, copy, _entries(random, index), near)
+        case 1:
+            disk[home] = _hostile_entry(random, index, copy, near)
+        case 2:
+            disk[place] = table(index, copy, _entries(random, index), near, place=place)
+        case 3:
+            target = random.choice([0, 255, 1, home, HOMES[0][0], 10**6, (1 << 64) - 1])
+            disk[place] = reseal(table(index, copy, [], near), target, place)
+        case 4:
+            disk[home] = table(index, copy, [], near, uuid=OTHER)
+        case 5:
+            seq = random.choice([1, SEQ_MAX - 8, 1 << 62])
+            for one in random.choice([[copy], [0, 1]]):
+                disk[HOMES[index][one]] = table(index, one, [mapped(index * 252, 70 + index)], seq)
+        case 6:
+            at = random.choice([0, 255])
+            disk[at] = _hostile_super(random, at)
+        case _:
+            at, state = random.choice([0, 255]), random.choice(list(SetState))
+            uuid = random.choice([SET, SET, OTHER])
+            disk[at] = pack_super(
+                superblock(uuid=uuid, seq=random.randrange(1, 5), state=state), at
+            )
+
+
+def damaged(random: Random) -> Disk:
+    """Return an area that is damaged in a few places, or in none."""
+    disk = fresh([], seq=5)
+    for index, homes in enumerate(HOMES):
+        some = _entries(random, index)
+        for copy in (0, 1):
+            disk[homes[copy]] = table(index, copy, some, 5)
+    places = [0, 255, *(home for homes in HOMES for home in homes), *range(128, 134)]
+    for _ in range(random.choice([0, 1, 1, 1, 2, 2, 3, 5])):
+        if random.random() < 0.5:
+            _damage_raw(random, disk, *random.sample(places, 2))
+        else:
+            _forge(random, disk)
+    return disk
+
+
+def _activate(line: str) -> str:
+    """Load the table and resume; return where it was refused, or nothing."""
+    dmioctl.create(NAME)
+    try:
+        dmioctl.load(NAME, line)
+    except OSError:
+        return "ctr"
+    try:
+        dmioctl.resume(NAME)
+    except OSError:
+        return "load"
+    return ""
+
+
+def _put(file: int, disk: Disk) -> None:
+    """Write what differs from the area that stands there, in steps of 20 blocks."""
+    step = 20 * BLOCK
+    for at in range(0, disk.size, step):
+        part = disk.data[at : at + step]
+        if os.pread(file, step, at) != part:
+            os.pwrite(file, part, at)
+
+
+def _verdict(load: Load) -> bool:
+    """Say whether the kernel is to accept it: the check does not look at the table line."""
+    if not load.accepted:
+        return False
+    sb = load.superblock
+    assert sb is not None
+    return (
+        sb.unit == 512
+        and sb.area_blocks == AREA_BLOCKS
+        and sb.data_start == 0
+        and sb.data_sectors >= MAIN_SECTORS
+        and sb.main_sectors == MAIN_SECTORS
+        and not sb.tagged
+    )
+
+
+def test_a_thousand_damaged_areas() -> None:
+    random = Random(SEED)
+    outcomes: Counter[str] = Counter()
+    size = AREA_BLOCKS * BLOCK
+    with (
+        loop_device(MAIN_SECTORS * 512) as main,
+        loop_device(size) as spare,
+    ):
+        assert sectors(main) == MAIN_SECTORS
+        backing = Path("/sys/block", spare.name, "loop/backing_file").read_text().strip()
+        file = os.open(backing, os.O_RDWR)
+        line = f"0 {MAIN_SECTORS} remap {main} {spare} 0 {size // 512} 2 uuid {SET}"
+        try:
+            for number in range(AREAS):
+                disk = damaged(random)
+                _put(file, disk)
+                load = examine(disk, uuid=SET)
+                step = _activate(line)
+                after = os.pread(file, size, 0)
+                why = (number, step, load.refusals, load.findings)
+                outcomes[step or "accepted"] += 1
+                try:
+                    assert _verdict(load) is (step == ""), why
+                    if step:
+                        assert after == disk.data, why
+                        continue
+                    shown, counts = status(NAME), load.counts
+                    assert (shown.mapped, shown.lost, shown.bad, shown.free) == (
+                        counts.mapped,
+                        counts.lost,
+                        counts.bad,
+                        counts.free,
+                    ), why
+                    if number % 4:
+                        continue
+                    again = Disk()
+                    again.data = bytearray(after)
+                    settled = examine(again, uuid=SET)
+                    assert settled.accepted, why
+                    assert all(block.settled for block in settled.blocks), why
+                finally:
+                    dmioctl.remove(NAME)
+        finally:
+            os.close(file)
+    print(dict(outcomes))
+    assert NAME not in dm_names()
+    assert outcomes["accepted"] > AREAS // 5, outcomes
+    assert outcomes["ctr"] > AREAS // 20, outcomes
+    assert outcomes["load"] > AREAS // 20, outcomes
+    log = kernel_log()
+    assert [text for text in log if any(word in text for word in SPLATS)] == []

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Damaged and hostile areas through the kernel's own loader: a correct table or a refusal.
+
+kernelshim/fuzz.c includes kernel/dm-remap-metadata.c and dm-remap-slots.c as they are, makes areas
+and damages them, and compares what is loaded with a second opinion that is written from
+docs/format.md. The first thing that is wrong, and the first report of a sanitizer, ends it.
+
+DM_REMAP_FUZZ_SEED and DM_REMAP_FUZZ_AREAS are for longer runs with other seeds.
+"""
+
+import os
+import re
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SHIM = HERE / "kernelshim"
+KERNEL = HERE.parents[1] / "kernel"
+SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
+SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
+AREAS = int(os.environ.get("DM_REMAP_FUZZ_AREAS", "100000"))
+
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+REASONS = (
+    "ctr: main carries no tag of a set, but the spare's main does",
+    "ctr: main carries the tag of another set",
+    "ctr: main is not of the size that the set has recorded",
+    "ctr: main is not the disk that the set has recorded",
+    "ctr: main is smaller than the set has recorded",
+    "ctr: main's tag contradicts the superblock",
+    "ctr: main_start is not the one that the set has recorded",
+    "ctr: metadata is of another version",
+    "ctr: metadata needs a newer dm-remap (incompat)",
+    "ctr: metadata needs a newer dm-remap to be written (ro_compat)",
+    "ctr: no set with this uuid on the spare: check the device names",
+    "ctr: spare area is blank, but the table is read-only",
+    "ctr: spare area is neither blank (all zeros) nor a set",
+    "ctr: spare_len is less than the set has recorded",
+    "ctr: spare_len is more than the set has recorded, and the table is read-only",
+    "ctr: spare_len is more than the set has recorded: run dmremapctl grow",
+    "ctr: spare_len: a set grows by at least # blocks, to # slots at most",
+    "ctr: spare_len: the set has # segments and cannot grow any more",
+    "ctr: superblock: a text is not terminated",
+    "ctr: superblock: data lies outside of main",
+    "ctr: superblock: data overlaps main's tag",
+    "ctr: superblock: impossible segment",
+    "ctr: superblock: impossible size of main",
+    "ctr: superblock: impossible size of the area",
+    "ctr: superblock: main's id is too long",
+    "ctr: superblock: number of segments is not #..#",
+    "ctr: superblock: segments do not follow each other",
+    "ctr: superblock: unit is not #, #, # or #",
+    "ctr: superblocks of two sets on the spare: run dmremapctl list",
+    "ctr: the length is more than the set has recorded",
+    "ctr: the set's unit is not main's logical block size",
+    "ctr: the two superblocks contradict each other: run dmremapctl check",
+    "load: dm: # stand-ins cannot be read, and may hide both copies of a block",
+    "load: dm: block # of the spare area cannot be written",
+    "load: dm: both copies of metadata block # are gone, it and block #",
+    "load: dm: metadata block # cannot be written anywhere",
+    "load: dm: no metadata can be written any more, nothing new will be mapped",
+    "load: dm: the copies of metadata block # contradict each other",
+    "load: dm: the extension is in use, run dmremapctl grow",
+    "load: dm: unit # is mapped twice, to slots # and #",
+)
+
+# What the loader can say besides: of areas this small, with this disk, none of it can come up.
+OTHERS = (
+    "load: dm: the spare no longer holds the set that the table was loaded for",
+    "load: dm: the set has changed since the table was loaded, load it again",
+    "ctr: superblock: unknown state",  # such a superblock is not READY, so there is no set
+    "ctr: superblock: more than # slots",
+    "ctr: spare area is over # GiB: format it with dmremapctl create",
+)
+
+
+def build(where: Path, kernel: Path = KERNEL, *options: str) -> Path:
+    """Compile the fuzzer with a loader; return the program."""
+    for source in SOURCES[:1] + SOURCES[2:]:
+        for name in re.findall(r"#include <(linux/[^>]+)>", (kernel / source).read_text()):
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
+            (where / name).touch()
+    flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *options]
+    flags += [f"-I{path}" for path in (SHIM, where, kernel)]
+    done = subprocess.run(
+        ["cc", *flags, "-o", str(where / "fuzz"), str(SHIM / "fuzz.c")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return where / "fuzz"
+
+
+@dataclass
+class Done:
+    """What a run has printed."""
+
+    status: int
+    text: str
+    numbers: dict[str, int]
+    reasons: Counter[str]
+
+
+def fuzz(program: Path, areas: int, seed: str = SEED) -> Done:
+    """Run the fuzzer to its end."""
+    ran = subprocess.run(
+        [str(program), seed, str(areas)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **SANITIZERS},
+    )
+    numbers: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
+    for line in ran.stdout.splitlines() if ran.returncode == 0 else []:
+        key, value, *text = line.split(" ", 2)
+        if key == "reason":
+            reasons[text[0]] += int(value)
+        else:
+            numbers[key] = int(value)
+    return Done(ran.returncode, ran.stdout + ran.stderr, numbers, reasons)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_every_area_is_loaded_right_or_refused(program: Path) -> None:
+    done = fuzz(program, AREAS)
+    assert done.status == 0, done.text
+    print(done.text)
+    numbers = done.numbers
+    assert numbers["areas"] == numbers["accepted"] + numbers["refused"] == AREAS
+    assert sum(done.reasons.values()) == numbers["refused"]
+    if AREAS < 100_000:
+        return
+    # One that only refuses, or only accepts, proves nothing.
+    assert numbers["accepted"] > 20_000
+    assert numbers["refused"] > 20_000
+    for kind in ("formatted", "grown", "mended", "stale"):
+        assert numbers[kind] > 300, kind
+    assert numbers["undecided"] < numbers["areas"] / 20
+    assert set(done.reasons) == set(REASONS), set(done.reasons) ^ set(REASONS)
+    assert min(done.reasons.values()) >= 5, done.reasons.most_common()[-5:]
+
+
+def test_the_reasons_are_those_of_the_loader(program: Path) -> None:
+    """A refusal that is new in the sources is to be reached by the fuzzer, too."""
+    del program
+    texts = set()
+    for name in SOURCES[1:3]:
+        source = re.sub(r'"\s*\n\s*"', "", (KERNEL / name).read_text())
+        texts |= set(re.findall(r'(?:return|\*error =) "([^"]+)"', source))
+        texts |= set(re.findall(r'DMERR(?:_LIMIT)?\("%s: ([^"]+)"', source))
+    known = {text.partition(": ")[2].removeprefix("dm: ") for text in REASONS + OTHERS}
+    # Said in passing, of a block or of what the reason in ctr sums up, or of a format.
+    passing = re.compile(
+        r"table block|%s$|block %llu of the spare area|out of memory"
+        r"|no metadata can be written any more|cannot read the spare area"
+    )
+    plain = {re.sub(r"[0-9]+|%[a-z]+", "#", text) for text in texts if not passing.search(text)}
+    assert plain <= known, plain - known
+
+
+# Each of these rules, taken away, is missed.
+RULES = {
+    "unit": ("dm-remap-format.h", "if (unit >= units)", "if (0)"),
+    "state": (
+        "dm-remap-format.h",
+        '\t\tdefault:\n\t\t\treturn "table block: unknown slot state";\n',
+        "",
+    ),
+    "free": ("dm-remap-format.h", "if (unit || sg >> 8)", "if (0)"),
+    "behind": ("dm-remap-format.h", "if (i >= used && (unit || sg))", "if (0)"),
+    "segments": (
+        "dm-remap-format.h",
+        "if (dmr_get64(s->start) != next || blocks > area - next)",
+        "if (0)",
+    ),
+    "slots": ("dm-remap-format.h", "!slots || slots > dmr_segment_slots(blocks, unit) ||", ""),
+    "crc": ("dm-remap-format.h", "dmr_get32(h->crc) == dmr_block_crc(block, place)", "1"),
+    "place": ("dm-remap-format.h", "where = dmr_put64(place)", "where = dmr_put64(0 * place)"),
+    "incompat": ("dm-remap-format.h", "if (dmr_get64(sb->incompat)", "if (0"),
+    "area": (
+        "dm-remap-metadata.c",
+        "if (area < dmr_get64(sb->area_blocks))",
+        "if (0)",
+    ),
+    "uuid": ("dm-remap-metadata.c", "memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||", ""),
+    "home": ("dm-remap-metadata.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
+    "ambiguous": ("dm-remap-metadata.c", "if (c[0].ambiguous)", "if (0)"),
+    "unreadable": ("dm-remap-metadata.c", "if (l->unreadable > 1)", "if (0)"),
+    "lone": ("dm-remap-metadata.c", "|| c[1].seq) && !l->unreadable)", "|| c[1].seq))"),
+    "twice": ("dm-remap-metadata.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
+    "losers": ("dm-remap-metadata.c", "\t\tload_losers(r);\n", "\t\t;\n"),
+    "mend": ("dm-remap-metadata.c", "m->seq + 2);", "m->seq);"),
+    "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
+    "standins": (
+        "dm-remap-metadata.c",
+        "\t\th->standin[block - DMR_STANDIN_FIRST].bad = true;\t/* torn */",
+        "\t\t;",
+    ),
+}
+
+
+EACH_TIME = ("unit", "segments", "crc", "twice", "mend")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [pytest.param(one, marks=[] if one in EACH_TIME else pytest.mark.slow) for one in RULES],
+)
+def test_a_rule_that_is_missing_is_found(rule: str, tmp_path: Path) -> None:
+    copy = tmp_path / "kernel"
+    copy.mkdir()
+    for name in SOURCES:
+        (copy / name).write_text((KERNEL / name).read_text())
+    name, old, new = RULES[rule]
+    text = (copy / name).read_text()
+    assert text.count(old) == 1, "the rule is to be found in the sources"
+    (copy / name).write_text(text.replace(old, new))
+    done = fuzz(build(tmp_path, copy, "-w", "-O1"), 20_000)
+    assert done.status != 0, "nothing was noticed"
+    assert re.search(r"^seed .* area|Sanitizer|runtime error", done.text, re.MULTILINE), done.text
