@@ -22,7 +22,6 @@
 
 #define MAPPING_TIME	(10 * HZ)	/* then the reply says how far it came */
 #define BATCH_UNITS	64u		/* share a commit */
-#define SLOT_TRIES	16		/* slots that refuse in a row */
 
 /* Blocks that are being mapped by hand. */
 struct mapping {
@@ -58,7 +57,7 @@ static void fill_slot(struct mapping *m, u64 unit)
 	u32 slot;
 	int ret;
 
-	for (tries = 0; tries < SLOT_TRIES; tries++) {
+	for (tries = 0; tries < DMR_SLOT_TRIES; tries++) {
 		slot = repair_take_slots(r, unit, 1, &got);
 		m->stop = "full";
 		if (slot == DMR_NO_SLOT)
@@ -109,20 +108,14 @@ static bool commit_batch(struct mapping *m)
 
 	for (slot = m->first_slot; slot != DMR_NO_SLOT; slot = next) {
 		u64 unit = r->slot[slot].unit;
-		bool durable = metadata_slot_durable(r, slot);
-		unsigned int state = m->lost ? DMR_LOST : DMR_MAPPED;
 
 		next = r->slot[slot].next;
-		WRITE_ONCE(r->slot[slot].info,
-			   dmr_info(durable ? state : DMR_DOUBT, 0));
-		slots_insert(r, slot);
-		repair_forget(r, unit, unit);
-		if (durable) {
+		if (repair_settle(r, slot, m->lost ? DMR_LOST : DMR_MAPPED)) {
 			first = min(first, unit);
 			mapped++;
-		} else {
-			atomic_inc(&r->nr_doubt);
 		}
+		slots_insert(r, slot);
+		repair_forget(r, unit, unit);
 	}
 	m->first_slot = DMR_NO_SLOT;
 	atomic_add(mapped, &r->nr_mapped);

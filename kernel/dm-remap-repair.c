@@ -62,7 +62,6 @@
 #define BUDGET_TIME		(30 * HZ)	/* since the bio failed */
 #define SUSPEND_FAILURES	2		/* while a suspend waits */
 #define SLOW			(HZ / 2)
-#define SLOT_TRIES		16		/* slots that refuse in a row */
 #define SLOT_TIME		(15 * HZ)	/* spent on these */
 #define PROBE_TIME		(15 * HZ)	/* spent on places that fail */
 #define QUEUE_TIME		(600 * HZ)	/* no bio waits for so long */
@@ -577,7 +576,7 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 		if (status) {
 			slots_refused(n, slot, got);
 			n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
-			if (++tries == SLOT_TRIES || dmr_must_stop(r) ||
+			if (++tries == DMR_SLOT_TRIES || dmr_must_stop(r) ||
 			    time_after(jiffies, n->slot_end))
 				n->status = n->io->status;
 			continue;
@@ -597,7 +596,7 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 /* Main refused these units. */
 static void map_run(struct narrow *n, u64 unit, unsigned int nr)
 {
-	if (dmr_must_stop(n->r) || !may_map(n) || !breaker_allows(n->r)) {
+	if (!may_map(n) || !breaker_allows(n->r)) {
 		n->status = n->io->status;
 		return;
 	}
@@ -962,15 +961,22 @@ static void seal(struct remap *r, struct dmr_io *io)
 	}
 }
 
-/* The final state of a slot after its commit.  False: in doubt. */
-static bool settle(struct remap *r, u32 slot)
+/**
+ * repair_settle() - set the final state of a slot after its commit
+ * @r: the target
+ * @slot: was in the commit
+ * @state: what it is now if both copies say so, else DMR_DOUBT
+ *
+ * Return: whether both copies say so.
+ */
+bool repair_settle(struct remap *r, u32 slot, unsigned int state)
 {
 	bool durable = metadata_slot_durable(r, slot);
 	u32 gen = r->slot[slot].info >> 8;
 
 	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
 	smp_store_release(&r->slot[slot].info,
-			  dmr_info(durable ? DMR_MAPPED : DMR_DOUBT, gen));
+			  dmr_info(durable ? state : DMR_DOUBT, gen));
 	if (!durable)
 		atomic_inc(&r->nr_doubt);
 	return durable;
@@ -1006,7 +1012,7 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 	bool durable;
 
 	while ((slot = next_found(r, io, DMR_SETTLING, &unit)) != DMR_NO_SLOT) {
-		if (settle(r, slot))
+		if (repair_settle(r, slot, DMR_MAPPED))
 			atomic_dec(&r->nr_lost);
 		else
 			status = BLK_STS_IOERR;
@@ -1015,7 +1021,7 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 		next = r->slot[slot].next;
 		unit = r->slot[slot].unit;
 		old = slots_first(r, unit, unit);
-		durable = settle(r, slot);
+		durable = repair_settle(r, slot, DMR_MAPPED);
 		slots_insert(r, slot);
 		if (!durable)
 			status = BLK_STS_IOERR;

@@ -47,6 +47,7 @@
 #define DMR_NO_SLOT		U32_MAX
 #define DMR_REGION_SHIFT	6	/* units in a region of the lookup */
 #define DMR_REGION_MASK		((1ull << DMR_REGION_SHIFT) - 1)
+#define DMR_SLOT_TRIES		16	/* slots that refuse in a row */
 #define DMR_MAX_PENDING		4096	/* notes of pending units */
 #define DMR_MAX_UNPROVEN	256	/* pieces mapped on an untagged main
 					 * since it last took a write
@@ -374,7 +375,7 @@ static inline u32 dmr_info(unsigned int state, u32 generation)
 
 static inline unsigned int dmr_slot_state(struct remap *r, u32 slot)
 {
-	/* Pairs with smp_store_release() in settle() and retire(). */
+	/* Pairs with smp_store_release() in repair_settle() and retire(). */
 	return dmr_state(smp_load_acquire(&r->slot[slot].info));
 }
 
@@ -485,6 +486,7 @@ void repair_forget(struct remap *r, u64 first, u64 last);
 void repair_set_breaker(struct remap *r, bool open);
 u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 		      unsigned int *got);
+bool repair_settle(struct remap *r, u32 slot, unsigned int state);
 void repair_rename(struct remap *r, struct dmr_rename *rename);
 
 /* dm-remap-manual.c */

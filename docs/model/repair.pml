@@ -370,7 +370,7 @@ inline commit()
 	fi
 }
 
-/* settle(), slots_insert() and retire() for the bio w */
+/* repair_settle(), slots_insert() and retire() for the bio w */
 inline publish(w)
 {
 	if
