@@ -38,7 +38,7 @@ from dmremap.ondisk.layout import (
     same_body,
 )
 
-_BATCH: Final = 256  # blocks written in one call
+_BATCH: Final = 256  # blocks read or written in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +186,22 @@ def read_tables(device: BlockDevice, sb: Superblock, start: int = 0) -> Tables:
     return Tables(tuple(entries), tuple(problems))
 
 
-def _table_homes(segments: Iterable[Segment]) -> Iterator[range]:
+def table_homes(segments: Iterable[Segment]) -> Iterator[range]:
+    """Return where the tables of segments are, in blocks: copy A, then copy B, of each."""
     for segment in segments:
         for start in (segment.copy_a, segment.copy_b):
             yield range(start, start + segment.table_blocks)
 
 
-def _write_run(
-    device: BlockDevice, start: int, places: range, make: Callable[[int], bytes]
-) -> None:
+def batches(places: range) -> Iterator[range]:
+    """Return a run of blocks in parts that are read or written in one call."""
     for i in range(0, len(places), _BATCH):
-        batch = places[i : i + _BATCH]
+        yield places[i : i + _BATCH]
+
+
+def write_run(device: BlockDevice, start: int, places: range, make: Callable[[int], bytes]) -> None:
+    """Write a run of blocks of the area that begins at sector `start`; `make` returns each."""
+    for batch in batches(places):
         device.write(start * 512 + batch[0] * BLOCK, b"".join(make(place) for place in batch))
 
 
@@ -219,15 +224,15 @@ def format_area(
     make = table or partial(pack_empty_table, sb.uuid)
     zero = bytes(BLOCK)
     if clear:
-        _write_run(device, start, range(HEAD_BLOCKS), lambda _: zero)
+        write_run(device, start, range(HEAD_BLOCKS), lambda _: zero)
         device.flush()
     making = replace(sb, state=SetState.FORMATTING)
     device.write_block(start, SUPER_HOMES[0], pack_super(making, SUPER_HOMES[0]))
     device.flush()
-    total = sum(len(run) for run in _table_homes(sb.segments)) * BLOCK
+    total = sum(len(run) for run in table_homes(sb.segments)) * BLOCK
     done = 0
-    for run in _table_homes(sb.segments):
-        _write_run(device, start, run, make)
+    for run in table_homes(sb.segments):
+        write_run(device, start, run, make)
         done += len(run) * BLOCK
         if progress:
             progress(done, total)
@@ -251,7 +256,7 @@ def read_tag(device: BlockDevice) -> Tag | None:
 def write_tag(device: BlockDevice, tag: Tag, *, clear: bool = False) -> None:
     """Tag a main device that is not in use. With `clear` its first MiB is zeroed before."""
     if clear:
-        _write_run(device, 0, range(HEAD_BLOCKS), lambda _: bytes(BLOCK))
+        write_run(device, 0, range(HEAD_BLOCKS), lambda _: bytes(BLOCK))
         device.flush()
     for home in reversed(TAG_BLOCKS):
         device.write_block(0, home, pack_tag(tag, home))

@@ -6,11 +6,11 @@ the set, each at its home. The tables are the word of whoever wrote them that th
 is the old one until its superblocks say otherwise, and those only the kernel writes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
 from uuid import UUID
 
+from dmremap.ondisk.area import batches, table_homes, write_run
 from dmremap.ondisk.device import BlockDevice, Progress
 from dmremap.ondisk.layout import (
     BLOCK,
@@ -19,8 +19,6 @@ from dmremap.ondisk.layout import (
     is_zero,
     pack_empty_table,
 )
-
-_BATCH: Final = 256  # blocks read or written in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +38,6 @@ class InTheWay(Exception):
         self.obstacle = obstacle
 
 
-def _batches(places: range) -> Iterator[range]:
-    for i in range(0, len(places), _BATCH):
-        yield places[i : i + _BATCH]
-
-
 def _obstacle(device: BlockDevice, uuid: UUID, start: int, batch: range) -> Obstacle | None:
     whole = device.read(start * 512 + batch[0] * BLOCK, len(batch) * BLOCK)
     if whole is not None and is_zero(whole):
@@ -62,7 +55,7 @@ def first_obstacle(
 ) -> Obstacle | None:
     """Read blocks of the area that begins at sector `start`; return the first that is in use."""
     done, total = 0, len(places) * BLOCK
-    for batch in _batches(places):
+    for batch in batches(places):
         found = _obstacle(device, uuid, start, batch)
         if found is not None:
             return found
@@ -86,14 +79,13 @@ def write_tables(
     attempt.
     """
     done, total = 0, 2 * segment.table_blocks * BLOCK
-    for first in (segment.copy_a, segment.copy_b):
-        for batch in _batches(range(first, first + segment.table_blocks)):
+    for homes in table_homes([segment]):
+        for batch in batches(homes):
             found = _obstacle(device, uuid, start, batch)
             if found is not None:
                 raise InTheWay(found)
-            data = b"".join(pack_empty_table(uuid, home) for home in batch)
-            device.write(start * 512 + batch[0] * BLOCK, data)
-            done += len(data)
+            write_run(device, start, batch, partial(pack_empty_table, uuid))
+            done += len(batch) * BLOCK
             if progress:
                 progress(done, total)
         device.flush()
