@@ -1008,13 +1008,16 @@ def test_clean_io_does_not_wait_for_a_repair(small: RemapSet) -> None:
 
 def test_writes_that_fail_during_a_commit_share_the_next_one(small: RemapSet) -> None:
     small.main.add(0, 64, "write", "medium")
+    small.main.add(100, 1, "read", "medium")
     small.reset()
     small.spare.hold("write", table_home(small, 0), 8)
     writers = [background(write, small.path, 0, pattern(0))]
     small.spare.wait_held()
     writers += [background(write, small.path, n, pattern(n)) for n in range(8, 32, 8)]
-    # Narrowing goes on meanwhile: the data of all of them is on the spare.
+    # Narrowing goes on meanwhile: the data of all of them is on its way to the spare, and when
+    # a bio that failed after them has ended they wait for the next commit.
     wait_for(lambda: small.spare.counters()["writes"] == 1 + 1 + 3, "data of three more")
+    assert try_read(small.path, 100) == "ENODATA"
     small.spare.release()
     for writer in writers:
         writer.result(30)

@@ -661,8 +661,17 @@ def group(path: Path, start: int = 0) -> Path:
     return Path(f"/sys/block/dm-{os.minor(path.stat().st_rdev)}/remap-{start}")
 
 
+def names_in(directory: Path) -> set[str]:
+    """Return the names of the files of a directory that may not be there."""
+    try:
+        return set(os.listdir(directory))
+    except FileNotFoundError:
+        return set()
+
+
 def values(directory: Path) -> dict[str, str]:
-    """Return what all files of a directory say."""
+    """Return what all files of a directory say. A work makes them, soon after a resume."""
+    wait_for(lambda: names_in(directory) == FILES, f"the files of {directory}")
     texts = {file.name: file.read_text() for file in directory.iterdir()}
     assert all(text.endswith("\n") and text.count("\n") == 1 for text in texts.values()), texts
     return {name: text[:-1] for name, text in texts.items()}
