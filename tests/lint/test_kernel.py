@@ -52,7 +52,7 @@ def test_compilers_say_nothing(kernel: Kernel, directory: str, tmp_path: Path) -
 @pytest.fixture(scope="session")
 def scripts() -> Path:
     """The kernel's scripts, out of its source package; unpacking them takes 15 s once."""
-    assert SOURCE_PACKAGE.exists(), "install linux-source-6.12 (tools/prepare --lint does)"
+    assert SOURCE_PACKAGE.exists(), "install linux-source-6.12 (tools/prepare --test does)"
     cache = ROOT / "build/cache"
     directory = cache / f"kernel-scripts-{SOURCE_PACKAGE.stat().st_mtime_ns}"
     if not directory.exists():
@@ -90,7 +90,7 @@ def semantic_patches(scripts: Path) -> list[list[str]]:
 
 def test_coccicheck(scripts: Path, tmp_path: Path) -> None:
     """What `make coccicheck MODE=report` does: nothing is found but the bug that was put there."""
-    assert shutil.which("spatch"), "install coccinelle (tools/prepare --lint does)"
+    assert shutil.which("spatch"), "install coccinelle (tools/prepare --test does)"
     names = [str(source.relative_to(ROOT)) for source in SOURCES]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

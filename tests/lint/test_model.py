@@ -80,7 +80,7 @@ def run(argv: list[str], cwd: Path) -> str:
 def verify(world: str, switches: list[str], cwd: Path) -> str:
     """Search all states of a world; return what the search says of itself."""
     for program in ("spin", "gcc"):
-        assert shutil.which(program), f"install {program} (tools/prepare --lint does)"
+        assert shutil.which(program), f"install {program} (tools/prepare --test does)"
     model, *options = WORLDS[world]
     run(["spin", "-a", *options, *switches, str(MODEL / model)], cwd)
     # -DSAFETY: no cycles are looked for. Neither hash compaction nor a bit state.

@@ -10,6 +10,8 @@
     has a line that nobody expected.
 ``shared_machine``
     The same for all tests of a module: a boot costs 5 s.
+``long``
+    Whether ``--long`` was given.
 
 Everything that a machine leaves is in ``build/artefacts/<test>/vm<n>/``.
 """
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 MachineFactory = Callable[..., Machine]
 
+LONG_SECONDS = 4 * 3600
+"""When a test counts as hung under ``--long``."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
@@ -42,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kernels",
         default=",".join(kernels.SERIES),
         help="series of kernels to test on, with commas between (default: %(default)s)",
+    )
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="hunt for hours: what runs for a fixed time or a number of steps runs for longer",
     )
 
 
@@ -58,6 +68,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("kernels")
     series = [name for name in chosen if mark is None or name in mark.args]
     metafunc.parametrize("kernel", series, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the tests time where they were asked to take it."""
+    if config.getoption("--long"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS), append=False)
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests may take hours."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session")
