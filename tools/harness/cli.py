@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import kernels, paths, process
+from harness import debugkernel, kernels, paths, process
 from harness.command import TERMINAL, command
 from harness.disks import Disk
 from harness.errors import HarnessError, MachineFailure
@@ -55,10 +55,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{shell,run}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{shell,run,kernel}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--kernel", choices=kernels.SERIES, default="6.12", help="series (default: %(default)s)"
+        "--kernel", choices=kernels.ALL, default="6.12", help="series (default: %(default)s)"
     )
     common.add_argument(
         "--size",
@@ -102,6 +102,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--keep", type=Path, metavar="DIR", help="keep the console's log and the disks there"
     )
     runner.add_argument("command", nargs="+", metavar="CMD", help="the command, after two dashes")
+    verbs.add_parser(
+        "kernel",
+        help="build the debug kernel",
+        description="Build the kernel that --kernel debug and the tests boot: Linux 6.12 from "
+        "Debian's source with KASAN, lockdep, kmemleak, fault injection and more, as "
+        "tools/harness/debug.config says. It is kept in ~/.cache/dm-remap, so that this takes "
+        "ten to twenty minutes once, and prints where it is.",
+    )
     return parser.parse_args(argv)
 
 
@@ -126,7 +134,8 @@ def disks(options: argparse.Namespace) -> list[Disk]:
 
 def find_built(series: str) -> Kernel:
     """Return a kernel with our modules built for it from the sources as they are now."""
-    if process.attach([paths.ROOT / "tools" / "prepare"], stdout=sys.stderr) != 0:
+    options = ["--test"] if series == kernels.DEBUG else []
+    if process.attach([paths.ROOT / "tools" / "prepare", *options], stdout=sys.stderr) != 0:
         raise HarnessError("tools/prepare failed")
     return kernels.find(series)
 
@@ -165,6 +174,9 @@ def main() -> int:
     options = parse(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="vm: %(message)s")
     try:
+        if options.verb == "kernel":
+            print(debugkernel.build())
+            return 0
         kernel = find_built(options.kernel)
         with tempfile.TemporaryDirectory(prefix="vm-") as directory:
             workdir = getattr(options, "keep", None) or Path(directory)

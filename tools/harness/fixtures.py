@@ -3,7 +3,9 @@
 ``kernel``
     A :class:`~harness.kernels.Kernel`; a test that uses it, directly or through the
     next two, runs once for each series of ``--kernels``, or of its own mark
-    ``@pytest.mark.kernels("6.12")``.
+    ``@pytest.mark.kernels("6.12")``. The debug kernel is slow: unless it is asked for
+    with ``--kernels``, only tests with ``@pytest.mark.debug`` run on it, and all that may
+    with ``--long``.
 ``machine``
     Boots a machine for one test: ``machine(disks=[...], udev=True, ...)``, any number of
     times. What is left running is closed at the end, and fails the test if a console
@@ -45,8 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     parser.addoption(
         "--kernels",
-        default=",".join(kernels.SERIES),
-        help="series of kernels to test on, with commas between (default: %(default)s)",
+        default=",".join(kernels.ALL),
+        help="series of kernels to test on, with commas between (default: %(default)s; "
+        "on 'debug' then those tests alone that are marked for it)",
     )
     parser.addoption(
         "--long",
@@ -58,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line("markers", "kernels(*series): run on these series only, such as '6.12'")
+    config.addinivalue_line("markers", "debug: run on the debug kernel, too, without being asked")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,10 +75,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give the tests time where they were asked to take it."""
-    if config.getoption("--long"):
-        for item in items:
+    """Choose what runs on the debug kernel, and give the tests the time that they may take."""
+    asked = config.getoption("--kernels") != ",".join(kernels.ALL)
+    chosen, others = [], []
+    for item in items:
+        if config.getoption("--long"):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS), append=False)
+        elif _on_debug(item):
+            if not asked and item.get_closest_marker("debug") is None:
+                others.append(item)
+                continue
+            seconds = item.get_closest_marker("timeout")
+            if seconds is not None:
+                more = seconds.args[0] * kernels.DEBUG_PATIENCE
+                item.add_marker(pytest.mark.timeout(more), append=False)
+        chosen.append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+
+
+def _on_debug(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("kernel") == kernels.DEBUG
 
 
 @pytest.fixture(scope="session")

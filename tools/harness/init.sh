@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The guest's first process. Makes the host's root file system the guest's, read-only
-# below a tmpfs, and hands over to the agent. @AGENT@ is filled in by initramfs.py.
+# below a tmpfs, and hands over to the agent. initramfs.py fills in the words with @.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -31,6 +31,9 @@ mount -t overlay -o lowerdir=/host,upperdir=/upper/upper,workdir=/upper/work ove
 for name in proc sys dev; do
 	mount --move /$name /root/$name
 done
+# The debug kernel's modules are not where modprobe looks.
+modules=/root/lib/modules/$(uname -r)
+[ -e "$modules" ] || ln -s @MODULES@ "$modules"
 mkdir -p /root/dev/shm /root/dev/pts
 mount -t tmpfs -o mode=755 tmpfs /root/run
 mount -t tmpfs tmpfs /root/dev/shm

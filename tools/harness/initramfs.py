@@ -34,7 +34,9 @@ MODULES: Mapping[str, Sequence[str]] = {
 
 def dependencies(kernel: Kernel, module: str) -> list[Path]:
     """Return the files that loading a module takes, in order; none if it is built in."""
-    shown = run(["modprobe", "-S", kernel.release, "--ignore-install", "--show-depends", module])
+    root = kernel.modules.parents[2]
+    options = ["-d", str(root), "-S", kernel.release, "--ignore-install", "--show-depends"]
+    shown = run(["modprobe", *options, module])
     words = (line.split() for line in shown.splitlines())
     return [Path(fields[1]) for fields in words if fields and fields[0] == "insmod"]
 
@@ -74,7 +76,9 @@ def build(kernel: Kernel) -> Path:
     if not BUSYBOX.exists():
         raise HarnessError(f"{BUSYBOX} is missing: install busybox-static")
     agent = paths.HARNESS / "agent.py"
-    init = (paths.HARNESS / "init.sh").read_text().replace("@AGENT@", shlex.quote(os.fspath(agent)))
+    init = (paths.HARNESS / "init.sh").read_text()
+    for word, path in (("@AGENT@", agent), ("@MODULES@", kernel.modules)):
+        init = init.replace(word, shlex.quote(os.fspath(path)))
     dep = kernel.modules / "modules.dep"
     inputs = [
         init,

@@ -1,16 +1,18 @@
 """Find the installed Debian kernels and the modules built for them.
 
-``python3 -m harness.kernels`` prints a line ``<series> <release>`` for each series.
+``python3 -m harness.kernels`` prints a line ``<series> <release> <build tree>`` for each of
+Debian's, and with ``--debug`` one for the debug kernel, which must have been built.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import paths
+from harness import debugkernel, paths
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
 """Series that are tested, and the package that brings the newest kernel of each."""
 
 SERIES = tuple(PACKAGES)
+DEBUG = debugkernel.SERIES
+"""The name of the debug kernel where a series is asked for."""
+DEBUG_PATIENCE = 8.0
+ALL = (*SERIES, DEBUG)
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,15 @@ class Kernel:
     vmlinuz: Path
     modules: Path
     """Its own modules: /lib/modules/<release>."""
+    tree: Path
+    """What modules are built with: headers, scripts, symbols."""
     build: Path
     """Where tools/prepare builds ours: build/<release>."""
+
+    @property
+    def patience(self) -> float:
+        """How many times as long as Debian's kernels this one may take for anything."""
+        return DEBUG_PATIENCE if self.series == DEBUG else 1.0
 
     def module(self, name: str) -> Path:
         """Return the path of a module of ours, ``dm_remap`` for dm_remap.ko."""
@@ -57,6 +70,8 @@ def newest(series: str, releases: Iterable[str]) -> str | None:
 
 def find(series: str, *, root: Path = Path("/")) -> Kernel:
     """Return the newest installed kernel of a series, or say what to install."""
+    if series == DEBUG:
+        return _find_debug()
     boot, modules = root / "boot", root / "lib/modules"
     images = (path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
     with_headers = (name for name in images if (modules / name / "build/Makefile").exists())
@@ -72,10 +87,32 @@ def find(series: str, *, root: Path = Path("/")) -> Kernel:
         release=release,
         vmlinuz=boot / f"vmlinuz-{release}",
         modules=modules / release,
+        tree=modules / release / "build",
         build=paths.BUILD / release,
     )
 
 
+def _find_debug() -> Kernel:
+    directory = debugkernel.directory()
+    if not directory.exists():
+        raise HarnessError("the debug kernel is not built: run tools/vm kernel")
+    release = debugkernel.release(directory)
+    return Kernel(
+        series=DEBUG,
+        release=release,
+        vmlinuz=directory / "vmlinux",
+        modules=directory / "lib/modules" / release,
+        tree=directory / "build",
+        build=paths.BUILD / release,
+    )
+
+
+def main() -> None:
+    """Print what tools/prepare builds modules for."""
+    for name in ALL if "--debug" in sys.argv[1:] else SERIES:
+        kernel = find(name)
+        print(name, kernel.release, kernel.tree)
+
+
 if __name__ == "__main__":
-    for name in SERIES:
-        print(name, find(name).release)
+    main()

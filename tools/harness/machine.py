@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 BOOT_TRIES = 3
 BOOT_SECONDS = 90.0
+DEBUG_MIB = 1024
+"""What a debug kernel takes of a guest's memory: shadows, quarantines, records of locks."""
 POLL_SECONDS = 0.1
 SPLAT_SECONDS = 1.0
 """How long after a splat's first line the guest runs on, to print the rest."""
@@ -149,7 +151,7 @@ class Machine:
             thread,
             icount,
             1 if icount else smp,
-            memory_mib,
+            memory_mib + (DEBUG_MIB if kernel.patience > 1 else 0),
             tuple(extra_args),
             tuple(extra_words),
         )
@@ -312,7 +314,11 @@ class Machine:
         *,
         ending: bool = False,
     ) -> None:
-        """Watch until something is so; raise HANG, with backtraces, after ``timeout`` seconds."""
+        """Watch until something is so; raise HANG, with backtraces, after ``timeout`` seconds.
+
+        A debug kernel is given more, see :attr:`Kernel.patience`.
+        """
+        timeout *= self.kernel.patience
         deadline = time.monotonic() + timeout
         while not done():
             self.watch(POLL_SECONDS, ending=ending)

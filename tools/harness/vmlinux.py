@@ -30,6 +30,9 @@ def payload(image: bytes) -> bytes:
 
 def unpack(kernel: Kernel) -> Path:
     """Return the unpacked kernel, or the image as it is where that cannot be done."""
+    with kernel.vmlinuz.open("rb") as file:
+        if file.read(len(ELF)) == ELF:
+            return kernel.vmlinuz
     seen = kernel.vmlinuz.stat()
     target = paths.CACHE / f"vmlinux-{kernel.release}-{seen.st_size}-{seen.st_mtime_ns}"
     if target.exists():
