@@ -21,14 +21,13 @@ Everything that a machine leaves is in ``build/artefacts/<test>/vm<n>/``.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import kernels, paths
+from harness import kernels, paths, report
 from harness.machine import Machine
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
 
 def artefacts(node_id: str) -> Path:
     """Return an empty directory for what a test leaves."""
-    directory = paths.ARTEFACTS / re.sub(r"[^\w.-]+", "_", node_id)
+    directory = paths.ARTEFACTS / report.directory_name(node_id)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
