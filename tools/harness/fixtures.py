@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import kernels, paths, report
+from harness import counted, kernels, paths, report
 from harness.machine import Machine
 
 if TYPE_CHECKING:
@@ -132,8 +132,10 @@ def _factory(kernel: Kernel, directory: Path) -> Iterator[MachineFactory]:
 
     with contextlib.ExitStack() as all_closed:
         yield make
-        for machine in machines:
+        for number, machine in enumerate(machines):
             all_closed.callback(machine.close)
+            if machine.running and (kernel.series == kernels.DEBUG or counted.environment()):
+                counted.collect(machine, directory / f"gcov{number}")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from harness import counted, initramfs, probe, vmlinux
 from harness import disks as block
-from harness import initramfs, probe, vmlinux
 from harness.accel import Accel, Thread, log
 from harness.channel import Channel, Echo, Exchange
 from harness.command import TERMINAL, Hardware, Wiring, command
@@ -409,7 +409,7 @@ class Machine:
         exchange = self.channel.request(
             "run",
             argv=words,
-            env=dict(env or {}),
+            env={**counted.environment(), **(env or {})},
             cwd=os.fspath(cwd),
             stdin=stdin.encode().decode("latin-1"),
             echo=echo,
