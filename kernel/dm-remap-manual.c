@@ -110,11 +110,11 @@ static bool commit_batch(struct mapping *m)
 		u64 unit = r->slot[slot].unit;
 
 		next = r->slot[slot].next;
+		slots_insert(r, slot);
 		if (repair_settle(r, slot, m->lost ? DMR_LOST : DMR_MAPPED)) {
 			first = min(first, unit);
 			mapped++;
 		}
-		slots_insert(r, slot);
 		repair_forget(r, unit, unit);
 	}
 	m->first_slot = DMR_NO_SLOT;

@@ -667,6 +667,7 @@ static int inspect_blank(struct remap *r, struct scan *s, struct head *h,
 			 char **error)
 {
 	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
+	int ret;
 
 	*error = "no set with this uuid on the spare: check the device names";
 	if (r->has_uuid)
@@ -681,9 +682,15 @@ static int inspect_blank(struct remap *r, struct scan *s, struct head *h,
 	if (area > KERNEL_FORMAT_MAX)
 		return -EFBIG;
 	*error = "spare area is neither blank (all zeros) nor a set";
-	if (scan_blocks(s, 0, area, blank_block,
-			h->have_super ? h->super.h.uuid : NULL))
-		return -EBUSY;
+	ret = scan_blocks(s, 0, area, blank_block,
+			  h->have_super ? h->super.h.uuid : NULL);
+	/* What cannot be read is not blank. */
+	if (ret == -EIO)
+		ret = -EBUSY;
+	if (ret == -EINTR)
+		*error = "interrupted by a signal";
+	if (ret)
+		return ret;
 
 	if (h->have_super)
 		memcpy(&r->uuid, h->super.h.uuid, sizeof(r->uuid));
@@ -839,7 +846,7 @@ static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
 	unsigned int state = dmr_state(info);
 
 	memset(e, 0, sizeof(*e));
-	if (state == DMR_SEALING || state == DMR_SETTLING)
+	if (state == DMR_SEALING || state == DMR_SETTLING || state == DMR_LEAVING)
 		state = DMR_MAPPED;
 	if (state == DMR_FOUND)
 		state = DMR_LOST;
@@ -882,7 +889,10 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 		return 0;
 
 	/* The place it leaves stays marked as used: it refuses writes. */
-	for (tries = 0; tries < STANDIN_TRIES && !dmr_must_stop(r); tries++) {
+	for (tries = 0; tries < STANDIN_TRIES; tries++) {
+		/* A suspend that waits for long has time for one of them. */
+		if (tries && dmr_must_stop(r))
+			break;
 		bit = find_first_zero_bit(r->standin_used, DMR_NR_STANDINS);
 		if (bit == DMR_NR_STANDINS)
 			break;
@@ -983,7 +993,8 @@ static bool commit_copies(struct remap *r, int copy, bool ok,
 			continue;
 		/* A spare that is dying slowly must not hold up a suspend. */
 		m->failed = r->mode == DMR_MODE_RO ||
-			    (!ok && time_after(jiffies, deadline));
+			    (!ok && (time_after(jiffies, deadline) ||
+				     dmr_must_stop(r)));
 		if (!m->failed) {
 			build_image(r, mb);
 			m->failed = write_copy(r, mb, copy, m->seq + 1);

@@ -15,7 +15,8 @@
  *  5 commit	the commit work makes the table blocks durable, copy A of all of
  *		them, then copy B.  Bios whose data is durable when a commit starts
  *		share it.
- *  6 publish	slots_insert() with release semantics.
+ *  6 publish	slots_insert(), then one store of the state with release
+ *		semantics: see dm-remap-slots.c.
  *  7 ack	bio_endio().
  *
  * Each step is complete before the next begins.  4 before 5, or a cut leaves a
@@ -50,15 +51,17 @@
 
 /*
  * What one bio may cost.  A disk may take seconds to give up on a block, so it is
- * slow failures that are counted.  Commands that fail at once cost little, or a
- * megabyte with ten bad sectors would use up two thousand slots.  When they are
- * used up, or BUDGET_TIME after the bio failed if main was slow to fail meanwhile,
+ * slow failures that are counted, and of all failures the time.  Commands that
+ * fail at once cost little, or a megabyte with ten bad sectors would use up two
+ * thousand slots.  When it is used up, or BUDGET_TIME after the bio failed if main
+ * was slow to fail meanwhile,
  * main is asked no more: the rest of a write goes to slots untried, the rest of a
  * read is an error.  That time runs while the bio waits for its turn, so that a
  * queue which a slow disk has built up drains at once when the first one's time is
  * over.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
+#define BUDGET_SPENT		(4 * HZ)	/* on commands that failed */
 #define BUDGET_TIME		(30 * HZ)	/* since the bio failed */
 #define SUSPEND_FAILURES	2		/* while a suspend waits */
 #define SLOW			(HZ / 2)
@@ -108,8 +111,9 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 		added++;
 	}
 	spin_unlock_irq(&r->lock);
-	if (added)
-		report_event(r, DMR_EV_PENDING, first, added);
+	/* Those for which there is no room are only counted. */
+	if (added + n)
+		report_event(r, DMR_EV_PENDING, first, added + n);
 }
 
 /* Forget notes of units [first, last]: their content is known. */
@@ -293,6 +297,7 @@ struct narrow {
 	bool probed;		/* the probe succeeded since a command failed */
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
+	unsigned long spent;	/* on all that failed, in jiffies */
 	unsigned long slot_end;	/* no more slots are tried, in jiffies; 0: none
 				 * has refused yet
 				 */
@@ -321,27 +326,35 @@ bool repair_suspect(struct remap *r, blk_status_t status, bool write)
 	}
 }
 
+/* It has waited for long, and @slow, a device's last slow failure, is why. */
+static bool waited_for(struct narrow *n, unsigned long slow)
+{
+	return time_after(jiffies, n->io->since + BUDGET_TIME) &&
+	       time_in_range(jiffies, slow, slow + BUDGET_TIME);
+}
+
 /*
  * Main or the spare may not be asked again for this bio.  A queue that is long,
- * but not because of @slow, the device's last slow failure, is no reason.
+ * but not because of that device, is no reason.
  */
 static bool over_budget(struct narrow *n, unsigned long slow)
 {
 	if (READ_ONCE(n->r->suspend_deadline) && n->failures >= SUSPEND_FAILURES)
 		return true;
-	return n->failures >= BUDGET_FAILURES ||
-	       (time_after(jiffies, n->io->since + BUDGET_TIME) &&
-		time_in_range(jiffies, slow, slow + BUDGET_TIME));
+	return n->failures >= BUDGET_FAILURES || n->spent >= BUDGET_SPENT ||
+	       waited_for(n, slow);
 }
 
 /* A command of this bio that began then has failed. */
 static void note_failure(struct narrow *n, unsigned long begin,
 			 unsigned long *slow)
 {
-	if (time_after(jiffies, begin + SLOW)) {
-		n->failures++;
+	bool slowly = time_after(jiffies, begin + SLOW);
+
+	n->failures += slowly;
+	n->spent += jiffies - begin;
+	if (slowly || n->spent >= BUDGET_SPENT)
 		*slow = jiffies;
-	}
 }
 
 /* A command of this bio on main. */
@@ -490,6 +503,7 @@ static bool may_map(struct narrow *n)
 			    dmr_name(r), DMR_MAX_UNPROVEN);
 		return false;
 	}
+	/* May undo end_io's 0; then main has to take one write more. */
 	WRITE_ONCE(r->unproven, READ_ONCE(r->unproven) + 1);
 	return true;
 }
@@ -559,6 +573,8 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 	u32 slot, gen = 0;
 
 	while (nr && !n->status) {
+		unsigned long begin = jiffies;
+
 		slot = repair_take_slots(r, unit, nr, &got);
 		if (slot == DMR_NO_SLOT) {
 			n->status = n->io->status;
@@ -575,9 +591,12 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 		}
 		if (status) {
 			slots_refused(n, slot, got);
+			if (time_after(jiffies, begin + SLOW))
+				r->spare_slow = jiffies;
 			n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
 			if (++tries == DMR_SLOT_TRIES || dmr_must_stop(r) ||
-			    time_after(jiffies, n->slot_end))
+			    time_after(jiffies, n->slot_end) ||
+			    waited_for(n, r->spare_slow))
 				n->status = n->io->status;
 			continue;
 		}
@@ -962,9 +981,9 @@ static void seal(struct remap *r, struct dmr_io *io)
 }
 
 /**
- * repair_settle() - set the final state of a slot after its commit
+ * repair_settle() - publish a slot after its commit
  * @r: the target
- * @slot: was in the commit
+ * @slot: was in the commit, and is linked
  * @state: what it is now if both copies say so, else DMR_DOUBT
  *
  * Return: whether both copies say so.
@@ -980,6 +999,18 @@ bool repair_settle(struct remap *r, u32 slot, unsigned int state)
 	if (!durable)
 		atomic_inc(&r->nr_doubt);
 	return durable;
+}
+
+/* A new slot of its unit is about to be published. */
+static void leave(struct remap *r, u32 slot)
+{
+	u32 info = r->slot[slot].info;
+
+	if (dmr_state(info) != DMR_MAPPED)
+		return;
+	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
+	smp_store_release(&r->slot[slot].info,
+			  dmr_info(DMR_LEAVING, info >> 8));
 }
 
 /*
@@ -1021,8 +1052,10 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 		next = r->slot[slot].next;
 		unit = r->slot[slot].unit;
 		old = slots_first(r, unit, unit);
-		durable = repair_settle(r, slot, DMR_MAPPED);
+		if (old != DMR_NO_SLOT)
+			leave(r, old);
 		slots_insert(r, slot);
+		durable = repair_settle(r, slot, DMR_MAPPED);
 		if (!durable)
 			status = BLK_STS_IOERR;
 		if (old != DMR_NO_SLOT) {
@@ -1139,6 +1172,9 @@ int repair_create(struct remap *r)
 	r->probe_unit = NO_UNIT;
 	r->first_left = DMR_NO_SLOT;
 	r->breaker.minute = jiffies;
+	/* Neither was slow yet: jiffies begin near their end. */
+	r->main_slow = jiffies - BUDGET_TIME - 1;
+	r->spare_slow = r->main_slow;
 	INIT_WORK(&r->narrow_work, do_narrow);
 	INIT_WORK(&r->commit_work, do_commit);
 

@@ -359,6 +359,8 @@ static struct kobject *disk_kobj(struct remap *r)
 static void make_group(struct work_struct *work)
 {
 	struct remap *r = container_of(work, struct remap, group_work);
+	/* presuspend waits for this, and another device may be suspended then. */
+	unsigned int noio = memalloc_noio_save();
 	int i, ret;
 
 	for (i = 0; i < DMR_NR_FIELDS; i++) {
@@ -380,6 +382,7 @@ static void make_group(struct work_struct *work)
 	if (ret)
 		DMWARN("%s: no files in sysfs (%d)", dmr_name(r), ret);
 	r->have_group = !ret;
+	memalloc_noio_restore(noio);
 }
 
 /* For resume and presuspend_undo. */
@@ -433,6 +436,7 @@ static int message_list(struct remap *r, char **argv, char *result,
 		[DMR_MAPPED] = "mapped", [DMR_LOST] = "lost", [DMR_BAD] = "bad",
 		/* Lost until its commit is done. */
 		[DMR_FOUND] = "lost", [DMR_SETTLING] = "lost",
+		[DMR_LEAVING] = "mapped",
 		[DMR_DOUBT] = "doubt",
 	};
 	unsigned int max, sz = 0;

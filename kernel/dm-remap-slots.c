@@ -8,17 +8,22 @@
  * the error path needs no memory, and one that is full costs what an empty one
  * does.
  *
- * Readers take no lock.  Their safety rests on three rules:
- *  - an entry's unit and state are complete before smp_store_release() of the
- *    chain's head publishes it; the walk begins with smp_load_acquire().  The
- *    same goes for the state that makes a neighbour visible to slots_run();
+ * Readers take no lock.  There are two ways to an entry, the chain and, for
+ * slots_run(), the neighbour's slot, and a bio that has gone one way must not be
+ * followed by one that goes the other way and misses it.  So an entry is linked
+ * while it is SEALING, which readers skip, and one store of its state publishes it
+ * on both ways at once.  The rules:
+ *  - an entry's unit is complete and the entry is linked before
+ *    smp_store_release() of its state makes it visible, see repair_settle();
  *  - an entry is never unlinked and its unit never changes while I/O can run.
  *    A unit that moves gets a second entry, nearer to the head, which shadows
- *    the old one; then the old one is marked BAD with release semantics.  A
- *    reader that began at the head before may find the old one unmarked, which
- *    is as if it had come before the write that moves the unit: that one is
- *    acknowledged after the mark.  If it finds it marked it has missed the new
- *    one and begins again;
+ *    the old one.  Before the new one is published the old one becomes LEAVING,
+ *    which is MAPPED but no part of a run: else a bio that reaches it from its
+ *    neighbour could write to it after another one has read the new one.  After
+ *    that it is marked BAD.  A reader that began at the head before may find the
+ *    old one unmarked, which is as if it had come before the write that moves the
+ *    unit: that one is acknowledged after the mark.  If it finds it marked it has
+ *    missed the new one and begins again;
  *  - there is one writer, the commit work (or preresume and messages, when no
  *    I/O runs).
  *
@@ -86,6 +91,7 @@ void slots_clear(struct remap *r)
 static u32 region_first(struct remap *r, u64 first, u64 nr)
 {
 	u32 s, found = DMR_NO_SLOT;
+	unsigned int state;
 	u64 left = nr;
 
 	/* Pairs with smp_store_release() in slots_insert(). */
@@ -94,8 +100,9 @@ static u32 region_first(struct remap *r, u64 first, u64 nr)
 		u64 distance = r->slot[s].unit - first;
 
 		/* Not if it is shadowed by an entry that was met before. */
-		if (distance < left) {
-			if (dmr_slot_state(r, s) == DMR_BAD) {
+		state = distance < left ? dmr_slot_state(r, s) : DMR_SEALING;
+		if (state != DMR_SEALING) {
+			if (state == DMR_BAD) {
 				/*
 				 * Its unit moved after the head was read.
 				 * Pairs as above.
@@ -147,7 +154,7 @@ u32 slots_first(struct remap *r, u64 first, u64 last)
  * @max: stop there
  *
  * Any context, takes no lock.  A neighbour counts as soon as its state is
- * MAPPED, which the commit sets when the mapping is durable.
+ * MAPPED, which is what publishes it to slots_first(), too.
  *
  * Return: number of consecutive units, at least 1, that lie in consecutive
  * slots and are in the same state.
@@ -158,6 +165,9 @@ unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
 	const struct dmr_seg *seg = slots_seg(r, slot);
 	unsigned int n;
 
+	/* Its neighbours may be moving, too, one after the other. */
+	if (state == DMR_LEAVING)
+		return 1;
 	max = min(max, seg->first_slot + seg->slots - slot);
 	for (n = 1; n < max; n++)
 		if (dmr_slot_state(r, slot + n) != state ||
@@ -166,7 +176,10 @@ unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
 	return n;
 }
 
-/* Publish a slot whose unit and info are set.  Commit work or preresume. */
+/*
+ * Link a slot whose unit is set.  Readers see it as soon as its state is other
+ * than SEALING.  Commit work, or no I/O runs.
+ */
 void slots_insert(struct remap *r, u32 slot)
 {
 	u32 *head = dmr_region_head(r, r->slot[slot].unit);

@@ -227,6 +227,8 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot,
 	run = slots_run(r, slot, state, nr);
 	if (run < nr)
 		map_part(r, bio, run);
+	if (state == DMR_LEAVING)
+		state = DMR_MAPPED;
 
 	if (state == DMR_DOUBT)
 		return map_end(bio, BLK_STS_IOERR);
@@ -243,6 +245,11 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot,
 		return DM_MAPIO_SUBMITTED;
 	}
 	return map_spare(r, bio, slot);
+}
+
+static bool whole_units(struct remap *r, sector_t sector, unsigned int sectors)
+{
+	return !((sector | sectors) & ((1u << r->unit_shift) - 1));
 }
 
 static u64 bio_first(struct remap *r, struct bio *bio)
@@ -262,6 +269,9 @@ static noinline int map_lookup_slow(struct remap *r, struct bio *bio)
 	unsigned int state;
 	u32 slot;
 
+	/* Nobody sends parts of a logical block; they could not be mapped. */
+	if (!whole_units(r, bio->bi_iter.bi_sector, bio_sectors(bio)))
+		return map_end(bio, BLK_STS_IOERR);
 	if (last - first >= MAX_LOOKUP) {
 		last = first + MAX_LOOKUP - 1;
 		map_part(r, bio, MAX_LOOKUP);
@@ -274,10 +284,6 @@ static noinline int map_lookup_slow(struct remap *r, struct bio *bio)
 		state = dmr_slot_state(r, slot);
 	} while (state == DMR_BAD);
 
-	/* Nobody sends parts of a logical block; they could not be mapped. */
-	if ((bio->bi_iter.bi_sector | bio_sectors(bio)) &
-	    ((1u << r->unit_shift) - 1))
-		return map_end(bio, BLK_STS_IOERR);
 	if (r->slot[slot].unit == first)
 		return map_slots(r, bio, slot, state);
 	map_part(r, bio, r->slot[slot].unit - first);
@@ -339,8 +345,9 @@ static int remap_map(struct dm_target *ti, struct bio *bio)
 }
 
 /* May this error be a bad block, and is it ours to handle? */
-static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
+static bool for_repair(struct remap *r, struct bio *bio, blk_status_t status)
 {
+	struct dmr_io *io = dmr_io(bio);
 	bool write = dmr_is_write(io->opf);
 
 	if (!write && (io->opf & REQ_OP_MASK) != REQ_OP_READ)
@@ -353,9 +360,13 @@ static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
 	if (write && (READ_ONCE(r->mode) != DMR_MODE_RW ||
 		      READ_ONCE(r->breaker.open)))
 		return false;
-	/* A disk without the command; DM turns write zeroes off for it. */
+	/* A disk without the command has just said so; DM turns it off, too. */
 	if ((io->opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES &&
-	    status == BLK_STS_TARGET)
+	    !bdev_write_zeroes_sectors(bio->bi_bdev))
+		return false;
+	/* A part of a unit could not be narrowed; nobody sends one. */
+	if (!whole_units(r, io->iter.bi_sector,
+			 io->iter.bi_size >> SECTOR_SHIFT))
 		return false;
 	return repair_suspect(r, status, write);
 }
@@ -363,10 +374,14 @@ static bool for_repair(struct remap *r, struct dmr_io *io, blk_status_t status)
 static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
 {
 	struct dmr_io *io = dmr_io(bio);
-	bool ours = for_repair(r, io, status);
+	bool ours = for_repair(r, bio, status);
 
-	/* What main fails with is counted here only if it is handled here. */
-	if (ours || io->kind == DMR_IO_SPARE) {
+	/*
+	 * What main fails with is counted here only if it is handled here.  A
+	 * NOWAIT bio that comes again without it has not failed.
+	 */
+	if (ours || (io->kind == DMR_IO_SPARE && status != BLK_STS_AGAIN &&
+		     status != BLK_STS_NOTSUPP)) {
 		if (dmr_is_write(io->opf))
 			atomic64_inc(&r->write_errors);
 		else if ((io->opf & REQ_OP_MASK) == REQ_OP_READ &&
@@ -711,6 +726,8 @@ static void remap_postsuspend(struct dm_target *ti)
 	struct remap *r = ti->private;
 
 	repair_quiesce(r);
+	/* It waits no more; messages on the quiet device have their own time. */
+	WRITE_ONCE(r->suspend_deadline, 0);
 	manual_allow(r);
 }
 

@@ -69,6 +69,11 @@
  */
 #define DMR_FOUND		20
 #define DMR_SETTLING		21
+/*
+ * MAPPED, and its unit has a new slot that is about to be published; on disk still
+ * MAPPED, until the new one is committed.
+ */
+#define DMR_LEAVING		22
 
 /**
  * struct dmr_slot - one slot of the spare and, at once, a lookup entry
@@ -77,7 +82,7 @@
  *	  slot of the same bio
  * @info: bits 0..7 state, bits 8..31 generation
  *
- * An entry is complete before smp_store_release() of the chain's head makes it
+ * An entry is complete and linked before smp_store_release() of its state makes it
  * visible, and is never unlinked while I/O can run.
  */
 struct dmr_slot {

@@ -13,12 +13,12 @@ from harness.report import Outcome
 TESTS = """
 import json
 import pytest
-from harness import paths, report
+from harness import paths
 
 @pytest.mark.parametrize("kernel", ["6.1", "debug"])
 @pytest.mark.parametrize("disk", ["nvme"])
 def test_disk(request, kernel, disk):
-    left = paths.ARTEFACTS / report.directory_name(request.node.nodeid)
+    left = paths.ARTEFACTS / paths.directory_name(request.node.nodeid)
     (left / "vm0").mkdir(parents=True)
     (left / "vm0/console.log").write_text("[    0.1] a console\\n")
     (left / "vm0/disk.img").write_text("not to be kept")

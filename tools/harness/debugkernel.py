@@ -120,6 +120,25 @@ def _prune(tree: Path) -> None:
             shutil.rmtree(path)
 
 
+def _arrange(scratch: Path) -> Path:
+    """Return a directory with what is kept of a tree that is built."""
+    tree = scratch / "build"
+    # depmod is for the kernel's own makefile: it may be in no PATH of root's.
+    install = [f"INSTALL_MOD_PATH={scratch}", "modules_install"]
+    run(["make", "-s", "-C", tree, *install], timeout=600)
+    run(["strip", "--strip-debug", tree / "vmlinux", "-o", scratch / "vmlinux"])
+    (tree / "vmlinux").unlink()
+    _prune(tree)
+    for link in (scratch / "lib/modules").glob("*/*"):
+        if link.is_symlink():  # to the tree, which moves
+            link.unlink()
+    finished = scratch / "finished"
+    finished.mkdir()
+    for name in ("build", "lib", "vmlinux"):
+        (scratch / name).rename(finished / name)
+    return finished
+
+
 def build() -> Path:
     """Return the directory of the kernel, building it first unless it is there.
 
@@ -136,20 +155,7 @@ def build() -> Path:
             _configure(tree)
             jobs = f"-j{os.cpu_count() or 1}"
             run(["make", "-s", "-C", tree, jobs, "vmlinux", "modules"], timeout=7200)
-            # depmod is for the kernel's own makefile: it may be in no PATH of root's.
-            install = [f"INSTALL_MOD_PATH={scratch}", "modules_install"]
-            run(["make", "-s", "-C", tree, *install], timeout=600)
-            run(["strip", "--strip-debug", tree / "vmlinux", "-o", Path(scratch, "vmlinux")])
-            (tree / "vmlinux").unlink()
-            _prune(tree)
-            for link in Path(scratch, "lib/modules").glob("*/*"):
-                if link.is_symlink():  # to the tree, which moves
-                    link.unlink()
-            finished = Path(scratch, "finished")
-            finished.mkdir()
-            for name in ("build", "lib", "vmlinux"):
-                Path(scratch, name).rename(finished / name)
-            finished.rename(target)
+            _arrange(Path(scratch)).rename(target)
     return target
 
 

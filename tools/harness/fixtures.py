@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import counted, kernels, paths, report
+from harness import counted, kernels, paths
 from harness.machine import Machine
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
 
 def artefacts(node_id: str) -> Path:
     """Return an empty directory for what a test leaves."""
-    directory = paths.ARTEFACTS / report.directory_name(node_id)
+    directory = paths.ARTEFACTS / paths.directory_name(node_id)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 HARNESS = Path(__file__).resolve().parent
@@ -11,3 +12,12 @@ VENV_PYTHON = ROOT / ".venv/bin/python"
 BUILD = ROOT / "build"
 CACHE = BUILD / "cache"
 ARTEFACTS = BUILD / "artefacts"
+
+
+def directory_name(node: str) -> str:
+    """Return the name of the directory of a test's artefacts.
+
+    >>> directory_name("tests/vm/test_guest.py::test_in_guest[6.12-test_io.py]")
+    'tests_vm_test_guest.py_test_in_guest_6.12-test_io.py_'
+    """
+    return re.sub(r"[^\w.-]+", "_", node)

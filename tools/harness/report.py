@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import time
@@ -66,22 +65,13 @@ class Outcome:
     @property
     def directory(self) -> str:
         """Its name as a directory, the same as that of its artefacts."""
-        return directory_name(self.node)
+        return paths.directory_name(self.node)
 
     @property
     def cell(self) -> str:
         """What stands in the table."""
         word = "ok" if self.status == "passed" else f"**{self.status}**"
         return f"[{word}]({self.directory}/) {self.seconds:.0f} s"
-
-
-def directory_name(node: str) -> str:
-    """Return the name of the directory of a test's artefacts.
-
-    >>> directory_name("tests/vm/test_guest.py::test_in_guest[6.12-test_io.py]")
-    'tests_vm_test_guest.py_test_in_guest_6.12-test_io.py_'
-    """
-    return re.sub(r"[^\w.-]+", "_", node)
 
 
 def summary(outcomes: list[Outcome], took: float) -> str:
