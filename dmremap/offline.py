@@ -24,6 +24,7 @@ from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
     HEAD_BLOCKS,
+    MIN_AREA_BLOCKS,
     BlockDevice,
     Progress,
     Tag,
@@ -43,6 +44,7 @@ from dmremap.ondisk.check import Load, Overlay, View, examine
 from dmremap.ondisk.findings import CODES, Finding, Severity
 from dmremap.ondisk.mend import Write, device_writer, mend
 
+_AREA_MIN: Final = MIN_AREA_BLOCKS * BLOCK
 _BACKUP_MAX: Final = 1 << 30
 
 
@@ -232,15 +234,22 @@ def member(place: Place) -> Member:
     return Member(place, size, load, tag, role, running[0].name if running else None, uuid, holds)
 
 
-def not_ours(path: str, start: int, holds: tuple[Signature, ...] = ()) -> NotFound:
-    """Return the error for a device without anything of ours."""
+def not_ours(path: str, start: int, size: int, holds: tuple[Signature, ...] = ()) -> NotFound:
+    """Return the error for a device without anything of ours; `size` is its own, in bytes."""
     what = ", ".join(
         one.type + (f" ({one.label})" if one.label else "") for one in dict.fromkeys(holds)
     )
     where = f" at sector {start}" if start else ""
+    room = max(size - start * 512, 0)
     return NotFound(
         "DMR-E307",
-        f"{path} has no dm-remap metadata{where}" + (f"; it holds {what}" if what else ""),
+        f"{path} has no dm-remap metadata{where}"
+        + (f"; it holds {what}" if what else "")
+        + (
+            f"; from there it has {room} bytes, and an area has at least {_AREA_MIN}"
+            if room < _AREA_MIN
+            else ""
+        ),
     )
 
 
@@ -259,7 +268,7 @@ def _look(device: BlockDevice, place: Place, uuid: UUID | None, progress: Progre
         holds: tuple[Signature, ...] = ()
         with contextlib.suppress(DmRemapError):
             holds = tuple(blockdev.signatures(place.path))
-        raise not_ours(place.path, place.start, holds)
+        raise not_ours(place.path, place.start, device.size, holds)
     if uuid is not None and load.superblock is None:
         other = examine(device, place.start)
         if other.uuid is not None and other.uuid != uuid:

@@ -37,7 +37,7 @@ def command(device: str, start: int) -> Result:
     one = offline.member(place)
     data = _data(one)
     if one.role == "none":
-        return Result(data, error=offline.not_ours(place.path, start, one.holds))
+        return Result(data, error=offline.not_ours(place.path, start, one.size, one.holds))
     warnings: tuple[str, ...] = ()
     if one.role == "spare" and one.tag is not None:
         warnings = (f"it also has the tag of a main device, of set {one.tag.uuid}",)

@@ -717,7 +717,8 @@ def which_set(head: Head) -> UUID | None:
 
 def _no_super(view: View, head: Head, load: Load) -> None:
     """There is no superblock: ours all the same, or not?"""
-    gone = [home for home in SUPER_HOMES if home in head.unreadable]
+    # Behind the end nothing was ever written: a short file is not ours for that.
+    gone = [home for home in SUPER_HOMES if home in head.unreadable and home < view.count]
     first = view.block(HEAD_BLOCKS)
     table = header(first, lib.DMR_TYPE_TABLE, HEAD_BLOCKS) if first is not None else None
     load.ours = head.ours or table is not None
@@ -725,7 +726,11 @@ def _no_super(view: View, head: Head, load: Load) -> None:
         load.uuid = table.uuid
     if load.ours or gone:
         whose = f" of set {load.uuid}" if load.uuid else ""
-        why = "; ".join(f"block {h} {_super_fault(head, h)}" for h in SUPER_HOMES)
+        why = "; ".join(
+            f"block {h} "
+            + (_super_fault(head, h) if h < view.count else "lies behind the end of the device")
+            for h in SUPER_HOMES
+        )
         load.refuse(errno.ENODATA, "DMR-C301", f"there is no superblock{whose}: {why}", SUPER_HOMES)
 
 

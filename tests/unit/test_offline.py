@@ -161,13 +161,32 @@ def test_paths_that_are_no_device(verb: str, ctl: Commands, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("verb", ["examine", "check", "repair"])
+@pytest.mark.parametrize("filled", [b"\0", b"x", b""])
 @pytest.mark.parametrize("size", [0, 1, 700, 4096 * 3 + 17, 1 << 20])
-def test_images_that_are_too_short(verb: str, size: int, ctl: Commands) -> None:
-    ctl.path.write_bytes(bytes(size))
+def test_files_that_are_too_short(verb: str, size: int, filled: bytes, ctl: Commands) -> None:
+    content = (filled * size)[:size] if filled else ctl.path.read_bytes()[:size]
+    ctl.path.write_bytes(content)
     code, whole = ctl.json(verb, "@")
-    # Where the superblocks would be there is no file: that is not blank, but it is not ours.
-    assert code in (2, 3, 5)
-    assert whole["error"] is not None or whole["data"]["verdict"] == "damaged"
+    if filled or size < BLOCK:
+        # What lies behind the end of a file is no superblock that was lost.
+        assert (code, whole["error"]["code"]) == (3, "DMR-E307")
+        assert f" {size} bytes" in whole["error"]["message"]
+        return
+    # The first superblock is there, so it is an image that was cut.
+    assert code == {"examine": 0, "check": 2, "repair": 5}[verb]
+    found = whole["data"]["load"]["code"] if whole["data"] else whole["error"]["code"]
+    assert found == ("DMR-E511" if verb == "repair" else "DMR-C311")
+    assert ctl.path.read_bytes() == content
+
+
+def test_an_image_whose_second_superblock_is_cut_off(ctl: Commands) -> None:
+    disk = fresh(ENTRIES)
+    disk[0] = JUNK
+    disk[130] = table(0, 0, [], 1, place=130)
+    ctl.path.write_bytes(disk.data[: 200 * BLOCK])
+    code, whole = ctl.json("check", "@")
+    assert (code, whole["data"]["load"]["code"]) == (2, "DMR-C301")
+    assert "block 255 lies behind the end of the device" in whole["data"]["load"]["reason"]
 
 
 # -------------------------------------------------------------------- check
