@@ -7,6 +7,7 @@ makes the plan once more; if that comes out as another one nothing is written.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -411,7 +412,11 @@ def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
     except FileExistsError:
         raise Refused("DMR-E525", f"{path} exists already") from None
     except OSError as err:
-        raise Failure("DMR-E103", f"cannot write {path}: {err.strerror}", hint="") from None
+        raise Failure(
+            "DMR-E103",
+            f"cannot write {path}: {err.strerror}",
+            hint="Name a file in a directory that exists, can be written and has room.",
+        ) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -419,13 +424,25 @@ def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
 def read_backup(path: str) -> Backup:
     """Read a backup from a file."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(_BACKUP_MAX + 1)
+        # Not to wait for somebody who writes to a FIFO.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise Refused("DMR-E523", f"the backup cannot be used: {path} is not a file")
+            data = file.read(_BACKUP_MAX + 1) if info.st_size <= _BACKUP_MAX else b""
     except FileNotFoundError:
         raise NotFound("DMR-E302", f"{path} does not exist") from None
     except OSError as err:
-        raise Failure("DMR-E103", f"cannot read {path}: {err.strerror}", hint="") from None
-    if len(data) > _BACKUP_MAX:
+        # A directory does not even become a file of Python's.
+        if err.errno in (errno.EISDIR, errno.ENXIO):
+            raise Refused("DMR-E523", f"the backup cannot be used: {path} is not a file") from None
+        raise Failure(
+            "DMR-E103",
+            f"cannot read {path}: {err.strerror}",
+            hint="Name a backup that can be read, or another copy of it.",
+        ) from None
+    if info.st_size > _BACKUP_MAX or len(data) > _BACKUP_MAX:
         raise Refused("DMR-E523", f"the backup cannot be used: {path} is too large for one")
     return decode(data)
 

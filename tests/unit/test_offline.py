@@ -622,6 +622,20 @@ def test_import_of_what_is_no_backup(content: bytes, ctl: Commands, tmp_path: Pa
     assert (code, whole["error"]["code"]) == (5, "DMR-E523")
 
 
+def test_import_of_what_is_no_file(ctl: Commands, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    sparse = tmp_path / "sparse"
+    sparse.touch()
+    os.truncate(sparse, 1 << 42)
+    before = ctl.path.read_bytes()
+    for path in (tmp_path, fifo, Path("/dev/zero"), sparse):
+        code, whole = ctl.json("import", "--metadata", str(path), "@", "--yes")
+        assert (code, whole["error"]["code"]) == (5, "DMR-E523"), path
+        assert whole["error"]["hint"], path
+    assert ctl.path.read_bytes() == before
+
+
 def test_export_of_what_cannot_be_started(ctl: Commands, tmp_path: Path) -> None:
     file = tmp_path / "backup"
     ctl.put(damaged(fresh(ENTRIES), A1, B1))
@@ -639,7 +653,9 @@ def test_wrong_usage(ctl: Commands, tmp_path: Path) -> None:
     assert ctl.run("import", file, "@")[0] == 2
     assert ctl.run("import", "--metadata", file, "@")[0] == 3
     assert ctl.run("export", "--metadata", "@", str(tmp_path))[0] == 5
-    assert ctl.run("export", "--metadata", "@", str(tmp_path / "no" / "file"))[0] == 1
+    code, _, said = ctl.run("export", "--metadata", "@", str(tmp_path / "no" / "file"))
+    assert code == 1
+    assert "Name a file in a directory that exists" in said
 
 
 def test_explain_knows_the_findings(ctl: Commands) -> None:
