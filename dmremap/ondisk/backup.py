@@ -26,6 +26,7 @@ from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.check import (
     HEADER,
     Block,
+    Head,
     Load,
     View,
     body_of,
@@ -192,6 +193,7 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
     if choice.ambiguous:
         raise _contradiction(path, SUPER_HOMES[0])
     if choice.winner is not None and not choice.winner.ready:
+        _never_in_use(view, head, backup, path)
         return plan_blank(view, backup)  # an import into a blank area that was cut
     load = Load(view.start, backup.uuid, ours=True)
     top = Block(0, SUPER_HOMES)
@@ -211,6 +213,24 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
     if not any(block.seq for block in load.blocks):
         return None
     return _merge(load, backup, path, _may_have_grown(view, sb, path) if not top.seq else False)
+
+
+def _never_in_use(view: View, head: Head, backup: Backup, path: str) -> None:
+    """Refuse an area that says FORMATTING and has data: neither format nor import maps anything.
+
+    A superblock that stayed so when the format ended is the only one if all READY ones are gone.
+    """
+    load = Load(view.start, backup.uuid, ours=True)
+    load.blocks = [Block(0, SUPER_HOMES)]
+    judge(view, head, load, backup.superblock)
+    for block in load.blocks[1:]:
+        if any(info & 0xFF == SlotState.MAPPED for info in words(block.body)[1::2]):
+            raise Refused(
+                "DMR-E514",
+                f"{path}: the superblock says that the format was not completed, and the table "
+                f"in block {block.homes[0]} has mapped blocks",
+                hint="The set was in use, and its slots may hold data. Keep the device as it is.",
+            )
 
 
 def _may_have_grown(view: View, sb: Superblock, path: str) -> bool:

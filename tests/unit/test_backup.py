@@ -326,6 +326,17 @@ def test_formatting_of_the_same_set_is_an_unfinished_import() -> None:
     assert planned(disk, backup).blank
 
 
+def test_formatting_over_a_table_in_use_is_not_overwritten() -> None:
+    disk = fresh(ENTRIES)
+    backup = saved(disk)
+    disk[0] = pack_super(superblock(state=SetState.FORMATTING, seq=1), 0)
+    disk[255] = JUNK
+    with pytest.raises(Refused) as caught:
+        planned(disk, backup)
+    assert caught.value.code == "DMR-E514"
+    assert "has mapped blocks" in str(caught.value)
+
+
 @given(device=st.lists(st.sampled_from(["same", "newer", "older", "gone"]), min_size=3, max_size=3))
 @settings(max_examples=64, deadline=None)
 def test_an_import_never_goes_back(device: list[str]) -> None:
