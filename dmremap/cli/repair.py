@@ -65,7 +65,8 @@ def command(
     if dry_run:
         lines = [*found, "Would write:", *write_lines(plan.writes)]
         return Result({**data, "result": "would repair"}, "\n".join(lines))
-    confirm(f"Write {len(plan.writes)} blocks of metadata to {place.path}?", yes=yes)
+    whose = f"set {before.superblock.name!r} ({before.uuid})" if before.superblock else ""
+    confirm(f"Write {len(plan.writes)} blocks of the metadata of {whose} to {place.path}?", yes=yes)
     with alone(place, lock_timeout):
         after, done = offline.repair(plan)
     # A stand-in that cannot be erased stays as it is; everything outranks it now.

@@ -323,6 +323,13 @@ def test_repair(ctl: Commands) -> None:
     assert "nothing to repair" in out
 
 
+def test_the_question_names_the_set(ctl: Commands) -> None:
+    ctl.put(damaged(fresh(ENTRIES), A1))
+    code, whole = ctl.json("repair", "@")
+    assert (code, whole["error"]["code"]) == (2, "DMR-E202")
+    assert f"set 'attic' ({SET})" in whole["error"]["message"]
+
+
 def test_repair_says_what_is_left(ctl: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     ctl.put(damaged(fresh(ENTRIES), 140))
     whole_write = BlockDevice.write
