@@ -2,7 +2,9 @@
 """Judges a log of a set of dm-remap at every cut, on the host.
 
 At each cut: the durable state; what a write that was under way may have left of itself; and twice
-what else may have survived. The generators are seeded with ``seed`` and the cut.
+what else may have survived. Each state is read twice, by reader.py and by the check, which has all
+the rules of the kernel's load; they must agree. The generators are seeded with ``seed`` and the
+cut.
 """
 
 from __future__ import annotations
@@ -12,15 +14,37 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-from dmremap.ondisk import BLOCK, HEAD_BLOCKS
+from dmremap.ondisk import BLOCK, HEAD_BLOCKS, SlotState
+from dmremap.ondisk.check import examine
 from powercut.log import SECTOR, Entry, Image, Mark, Replay, Write, cut_points
 from powercut.oracle import Oracle
-from powercut.reader import Copies, Loaded, Refused, copies, load
+from powercut.reader import Copies, ImageDevice, Loaded, Refused, copies, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ENOUGH = 1000  # problems, and the judge goes home
+
+
+class Disagree(Exception):
+    """The reader and the check make different things of a state."""
+
+
+def checked(spare: Image) -> Loaded:
+    """Load the set by reader.py if the check accepts it, and finds the same; else raise Refused."""
+    found = examine(ImageDevice(spare))
+    if found.refusals or not found.accepted:
+        raise Refused("; ".join(f"{one.reason} [{one.code}]" for one in found.refusals) or "no set")
+    try:
+        loaded = load(spare)
+    except Refused as refused:
+        raise Disagree(f"the check accepts what the reader does not: {refused}") from None
+    lost = sum(entry.state is SlotState.LOST for entry in loaded.lookup.values())
+    mine = (loaded.superblock.slots, len(loaded.lookup), lost)
+    theirs = (found.counts.slots, found.counts.mapped, found.counts.lost)
+    if mine != theirs:
+        raise Disagree(f"slots, mapped, lost: the reader finds {mine}, the check {theirs}")
+    return loaded
 
 
 @contextmanager
@@ -114,7 +138,7 @@ class Judge:
             if all(spare[at : at + len(data)] == data for at, data in metadata.items()):
                 return loaded
         self._known = None
-        loaded = load(spare)
+        loaded = checked(spare)
         ranges = [
             (0, HEAD_BLOCKS),
             *(
@@ -159,6 +183,9 @@ class Judge:
         except Refused as refused:
             if self.oracle.ready:
                 self.problems.append(f"cut {name}: {refused}")
+            return None
+        except Disagree as odd:
+            self.problems.append(f"cut {name}: {odd}")
             return None
         self.problems += [f"cut {name}: {text}" for text in self.oracle.check(loaded, main, spare)]
         return loaded

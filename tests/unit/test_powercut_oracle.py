@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 from guest.lib import pattern
-from powercut.judge import Judge, not_forced
+from powercut import judge as judging
+from powercut.judge import Judge, checked, not_forced
 from powercut.log import SECTOR, Entry, Flush, Mark, Write
 from powercut.oracle import FIRST, Oracle, generation
 from powercut.reader import Copies, Refused, copies, load
@@ -347,3 +348,32 @@ def test_a_write_through_that_is_none_is_noticed() -> None:
     for forced in (True, False):
         log: list[Entry] = [Write("main", 0, pattern(0, 2, 7), fua=forced), Mark("ack 0 2 7 1")]
         assert bool(not_forced(log)) != forced
+
+
+def test_what_only_the_check_refuses_is_refused() -> None:
+    """A lone copy beside a torn stand-in: the reader would take it, a load does not."""
+    image = spare(mapped(0, 9))
+    load(image)
+    assert checked(image).lookup == load(image).lookup
+    image[HOMES[0] * BLOCK : (HOMES[0] + 1) * BLOCK] = b"\x5a" * BLOCK
+    checked(image)
+    image[128 * BLOCK : 129 * BLOCK] = b"dm-remap" * (BLOCK // 8)
+    load(image)
+    with pytest.raises(Refused, match="DMR-C307"):
+        checked(image)
+    judge = Judge([], 1, MAIN, SIZE, told("ready"))
+    replay = judge.start()
+    replay.images["spare"] = image
+    assert judge.state(replay, "4") is None
+    assert len(judge.problems) == 1
+
+
+def test_a_reader_and_a_check_that_disagree_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = load(spare(mapped(0, 9), mapped(1, 10)))
+    monkeypatch.setattr(judging, "load", lambda _image: other)
+    judge = Judge([], 1, MAIN, SIZE)
+    replay = judge.start()
+    replay.images["spare"] = spare(mapped(0, 9))
+    assert judge.state(replay, "4") is None
+    assert len(judge.problems) == 1
+    assert "the reader finds" in judge.problems[0]
