@@ -1383,6 +1383,12 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 		      dmr_name(r), mblock_home(r, mb, 0));
 		return -EINVAL;
 	}
+	/* What is written next must be valid, too, or both copies would go. */
+	if (c[0].seq > DMR_SEQ_MAX / 2 || c[1].seq > DMR_SEQ_MAX / 2) {
+		DMERR("%s: metadata block %llu has an impossible sequence",
+		      dmr_name(r), mblock_home(r, mb, 0));
+		return -EINVAL;
+	}
 	/*
 	 * A lone copy may be a home that was left for a stand-in: with a
 	 * stand-in unreadable nobody knows whether it is the newest.

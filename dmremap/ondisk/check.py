@@ -484,6 +484,14 @@ def _check_blocks(load: Load, head: Head) -> None:
                 f"the copies of block {block.homes[0]} contradict each other",
                 block.homes,
             )
+        elif block.seq > lib.DMR_SEQ_MAX // 2:
+            # What is written next must be valid, too, or both copies would go.
+            load.refuse(
+                errno.EINVAL,
+                "DMR-C313",
+                f"block {block.homes[0]} has sequence {block.seq}, which no set reaches",
+                block.homes,
+            )
         elif not block.seq or (not all(block.seqs) and bad):
             gone.append(block)
             if len(gone) == 1:

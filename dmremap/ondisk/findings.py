@@ -169,6 +169,12 @@ _CODES: dict[str, FindingCode] = {
         "The superblock has bits in its ro_compat word: this version may not write to the set.",
         "Use the version that made it, or start the set read-only.",
     ),
+    "DMR-C313": FindingCode(
+        "impossible sequence",
+        "A block has a sequence of more than half of what there is. No set ever writes so many "
+        "times, and soon nothing valid could be written over it.",
+        "Somebody made this block up: find out who, and keep the device as it is.",
+    ),
 }
 
 CODES: Mapping[str, FindingCode] = MappingProxyType(_CODES)

@@ -142,6 +142,26 @@ def test_a_clean_area(by_kernel: Kernel) -> None:
     assert compare(by_kernel, disk).accepted
 
 
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_sequence_without_a_next_one(by_kernel: Kernel, copy: int) -> None:
+    """To write both copies again would leave no valid one."""
+    top = 2**63 - 1
+    for seq, accepted in (
+        (top, False),
+        (top - 1, False),
+        (top // 2 + 1, False),
+        (top // 2 - 2, True),
+    ):
+        disk = fresh([mapped(0, 100)])
+        disk[HOMES[0][copy]] = table(0, copy, [mapped(0, 100)], seq)
+        load = compare(by_kernel, disk)
+        assert load.accepted is accepted, seq
+        assert accepted or [one.code for one in load.refusals] == ["DMR-C313"]
+        code, _ = by_kernel(disk)
+        assert code == (0 if accepted else errno.EINVAL)
+        assert examine(disk).accepted is accepted
+
+
 def _entries(random: Random, index: int) -> list[Entry]:
     first = index * 252
     out = []

@@ -66,6 +66,7 @@ REASONS = (
     "load: dm: block # of the spare area cannot be written",
     "load: dm: both copies of metadata block # are gone, it and block #",
     "load: dm: metadata block # cannot be written anywhere",
+    "load: dm: metadata block # has an impossible sequence",
     "load: dm: no metadata can be written any more, nothing new will be mapped",
     "load: dm: the copies of metadata block # contradict each other",
     "load: dm: the extension is in use, run dmremapctl grow",

@@ -173,9 +173,6 @@ static bool one_in(u32 n) { return !rnd(n); }
 #define MAX_SLOTS	1200u
 #define MAX_MBLOCKS	40u
 #define MAIN_SECTORS	100000u
-#ifndef NEAR_MAX
-#define NEAR_MAX	4		/* -DNEAR_MAX=0: these are no exception */
-#endif
 #define BODY		(DMR_BLOCK_SIZE - sizeof(struct dmr_header))
 
 typedef union {
@@ -1208,6 +1205,9 @@ static void opine(void)
 		if (!is_zero(&want.entry[old], slots * sizeof(want.entry[0])))
 			want.refuse = "extension in use";
 	}
+	/* What a load writes over it must be valid as well. */
+	if (want.top_seq > DMR_SEQ_MAX / 2)
+		want.refuse = "sequence";
 	opine_slots();
 }
 
@@ -1393,7 +1393,7 @@ static void check_original(void)
 #define MAX_REASONS	100
 static struct { char text[160]; u64 count; } reason[MAX_REASONS];
 static unsigned int nr_reasons;
-static u64 accepted, formatted, grown, mended, refused, stale_accepted, undecided, worn;
+static u64 accepted, formatted, grown, mended, refused, stale_accepted, undecided;
 
 /* Numbers in a reason are as good as any other. */
 static void note_reason(void)
@@ -1460,11 +1460,6 @@ static void one_area(void)
 	if (line.read_only)
 		return;
 
-	/* No sequence is left for what the first load wrote. */
-	if (want.top_seq > DMR_SEQ_MAX - NEAR_MAX) {
-		worn++;
-		return;
-	}
 	/* Again: the same, and now nothing is left to be written. */
 	line.has_uuid = line.has_uuid && !want.format;
 	ret = kernel_load();
@@ -1519,7 +1514,7 @@ int main(int argc, char **argv)
 	}
 	printf("seed %llu\nareas %llu\naccepted %llu\nrefused %llu\n", seed, count, accepted, refused);
 	printf("formatted %llu\ngrown %llu\nmended %llu\n", formatted, grown, mended);
-	printf("stale %llu\nundecided %llu\nworn %llu\n", stale_accepted, undecided, worn);
+	printf("stale %llu\nundecided %llu\n", stale_accepted, undecided);
 	for (i = 0; i < nr_reasons; i++)
 		printf("reason %llu %s\n", reason[i].count, reason[i].text);
 	return 0;
