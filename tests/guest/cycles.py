@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Load, create, write to failing blocks, remove, unload: many times, in a guest.
 
-The arguments are numbers of cycles, ascending. Prints a line after each of them: the number and the
-kB of memory in slab objects and in vmalloc, measured when nothing is loaded any more.
+The device is removed with errors under repair. The arguments are how many cycles there are from a
+load of the module to its unload, and numbers of cycles, ascending, which are multiples of it.
+Prints a line after each of them: the number and the kB of memory in slab objects and in vmalloc,
+measured when nothing is loaded any more.
 """
 
 from __future__ import annotations
@@ -17,27 +19,35 @@ from guest.lib import (
     MIB,
     SECTOR,
     Device,
+    background,
     dm_device,
+    dm_load,
+    dm_resume,
     dm_status,
+    dm_suspend,
     dmsetup,
     load_module,
     loop_device,
     module_loaded,
+    outcome,
     pattern,
     run,
     try_read,
     unload_module,
+    wait_for,
 )
 
 SIZE = 8 * MIB
 BAD = range(1000, 1016)
 UNREAD = range(9000, 9008)
+LATE = range(11000, 11512)
+"""Those that main refuses when the device is removed."""
 
 
 def failing(lower: Path) -> str:
-    """Return the table of a main device with two failing ranges."""
+    """Return the table of a main device with failing ranges."""
     lines, start = [], 0
-    for bad in (BAD, UNREAD):
+    for bad in (BAD, UNREAD, LATE):
         lines.append(f"{start} {bad.start - start} linear {lower} {start}")
         lines.append(f"{bad.start} {len(bad)} error")
         start = bad.stop
@@ -45,22 +55,59 @@ def failing(lower: Path) -> str:
     return "\n".join(lines)
 
 
+class Errors:
+    """Threads whose I/O fails and is repaired, for as long as there is a device."""
+
+    def __init__(self, path: Path) -> None:
+        """Start; return when there are results."""
+        self.done = [0, 0]
+        self.futures = [background(self._write, path), background(self._read, path)]
+        wait_for(lambda: all(self.done), "errors")
+
+    def _write(self, path: Path) -> None:
+        with Device(path) as device:
+            for sector in LATE:
+                if outcome(device.write, sector, pattern(sector)) != "OK":
+                    return
+                self.done[0] += 1
+
+    def _read(self, path: Path) -> None:
+        with Device(path, writable=False) as device:
+            # Removed by force it ends with EIO.
+            while outcome(device.read, UNREAD.start) == "ENODATA":
+                self.done[1] += 1
+
+    def finish(self) -> None:
+        """Wait for their end."""
+        for future in self.futures:
+            future.result(60)
+
+
+def remove_busy(name: str, errors: Errors) -> None:
+    """Do what 'dmsetup remove --force' does, while nothing has ended."""
+    dm_load(name, f"0 {SIZE // SECTOR} error")
+    assert not errors.futures[1].done()
+    dm_suspend(name, flush=False, lockfs=False)
+    dm_resume(name)
+    errors.finish()
+
+
 def cycle(number: int, main: Path, spare: Path) -> None:
-    """Do it all once."""
+    """Create, write, read and remove."""
     with Device(spare) as device:
         device.discard(0, SIZE // SECTOR)  # a blank spare
-    load_module("dm_remap")
     with dm_device("failing", failing(main)) as lower:
         line = f"0 {SIZE // SECTOR} remap {lower} {spare} 0 {SIZE // SECTOR}"
-        with dm_device("cycle", line) as path, Device(path) as device:
-            data = pattern(960, 128, number)
-            device.write(960, data, fua=bool(number % 2))
-            assert device.read(960, 128) == data
+        with dm_device("cycle", line) as path:
+            with Device(path) as device:
+                data = pattern(960, 128, number)
+                device.write(960, data, fua=bool(number % 2))
+                assert device.read(960, 128) == data
             assert try_read(path, UNREAD.start) == "ENODATA"
             words = dm_status("cycle").split()
             assert words[2].startswith(f"{len(BAD)}/"), words
             assert "pending=1" in words, words
-    unload_module("dm_remap")
+            remove_busy("cycle", Errors(path))
 
 
 def in_use() -> tuple[int, int]:
@@ -89,12 +136,15 @@ def settled() -> tuple[int, int]:
 
 def main() -> None:
     """Do as many cycles as asked for."""
-    measured = [int(word) for word in sys.argv[1:]]
+    each, *measured = [int(word) for word in sys.argv[1:]]
     run("modprobe", "libcrc32c")
     with loop_device(SIZE) as lower, loop_device(SIZE) as spare:
         for number in range(1, measured[-1] + 1):
+            load_module("dm_remap")
             cycle(number, lower, spare)
-            assert not module_loaded("dm_remap")
+            if number % each == 0:
+                unload_module("dm_remap")
+                assert not module_loaded("dm_remap")
             if number in measured:
                 print(number, *settled(), flush=True)
         assert dmsetup("ls") == "No devices found"
