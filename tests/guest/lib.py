@@ -620,6 +620,7 @@ class Fault:
 
     name: str
     path: Path
+    line: str
 
     def add(
         self,
@@ -628,9 +629,15 @@ class Fault:
         direction: str,
         status: str,
         times: int | str = 0,
+        *,
+        torn: bool = False,
     ) -> None:
-        """Fail bios of a direction that touch a range; ``times`` may be ``until_written``."""
-        dm_message(self.name, "add", sector, count, direction, status, times)
+        """Fail bios of a direction that touch a range; ``times`` may be ``until_written``.
+
+        With ``torn`` the part of a write before the first failing sector is executed.
+        """
+        words = ["torn"] if torn else []
+        dm_message(self.name, "add", sector, count, direction, status, times, *words)
 
     def clear(self, sector: int | None = None, count: int = 1) -> None:
         """Forget all rules, or a range of them."""
@@ -656,8 +663,16 @@ class Fault:
         """Complete failures later than at once."""
         dm_message(self.name, "delay", round(seconds * 1000))
 
+    def powercut(self, seed: int | None = None) -> None:
+        """Lose what is not flushed, or with a seed about half of it; fail until ``reload``."""
+        dm_message(self.name, "powercut", *([] if seed is None else [seed]))
+
+    def reload(self) -> None:
+        """Load the table anew: no rules, an empty cache, and power again."""
+        dm_reload(self.name, self.line)
+
     def counters(self) -> dict[str, int]:
-        """Return the counters of bios that have arrived, and how many are held."""
+        """Return the counters of bios that have arrived, and how many are held and cached."""
         pairs = (word.split("=") for word in dm_message(self.name, "count").split())
         return {key: int(value) for key, value in pairs}
 
@@ -684,13 +699,14 @@ def fault_device(
 ) -> Iterator[Fault]:
     """Have a fault device over a disk, or over a part of it, while the block runs.
 
-    ``options`` are words of its table line: ``read_only``, ``"physical", "4096"``.
+    ``options`` are words of its table line: ``read_only``, ``"physical", "4096"``, ``cache``.
     """
     load_module("dm_fault")
     size = sectors(lower) - start if length is None else length
-    path = dm_create(name, " ".join(["0", str(size), "fault", str(lower), str(start), *options]))
+    line = " ".join(["0", str(size), "fault", str(lower), str(start), *options])
+    path = dm_create(name, line)
     try:
-        yield Fault(name, path)
+        yield Fault(name, path, line)
     finally:
         with suppress(CommandError):  # what is held would keep it open
             dm_message(name, "hold", "off")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import TimeoutError as FutureTimeout
+from itertools import pairwise
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +42,7 @@ from guest.lib import (
     try_read,
     try_write,
     unload_module,
+    wait_for,
     write,
 )
 
@@ -356,6 +359,246 @@ def test_delay(fault: Fault) -> None:
     assert late[0].result(10)[0] == "ENODATA"
 
 
+def test_a_torn_write_is_executed_up_to_the_bad_sector(fault: Fault, disk: Path) -> None:
+    write(fault.path, 0, pattern(0, 24, generation=1))
+    fault.add(11, 2, "write", "medium", torn=True)
+    assert try_write(fault.path, 8, pattern(8, 8, generation=2)) == "ENODATA"
+    assert describe(read(disk, 8, 8)) == [
+        *(f"{n}/2" for n in (8, 9, 10)),
+        *(f"{n}/1" for n in range(11, 16)),
+    ]
+    # Nothing of this one comes before it, and this one does not touch it.
+    assert try_write(fault.path, 12, pattern(12, 4, generation=3)) == "ENODATA"
+    assert describe(read(disk, 12, 4)) == [f"{n}/1" for n in range(12, 16)]
+    assert try_write(fault.path, 16, pattern(16, 8, generation=3)) == "OK"
+    counters = fault.counters()
+    assert (counters["writes"], counters["failed"]) == (4, 2)
+
+
+def test_a_torn_write_tears_as_often_as_it_is_told_and_heals_what_it_wrote(fault: Fault) -> None:
+    fault.add(8, 8, "read", "medium", "until_written")
+    fault.add(10, 1, "write", "ioerr", 1, torn=True)
+    assert try_write(fault.path, 8, pattern(8, 8), fua=True) == "EIO"
+    assert [n for n in range(8, 16) if try_read(fault.path, n) != "OK"] == list(range(10, 16))
+    assert try_write(fault.path, 8, pattern(8, 8)) == "OK"
+    assert describe(read(fault.path, 8, 8)) == [f"{n}/0" for n in range(8, 16)]
+
+
+def test_a_torn_write_keeps_to_the_blocks_of_the_lower_device() -> None:
+    with loop_device(sector_size=4096) as disk, fault_device(disk) as fault:
+        fault.add(13, 1, "write", "medium", torn=True)
+        assert try_write(fault.path, 0, pattern(0, 24)) == "ENODATA"
+        assert describe(read(disk, 0, 24)) == [*(f"{n}/0" for n in range(8)), *["zero"] * 16]
+
+
+# The volatile cache
+
+
+@pytest.fixture
+def cached(disk: Path) -> Iterator[Fault]:
+    with fault_device(disk, "cache") as device:
+        yield device
+
+
+def endangered(fault: Fault) -> int:
+    """Return how many blocks are in memory only."""
+    return fault.counters()["cached"]
+
+
+def unflushed(device: Device, first: int, count: int, generation: int = 0) -> None:
+    """Write without the flush that the kernel sends when a device is closed."""
+    device.write(first, pattern(first, count, generation))
+
+
+def test_a_write_stays_in_the_cache_until_it_is_flushed(cached: Fault, disk: Path) -> None:
+    assert queue(cached.path, "write_cache") == "write back"
+    with Device(cached.path) as device:
+        unflushed(device, 8, 8, 1)
+        unflushed(device, 12, 8, 2)
+        assert endangered(cached) == 12
+        seen = [*(f"{n}/1" for n in range(8, 12)), *(f"{n}/2" for n in range(12, 20))]
+        assert describe(device.read(8, 12)) == seen
+        assert describe(device.read(10, 1)) == ["10/1"]
+        assert describe(device.read(4, 8)) == [*["zero"] * 4, *seen[:4]]
+        assert describe(device.read(24, 4)) == ["zero"] * 4
+        assert describe(read(disk, 8, 12)) == ["zero"] * 12
+        device.flush()
+        assert endangered(cached) == 0
+        assert describe(read(disk, 8, 12)) == seen
+        assert describe(device.read(8, 12)) == seen
+
+
+def test_fua_goes_through_the_cache_and_takes_nothing_with_it(cached: Fault, disk: Path) -> None:
+    with Device(cached.path) as device:
+        unflushed(device, 8, 8, 1)
+        # A synchronous write is FUA and a flush, so that flush must fail.
+        cached.add(0, 0, "flush", "ioerr")
+        assert outcome(device.write, 12, pattern(12, 8, 2), fua=True) == "EIO"
+        assert endangered(cached) == 4
+        assert describe(read(disk, 8, 12)) == [
+            *["zero"] * 4,
+            *(f"{n}/2" for n in range(12, 20)),
+        ]
+        assert describe(device.read(8, 12)) == [
+            *(f"{n}/1" for n in range(8, 12)),
+            *(f"{n}/2" for n in range(12, 20)),
+        ]
+        cached.clear()
+
+
+def test_write_zeroes_and_discards_meet_the_cache(cached: Fault, disk: Path) -> None:
+    with Device(cached.path) as device:
+        device.write(0, pattern(0, 24))
+        device.flush()
+        unflushed(device, 0, 24, 1)
+        # fallocate() flushes by itself.
+        cached.add(0, 0, "flush", "ioerr")
+        device.write_zeroes(4, 4)
+        assert describe(device.read(0, 8)) == [*(f"{n}/1" for n in range(4)), *["zero"] * 4]
+        assert describe(read(disk, 0, 8)) == [f"{n}/0" for n in range(8)]
+        device.discard(8, 8)
+        assert describe(device.read(8, 8)) == ["zero"] * 8
+        assert endangered(cached) == 16
+        assert describe(read(disk, 16, 8)) == [f"{n}/0" for n in range(16, 24)]
+        cached.clear()
+
+
+def test_rules_are_asked_before_the_cache(cached: Fault) -> None:
+    cached.add(9, 1, "write", "medium")
+    cached.add(20, 1, "write", "medium", torn=True)
+    with Device(cached.path) as device:
+        assert do(device, "write", 8, 8) == "ENODATA"
+        assert endangered(cached) == 0
+        assert do(device, "write", 16, 8) == "ENODATA"
+        assert endangered(cached) == 4
+        assert describe(device.read(16, 8)) == [*(f"{n}/0" for n in range(16, 20)), *["zero"] * 4]
+        cached.add(17, 1, "read", "medium")
+        assert do(device, "read", 16, 4) == "ENODATA"
+
+
+def cut(fault: Fault, disk: Path, seed: int | None) -> list[str]:
+    """Write old, durable data and new data that is not, cut the power; return what is left."""
+    with Device(fault.path) as device:
+        device.write(0, pattern(0, 400, generation=1))
+        device.flush()
+        unflushed(device, 0, 400, 2)
+        fault.powercut(seed)
+    fault.reload()
+    return describe(read(disk, 0, 400))
+
+
+def test_a_power_cut_loses_what_was_not_flushed(cached: Fault, disk: Path) -> None:
+    assert cut(cached, disk, None) == [f"{n}/1" for n in range(400)]
+
+
+def test_a_power_cut_loses_a_random_part(cached: Fault, disk: Path) -> None:
+    seeds = (1, 2, 1 << 40)
+    left = [cut(cached, disk, seed) for seed in seeds]
+    for words in left:
+        assert {word.split("/")[0] for word in words} <= {str(n) for n in range(400)}
+        new = [word.endswith("/2") for word in words]
+        assert 140 < sum(new) < 260
+        # Each sector on its own: the next one has the same fate in about half of the cases.
+        assert 140 < sum(one == other for one, other in pairwise(new)) < 260
+    assert len({tuple(words) for words in left}) == len(seeds)
+    assert cut(cached, disk, seeds[0]) == left[0], "the same seed, the same loss"
+
+
+def test_after_a_power_cut_everything_fails_until_a_table_is_loaded(cached: Fault) -> None:
+    with Device(cached.path) as device:
+        cached.powercut(1)
+        cached.dead("off")
+        assert [do(device, operation) for operation in OPERATIONS] == ["ENODEV"] * 5
+        dm_suspend(cached.name)
+        dm_resume(cached.name)
+        assert do(device, "read") == "ENODEV"
+        with pytest.raises(CommandError, match="busy"):
+            cached.powercut(2)
+        cached.reload()
+        assert [do(device, operation) for operation in OPERATIONS] == ["OK"] * 5
+
+
+def test_a_power_cut_meets_writes_that_are_under_way(cached: Fault, disk: Path) -> None:
+    cached.hold("write")
+    # With RWF_DSYNC it is FUA, and still not acknowledged.
+    waiting = [
+        background(try_write, cached.path, n * 64, pattern(n * 64, 64), fua=bool(n % 2))
+        for n in range(4)
+    ]
+    cached.wait_held(4)
+    cached.powercut(7)
+    assert [future.result(10) for future in waiting] == ["ENODEV"] * 4
+    cached.reload()
+    words = describe(read(disk, 0, 256))
+    assert set(words) <= {"zero", *(f"{n}/0" for n in range(256))}
+    for n in range(4):
+        assert 8 < words[n * 64 : n * 64 + 64].count("zero") < 56, n
+
+
+def test_a_power_cut_meets_a_flush(cached: Fault, disk: Path) -> None:
+    with Device(cached.path) as device:
+        unflushed(device, 0, 8000)
+        flush = background(do, device, "flush")
+        wait_for(lambda: 0 < endangered(cached) < 7900, "a part to be written down")
+        cached.powercut()
+        assert flush.result(10) == "ENODEV"
+    cached.reload()
+    words = describe(read(disk, 0, 8000))
+    done = words.index("zero")
+    print(f"{done} of 8000 sectors were written down")
+    assert words == [*(f"{n}/0" for n in range(done)), *["zero"] * (8000 - done)]
+    assert done >= 100
+
+
+def test_an_orderly_end_loses_nothing(cached: Fault, disk: Path) -> None:
+    with Device(cached.path) as device:
+        unflushed(device, 0, 8)
+        dm_suspend(cached.name, lockfs=False)
+        assert describe(read(disk, 0, 8)) == [f"{n}/0" for n in range(8)]
+        dm_resume(cached.name)
+        unflushed(device, 8, 8)
+        cached.reload()
+        assert describe(device.read(0, 16)) == [f"{n}/0" for n in range(16)]
+
+
+def test_the_cache_of_a_disk_with_large_blocks() -> None:
+    with loop_device(sector_size=4096) as disk, fault_device(disk, "cache") as cached:
+        words = cut(cached, disk, 5)
+        blocks = [{word.split("/")[1] for word in words[n : n + 8]} for n in range(0, 400, 8)]
+        assert all(len(found) == 1 for found in blocks), "no block is torn"
+        assert 10 < blocks.count({"2"}) < 40
+
+
+def test_the_cache_agrees_with_a_model(cached: Fault, disk: Path) -> None:
+    seed = int.from_bytes(os.urandom(4), "little")
+    print(f"seed {seed}")
+    random = Random(seed)
+    seen = ["zero"] * 256
+    with Device(cached.path) as device:
+        for number in range(1, 150):
+            first = random.randrange(256)
+            count = random.randint(1, min(24, 256 - first))
+            match random.choice(("write", "write", "read", "zeroes", "flush", "fua")):
+                case "write":
+                    unflushed(device, first, count, number)
+                    seen[first : first + count] = [
+                        f"{n}/{number}" for n in range(first, first + count)
+                    ]
+                case "fua":
+                    device.write(first, pattern(first, count, number), fua=True)
+                    seen[first : first + count] = [
+                        f"{n}/{number}" for n in range(first, first + count)
+                    ]
+                case "zeroes":
+                    device.write_zeroes(first, count)
+                    seen[first : first + count] = ["zero"] * count
+                case "flush":
+                    device.flush()
+                    assert describe(read(disk, 0, 256)) == seen
+            assert describe(device.read(first, count)) == seen[first : first + count]
+        assert describe(device.read(0, 256)) == seen
+
+
 def test_counts(fault: Fault) -> None:
     fault.add(8, 1, "read", "medium")
     fault.reset()
@@ -428,7 +671,7 @@ def test_over_null_blk() -> None:
 
 
 def test_table_and_status_lines(disk: Path) -> None:
-    options = ("read_only", "logical", "1024", "physical", "4096")
+    options = ("read_only", "logical", "1024", "physical", "4096", "cache")
     with fault_device(disk, *options, start=8, length=1024) as fault:
         words = dm_table(fault.name).split()
         assert words[1:] == ["8", *options]
@@ -452,7 +695,10 @@ WRONG_MESSAGES = [
     "add 0 8 flush medium",
     "add 0 8 write medium until_written",
     "add 0 8 read medium sometimes",
-    "add 0 8 read medium 1 2",
+    "add 0 8 read medium sometimes torn",
+    "add 0 8 read medium torn",
+    "add 0 8 any medium 1 torn",
+    "add 0 8 write medium 1 torn torn",
     "clear 1",
     "clear 0 0",
     "dead",
@@ -467,6 +713,8 @@ WRONG_MESSAGES = [
     "delay",
     "delay soon",
     "delay 3600001",
+    "powercut",
+    "powercut 1",
     "count nonsense",
     "nonsense",
 ]
@@ -478,6 +726,13 @@ def test_a_wrong_message_is_refused_and_changes_nothing(fault: Fault) -> None:
         with pytest.raises(CommandError, match="Invalid argument"):
             dm_message(fault.name, *message.split())
         assert dm_status(fault.name) == before, message
+
+
+def test_a_wrong_power_cut_is_refused(cached: Fault) -> None:
+    for words in (("x",), ("-1",), ("1", "2")):
+        with pytest.raises(CommandError, match="Invalid argument"):
+            dm_message(cached.name, "powercut", *words)
+    assert try_read(cached.path, 0) == "OK"
 
 
 def test_a_wrong_table_is_refused(disk: Path) -> None:

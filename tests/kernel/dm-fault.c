@@ -9,27 +9,31 @@
  * that retries for seconds.
  *
  * A bio that overlaps one failing sector fails whole and never reaches the
- * lower device, as a request to a real disk fails: nothing of it is executed.
+ * lower device: nothing of it is executed, unless the rule says 'torn'.
  *
  * Table:
  *
  *   <start> <len> fault <dev> <dev_start> [read_only] [logical <bytes>]
- *                                         [physical <bytes>]
+ *                                         [physical <bytes>] [cache]
  *
  *   read_only          start as if 'readonly target' had been sent, which is
  *                      what a write-protected SCSI disk answers
  *   logical, physical  raise the logical block size; set the physical one
+ *   cache              have a volatile write cache, see below
  *
  * Messages. Sectors are of 512 bytes and count from the start of the target;
  * <dir> is read, write, flush, discard, write_zeroes or any; <status> is
  * medium, ioerr, target, transport, timeout, offline, notsupp, nospc,
  * resource, again or protection:
  *
- *   add <sector> <count> <dir> <status> [<times>|until_written]
+ *   add <sector> <count> <dir> <status> [<times>|until_written] [torn]
  *                      fail bios of that direction that touch that range: for
  *                      ever (<times> absent or 0), <times> times, or, reads
  *                      only, each sector until a write or write-zeroes to it
  *                      has completed. The first rule that matches decides.
+ *                      With 'torn', writes only, all sectors before the first
+ *                      bad one are written, and then the bio fails as said; a
+ *                      delay does not apply to it.
  *                      Rules for flush have no range: give 0 0. 'any' is
  *                      everything that has a range, so all but flush.
  *   clear [<sector> <count>]
@@ -47,11 +51,32 @@
  *                      rules of now; or fail them with a status
  *   delay <ms>         complete failures that much later, from a worker;
  *                      0 (the default): at once, in the submitter's context
+ *   powercut [<seed>]  with 'cache' only: forget what is not flushed, and fail
+ *                      everything from now on, see below
  *   count [reset]      one line of counters; they count bios at their arrival,
- *                      also those that fail; 'held' is how many are held now
+ *                      also those that fail; 'held' is how many are held now,
+ *                      'cached', with 'cache' only, how many blocks a power
+ *                      cut would endanger
  *
- * Flushes and FUA arrive here even if the lower device has no write cache.
- * A suspend fails the held bios with an I/O error, or it would wait for ever.
+ * Flushes and FUA arrive here even if the lower device has no write cache, so
+ * the layers above always see one. A suspend fails the held bios with an I/O
+ * error, or it would wait for ever.
+ *
+ * With 'cache' there is one. A write or write-zeroes completes as soon as its
+ * data is in memory, where reads find it. A flush, a discard (of its range)
+ * and FUA write down first, block by block, and then flush the lower device. A
+ * block is the lower device's logical one, 512 bytes if it can be. There is
+ * no other write-back: until then nothing of it is on the lower device, except
+ * that an orderly suspend writes down everything.
+ *
+ * A power cut ends that at any moment. Writes that are under way, held ones
+ * too, count as received: they fail, but any part of them may have been
+ * executed. So of each block that is in memory then, on its own, either the
+ * last data or nothing reaches the lower device: 'powercut' drops all of them,
+ * 'powercut <seed>' those that jhash(block, seed) chooses, about a half. A
+ * flush or FUA write that is being written down stops where it is. When the
+ * message returns, what is on the lower device is what the cut leaves, and
+ * everything here ends as 'offline' until a table is loaded anew.
  *
  * Status: <live rules> <dead> <readonly> <counters as in 'count'>
  */
@@ -60,13 +85,17 @@
 #include <linux/bitmap.h>
 #include <linux/blkdev.h>
 #include <linux/device-mapper.h>
+#include <linux/highmem.h>
+#include <linux/jhash.h>
 #include <linux/list.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #define DM_MSG_PREFIX "fault"
 
@@ -127,6 +156,7 @@ struct fault_rule {
 	unsigned int dir;
 	blk_status_t status;
 	bool until_written;
+	bool torn;
 	u64 left;		/* times to fire; U64_MAX: for ever */
 	sector_t start;
 	unsigned int count;	/* 1 for a flush rule */
@@ -139,12 +169,14 @@ struct fault_c {
 	struct dm_dev *dev;
 	sector_t start;
 	bool read_only;
+	bool cache;
 	unsigned int logical;	/* 0: the lower device's */
 	unsigned int physical;
+	unsigned int block;	/* of the cache and of torn writes, in bytes */
 
 	/*
-	 * Protects everything below. Taken with interrupts off: end_io runs in
-	 * any context. No bio is submitted or ended under it.
+	 * Protects everything down to 'end_delayed'. Taken with interrupts off:
+	 * end_io runs in any context. No bio is submitted or ended under it.
 	 */
 	spinlock_t lock;
 	struct list_head rules;
@@ -160,8 +192,21 @@ struct fault_c {
 	unsigned int delay_ms;
 	struct bio_list delayed;	/* failed, not yet ended */
 
+	struct bio_list to_cache;	/* judged; the worker has them next */
+	bool cut;		/* set once; also read without the lock */
+
 	struct workqueue_struct *wq;
 	struct delayed_work end_delayed;
+	struct work_struct handle_cached;
+
+	/*
+	 * The blocks that are in memory only, by their number in the target. A
+	 * reader may look without it whether there is any; their data and what
+	 * is there belong to whoever holds the mutex.
+	 */
+	struct mutex cache_lock;
+	struct xarray cached;
+	unsigned long nr_cached;
 };
 
 /* What end_io and the worker need to know; the bio's own iter moves. */
@@ -170,6 +215,7 @@ struct fault_io {
 	unsigned int count;
 	unsigned int dir;
 	unsigned long due;	/* jiffies; of a delayed failure */
+	blk_status_t torn;	/* how it ends when this part of it is done */
 };
 
 static struct fault_io *fault_bio_data(struct bio *bio)
@@ -219,21 +265,26 @@ static bool __rule_live(const struct fault_rule *rule)
 	return rule->left && !bitmap_empty(rule->bad, rule->count);
 }
 
+/* Also says which sector of the bio is the first to fail. */
 static bool __rule_matches(const struct fault_rule *rule,
-			   const struct fault_io *io)
+			   const struct fault_io *io, unsigned int *failing)
 {
-	unsigned int first, end;
+	unsigned int first, end, bad;
 
 	if (!(rule->dir & io->dir) || !rule->left)
 		return false;
 
+	*failing = 0;
 	if (rule->dir == FAULT_FLUSH)
 		return true;
 
 	if (!rule_part(rule, io->sector, io->count, &first, &end))
 		return false;
 
-	return find_next_bit(rule->bad, end, first) < end;
+	bad = find_next_bit(rule->bad, end, first);
+	*failing = rule->start + bad - io->sector;
+
+	return bad < end;
 }
 
 static void __clear_range(struct fault_c *fc, sector_t sector, sector_t count,
@@ -250,31 +301,46 @@ static void __clear_range(struct fault_c *fc, sector_t sector, sector_t count,
 	}
 }
 
-/* The status a bio shall have, BLK_STS_OK to let it pass. Uses a rule up. */
-static blk_status_t __judge(struct fault_c *fc, const struct fault_io *io)
+/*
+ * The status a bio shall have, BLK_STS_OK to let it pass. Uses a rule up. One
+ * that tears the bio makes it shorter, lets it pass and leaves the status to
+ * end_io, unless there is nothing to be written.
+ */
+static blk_status_t __judge(struct fault_c *fc, struct bio *bio)
 {
+	struct fault_io *io = fault_bio_data(bio);
 	blk_status_t status = BLK_STS_OK;
 	struct fault_rule *rule;
+	unsigned int failing;
 
 	if (!(io->dir & (FAULT_READ | FAULT_FLUSH)))
 		status = fc->readonly;
 	if (fc->dead)
 		status = fc->dead;
+	if (fc->cut)
+		status = BLK_STS_OFFLINE;
 
 	list_for_each_entry(rule, &fc->rules, list) {
 		if (status)
 			break;
-		if (!__rule_matches(rule, io))
+		if (!__rule_matches(rule, io, &failing))
 			continue;
 		if (rule->left != U64_MAX)
 			rule->left--;
 		status = rule->status;
+
+		failing = round_down(failing, fc->block >> SECTOR_SHIFT);
+		if (!rule->torn || io->dir != FAULT_WRITE || !failing)
+			continue;
+		io->torn = status;
+		io->count = failing;
+		bio->bi_iter.bi_size = to_bytes(failing);
 	}
 
 	if (status)
 		fc->counters[COUNT_FAILED]++;
 
-	return status;
+	return io->torn ? BLK_STS_OK : status;
 }
 
 static void free_rules(struct list_head *rules)
@@ -364,6 +430,279 @@ static void end_delayed(struct work_struct *work)
 		bio_endio(bio);
 }
 
+/*----------------------------------------------------------------*/
+
+/*
+ * The cache. What enters it is handled by one worker in the order it came, one
+ * after the other, with the cache_lock held and the commands to the lower
+ * device waited for.
+ */
+
+static unsigned long to_block(struct fault_c *fc, sector_t sector)
+{
+	return sector / (fc->block >> SECTOR_SHIFT);
+}
+
+/* The last block that [sector, sector + count) touches */
+static unsigned long last_block(struct fault_c *fc, sector_t sector,
+				sector_t count)
+{
+	return to_block(fc, sector + count - 1);
+}
+
+/*
+ * Give a bio that was judged and may pass to the worker, which may have ended
+ * it by the time the lock is released. Returns false if it is not for the
+ * cache, but for the lower device alone. A block that is written while such a
+ * read is on its way may be read as it was or as it is.
+ */
+static bool __enter_cache(struct fault_c *fc, struct bio *bio)
+{
+	struct fault_io *io = fault_bio_data(bio);
+	unsigned long index = to_block(fc, io->sector);
+
+	if (!fc->cache)
+		return false;
+
+	if (io->dir == FAULT_READ &&
+	    !xa_find(&fc->cached, &index,
+		     last_block(fc, io->sector, io->count), XA_PRESENT))
+		return false;
+
+	bio_list_add(&fc->to_cache, bio);
+	queue_work(fc->wq, &fc->handle_cached);
+
+	return true;
+}
+
+/* Read or write one block of the lower device. */
+static blk_status_t block_io(struct fault_c *fc, unsigned long index,
+			     void *data, enum req_op op)
+{
+	struct bio_vec bvec;
+	struct bio bio;
+
+	bio_init(&bio, fc->dev->bdev, &bvec, 1, op);
+	bio.bi_iter.bi_sector = fc->start +
+		(sector_t)index * (fc->block >> SECTOR_SHIFT);
+	__bio_add_page(&bio, virt_to_page(data), fc->block,
+		       offset_in_page(data));
+	submit_bio_wait(&bio);
+	bio_uninit(&bio);
+
+	return bio.bi_status;
+}
+
+/* Copy one block between memory and where 'iter' is in a bio; advances it. */
+static void copy_block(struct fault_c *fc, struct bio *bio,
+		       struct bvec_iter *iter, char *data, bool to_bio)
+{
+	unsigned int left = fc->block;
+
+	while (left) {
+		struct bio_vec bvec = bio_iter_iovec(bio, *iter);
+
+		bvec.bv_len = min(bvec.bv_len, left);
+		if (to_bio)
+			memcpy_to_bvec(&bvec, data);
+		else
+			memcpy_from_bvec(data, &bvec);
+
+		bio_advance_iter_single(bio, iter, bvec.bv_len);
+		data += bvec.bv_len;
+		left -= bvec.bv_len;
+	}
+}
+
+static void drop_block(struct fault_c *fc, unsigned long index)
+{
+	kfree(xa_erase(&fc->cached, index));
+	WRITE_ONCE(fc->nr_cached, fc->nr_cached - 1);
+}
+
+/* The memory of a block, new if there is none; NULL if there can be none. */
+static void *get_block(struct fault_c *fc, unsigned long index)
+{
+	void *data = xa_load(&fc->cached, index);
+
+	if (data)
+		return data;
+
+	data = kmalloc(fc->block, GFP_NOIO);
+	if (!data)
+		return NULL;
+
+	if (xa_err(xa_store(&fc->cached, index, data, GFP_NOIO))) {
+		kfree(data);
+		return NULL;
+	}
+	WRITE_ONCE(fc->nr_cached, fc->nr_cached + 1);
+
+	return data;
+}
+
+/* Write down what is cached from block 'first' to 'last', until a power cut. */
+static blk_status_t write_back(struct fault_c *fc, unsigned long first,
+			       unsigned long last)
+{
+	unsigned long index;
+	blk_status_t status;
+	void *data;
+
+	xa_for_each_range(&fc->cached, index, data, first, last) {
+		if (READ_ONCE(fc->cut))
+			return BLK_STS_OFFLINE;
+
+		status = block_io(fc, index, data, REQ_OP_WRITE);
+		if (status)
+			return status;
+		drop_block(fc, index);
+		cond_resched();
+	}
+
+	return errno_to_blk_status(blkdev_issue_flush(fc->dev->bdev));
+}
+
+static blk_status_t cache_read(struct fault_c *fc, struct bio *bio,
+			       unsigned long first, unsigned long last)
+{
+	struct bvec_iter iter = bio->bi_iter;
+	blk_status_t status = BLK_STS_OK;
+	unsigned long index;
+	void *data, *lower;
+
+	lower = kmalloc(fc->block, GFP_NOIO);
+	if (!lower)
+		return BLK_STS_RESOURCE;
+
+	for (index = first; index <= last && !status; index++) {
+		data = xa_load(&fc->cached, index);
+		if (!data) {
+			data = lower;
+			status = block_io(fc, index, data, REQ_OP_READ);
+		}
+		copy_block(fc, bio, &iter, data, true);
+	}
+	kfree(lower);
+
+	return status;
+}
+
+/* A bio of write-zeroes has no pages. */
+static blk_status_t cache_write(struct fault_c *fc, struct bio *bio,
+				unsigned long first, unsigned long last)
+{
+	struct bvec_iter iter = bio->bi_iter;
+	unsigned long index;
+	void *data;
+
+	for (index = first; index <= last; index++) {
+		data = get_block(fc, index);
+		if (!data)
+			return BLK_STS_RESOURCE;
+
+		if (bio_op(bio) == REQ_OP_WRITE)
+			copy_block(fc, bio, &iter, data, false);
+		else
+			memset(data, 0, fc->block);
+	}
+
+	if (bio->bi_opf & REQ_FUA)
+		return write_back(fc, first, last);
+
+	return BLK_STS_OK;
+}
+
+static void handle_bio(struct fault_c *fc, struct bio *bio)
+{
+	struct fault_io *io = fault_bio_data(bio);
+	unsigned long first = to_block(fc, io->sector);
+	unsigned long last = last_block(fc, io->sector, io->count);
+	blk_status_t status;
+
+	switch (io->dir) {
+	case FAULT_READ:
+		status = cache_read(fc, bio, first, last);
+		break;
+	case FAULT_FLUSH:
+		status = write_back(fc, 0, ULONG_MAX);
+		break;
+	case FAULT_DISCARD:
+		status = write_back(fc, first, last);
+		if (!status) {
+			dm_submit_bio_remap(bio, NULL);
+			return;
+		}
+		break;
+	default:
+		status = cache_write(fc, bio, first, last);
+	}
+
+	/* What a power cut has met halfway was never acknowledged. */
+	if (READ_ONCE(fc->cut))
+		status = BLK_STS_OFFLINE;
+
+	if (status) {
+		spin_lock_irq(&fc->lock);
+		fc->counters[COUNT_FAILED]++;
+		spin_unlock_irq(&fc->lock);
+	}
+	bio->bi_status = status;
+	bio_endio(bio);
+}
+
+static void handle_cached(struct work_struct *work)
+{
+	struct fault_c *fc = container_of(work, struct fault_c, handle_cached);
+	struct bio *bio;
+
+	mutex_lock(&fc->cache_lock);
+	for (;;) {
+		spin_lock_irq(&fc->lock);
+		bio = bio_list_pop(&fc->to_cache);
+		spin_unlock_irq(&fc->lock);
+		if (!bio)
+			break;
+
+		handle_bio(fc, bio);
+	}
+	mutex_unlock(&fc->cache_lock);
+}
+
+static bool survives(unsigned long index, u64 seed)
+{
+	u64 n = index;
+
+	return jhash_3words(lower_32_bits(n), upper_32_bits(n),
+			    lower_32_bits(seed), upper_32_bits(seed)) & 1;
+}
+
+/*
+ * Decide what becomes of each block that is in memory only, once nothing more
+ * can come. Returns 0 or the error of a write that was to survive.
+ */
+static int settle(struct fault_c *fc, bool all_lost, u64 seed)
+{
+	blk_status_t status = BLK_STS_OK;
+	unsigned long index;
+	void *data;
+	int r;
+
+	mutex_lock(&fc->cache_lock);
+	xa_for_each(&fc->cached, index, data) {
+		if (!all_lost && survives(index, seed) && !status)
+			status = block_io(fc, index, data, REQ_OP_WRITE);
+		drop_block(fc, index);
+		cond_resched();
+	}
+	r = blkdev_issue_flush(fc->dev->bdev);
+	mutex_unlock(&fc->cache_lock);
+
+	return status ? blk_status_to_errno(status) : r;
+}
+
+/*----------------------------------------------------------------*/
+
 /*
  * End the hold and let go what it has caught: failed with 'status', or, if
  * that is BLK_STS_OK, judged anew. May submit bios, so process context only.
@@ -381,17 +720,20 @@ static void release_held(struct fault_c *fc, blk_status_t status)
 
 	while ((bio = bio_list_pop(&held))) {
 		blk_status_t verdict = status;
+		bool taken = false;
 
 		spin_lock_irq(&fc->lock);
 		if (verdict)
 			fc->counters[COUNT_FAILED]++;
 		else
-			verdict = __judge(fc, fault_bio_data(bio));
+			verdict = __judge(fc, bio);
+		if (!verdict)
+			taken = __enter_cache(fc, bio);
 		spin_unlock_irq(&fc->lock);
 
 		if (verdict)
 			fail_bio(fc, bio, verdict);
-		else
+		else if (!taken)
 			dm_submit_bio_remap(bio, NULL);
 	}
 }
@@ -444,11 +786,12 @@ static int fault_map(struct dm_target *ti, struct bio *bio)
 	struct fault_c *fc = ti->private;
 	blk_status_t status = BLK_STS_OK;
 	unsigned long flags;
-	bool held;
+	bool taken;
 
 	io->dir = bio_dir(bio);
 	io->count = bio_sectors(bio);
 	io->sector = 0;
+	io->torn = BLK_STS_OK;
 	if (io->dir != FAULT_FLUSH)
 		io->sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
 
@@ -457,15 +800,17 @@ static int fault_map(struct dm_target *ti, struct bio *bio)
 
 	spin_lock_irqsave(&fc->lock, flags);
 	__count_bio(fc, io, bio->bi_opf & REQ_FUA);
-	held = __must_hold_back(fc, io);
-	if (held)
+	taken = __must_hold_back(fc, io);
+	if (taken)
 		bio_list_add(&fc->held, bio);
 	else
-		status = __judge(fc, io);
+		status = __judge(fc, bio);
+	if (!taken && !status)
+		taken = __enter_cache(fc, bio);
 	spin_unlock_irqrestore(&fc->lock, flags);
 
-	/* A held bio may be gone by now. */
-	if (held)
+	/* A bio that is held or cached may be gone by now. */
+	if (taken)
 		return DM_MAPIO_SUBMITTED;
 
 	if (status) {
@@ -489,12 +834,30 @@ static int fault_end_io(struct dm_target *ti, struct bio *bio,
 		spin_unlock_irqrestore(&fc->lock, flags);
 	}
 
+	if (!*error)
+		*error = io->torn;
+
 	return DM_ENDIO_DONE;
 }
 
 static void fault_presuspend(struct dm_target *ti)
 {
 	release_held(ti->private, BLK_STS_IOERR);
+}
+
+/* No bio is under way any more, and the next table's cache is another one. */
+static void fault_postsuspend(struct dm_target *ti)
+{
+	struct fault_c *fc = ti->private;
+	blk_status_t status;
+
+	mutex_lock(&fc->cache_lock);
+	status = write_back(fc, 0, ULONG_MAX);
+	mutex_unlock(&fc->cache_lock);
+
+	if (status && !fc->cut)
+		DMERR("%s: the cache cannot be written down: %s",
+		      dm_table_device_name(ti->table), status_name(status));
 }
 
 /*----------------------------------------------------------------*/
@@ -544,8 +907,13 @@ static int parse_range(struct fault_c *fc, char **argv, sector_t *start,
 	return 0;
 }
 
-static int parse_times(struct fault_rule *rule, const char *arg)
+static int parse_rule_option(struct fault_rule *rule, const char *arg)
 {
+	if (!strcmp(arg, "torn")) {
+		rule->torn = true;
+		return rule->dir == FAULT_WRITE ? 0 : -EINVAL;
+	}
+
 	if (!strcmp(arg, "until_written")) {
 		rule->until_written = true;
 		return rule->dir == FAULT_READ ? 0 : -EINVAL;
@@ -564,8 +932,9 @@ static int message_add(struct fault_c *fc, unsigned int argc, char **argv)
 	sector_t start = 0, count = 1;
 	struct fault_rule *rule, *old, *next;
 	LIST_HEAD(over);
-	unsigned int dir;
+	unsigned int dir, i;
 	blk_status_t status;
+	int r = 0;
 
 	if (parse_dir(argv[3], &dir) || parse_status(argv[4], &status) ||
 	    !status)
@@ -586,10 +955,12 @@ static int message_add(struct fault_c *fc, unsigned int argc, char **argv)
 	rule->dir = dir;
 	rule->status = status;
 	rule->left = U64_MAX;
-	if (argc > 5 && parse_times(rule, argv[5])) {
+	for (i = 5; i < argc && !r; i++)
+		r = parse_rule_option(rule, argv[i]);
+	if (r) {
 		list_add(&rule->list, &over);
 		free_rules(&over);
-		return -EINVAL;
+		return r;
 	}
 
 	spin_lock_irq(&fc->lock);
@@ -681,6 +1052,32 @@ static int message_delay(struct fault_c *fc, unsigned int argc, char **argv)
 	return 0;
 }
 
+static int message_powercut(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	struct bio *bio;
+	u64 seed = 0;
+
+	if (!fc->cache || (argc == 2 && kstrtou64(argv[1], 10, &seed)))
+		return -EINVAL;
+
+	spin_lock_irq(&fc->lock);
+	if (fc->cut) {
+		spin_unlock_irq(&fc->lock);
+		return -EBUSY;
+	}
+	fc->hold_dir = 0;
+	while ((bio = bio_list_pop(&fc->held)))
+		bio_list_add(&fc->to_cache, bio);
+	fc->cut = true;
+	queue_work(fc->wq, &fc->handle_cached);
+	spin_unlock_irq(&fc->lock);
+
+	/* From here on nothing enters the cache. */
+	flush_work(&fc->handle_cached);
+
+	return settle(fc, argc == 1, seed);
+}
+
 /* Appends to the 'sz' bytes that are in 'result' already. */
 static void emit_counters(struct fault_c *fc, char *result,
 			  unsigned int maxlen, unsigned int sz)
@@ -696,6 +1093,8 @@ static void emit_counters(struct fault_c *fc, char *result,
 	for (i = 0; i < NR_COUNTERS; i++)
 		DMEMIT("%s=%llu ", counter_names[i], counters[i]);
 	DMEMIT("held=%u", held);
+	if (fc->cache)
+		DMEMIT(" cached=%lu", READ_ONCE(fc->nr_cached));
 }
 
 static int message_count(struct fault_c *fc, unsigned int argc, char **argv)
@@ -721,13 +1120,14 @@ static const struct {
 	int (*fn)(struct fault_c *fc, unsigned int argc, char **argv);
 	const char *usage;
 } fault_messages[] = {
-	{ "add", 5, 6, message_add,
-	  "<sector> <count> <dir> <status> [<times>|until_written]" },
+	{ "add", 5, 7, message_add,
+	  "<sector> <count> <dir> <status> [<times>|until_written] [torn]" },
 	{ "clear", 1, 3, message_clear, "[<sector> <count>]" },
 	{ "dead", 2, 2, message_mode, "<status>|off" },
 	{ "readonly", 2, 2, message_mode, "<status>|off" },
 	{ "hold", 2, 4, message_hold, "<dir> [<sector> <count>]|off [<status>]" },
 	{ "delay", 2, 2, message_delay, "<ms>" },
+	{ "powercut", 1, 2, message_powercut, "[<seed>], and a cache" },
 	{ "count", 1, 2, message_count, "[reset]" },
 };
 
@@ -784,6 +1184,11 @@ static int parse_options(struct fault_c *fc, unsigned int argc, char **argv)
 			continue;
 		}
 
+		if (!strcmp(argv[0], "cache")) {
+			fc->cache = true;
+			continue;
+		}
+
 		if (!strcmp(argv[0], "logical"))
 			size = &fc->logical;
 		else if (!strcmp(argv[0], "physical"))
@@ -823,7 +1228,11 @@ static int fault_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	INIT_LIST_HEAD(&fc->rules);
 	bio_list_init(&fc->held);
 	bio_list_init(&fc->delayed);
+	bio_list_init(&fc->to_cache);
 	INIT_DELAYED_WORK(&fc->end_delayed, end_delayed);
+	INIT_WORK(&fc->handle_cached, handle_cached);
+	mutex_init(&fc->cache_lock);
+	xa_init(&fc->cached);
 
 	r = parse_options(fc, argc - 2, argv + 2);
 	if (r) {
@@ -831,7 +1240,7 @@ static int fault_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		goto out_with_context;
 	}
 
-	fc->wq = alloc_workqueue("dm-fault", WQ_MEM_RECLAIM | WQ_UNBOUND, 1);
+	fc->wq = alloc_workqueue("dm-fault", WQ_MEM_RECLAIM | WQ_UNBOUND, 2);
 	if (!fc->wq) {
 		ti->error = "Cannot allocate workqueue";
 		r = -ENOMEM;
@@ -843,6 +1252,7 @@ static int fault_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		ti->error = "Device lookup failed";
 		goto out_with_wq;
 	}
+	fc->block = bdev_logical_block_size(fc->dev->bdev);
 
 	ti->num_flush_bios = 1;
 	ti->num_discard_bios = 1;
@@ -864,9 +1274,16 @@ out_with_context:
 static void fault_dtr(struct dm_target *ti)
 {
 	struct fault_c *fc = ti->private;
+	unsigned long index;
+	void *data;
 
 	cancel_delayed_work_sync(&fc->end_delayed);
 	destroy_workqueue(fc->wq);
+	/* Only what a suspend could not write down */
+	xa_for_each(&fc->cached, index, data)
+		drop_block(fc, index);
+	xa_destroy(&fc->cached);
+	mutex_destroy(&fc->cache_lock);
 	free_rules(&fc->rules);
 	dm_put_device(ti, fc->dev);
 	kfree(fc);
@@ -908,6 +1325,8 @@ static void fault_status(struct dm_target *ti, status_type_t type,
 			DMEMIT(" logical %u", fc->logical);
 		if (fc->physical)
 			DMEMIT(" physical %u", fc->physical);
+		if (fc->cache)
+			DMEMIT(" cache");
 		break;
 
 	case STATUSTYPE_IMA:
@@ -939,7 +1358,7 @@ static void fault_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 static struct target_type fault_target = {
 	.name = "fault",
-	.version = {1, 0, 0},
+	.version = {1, 1, 0},
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = fault_ctr,
@@ -947,6 +1366,7 @@ static struct target_type fault_target = {
 	.map = fault_map,
 	.end_io = fault_end_io,
 	.presuspend = fault_presuspend,
+	.postsuspend = fault_postsuspend,
 	.message = fault_message,
 	.status = fault_status,
 	.iterate_devices = fault_iterate_devices,
