@@ -244,6 +244,7 @@ def remap_set(
     main_disk: Path | None = None,
     spare_disk: Path | None = None,
     main_options: Iterable[str] = (),
+    spare_options: Iterable[str] = (),
     spare_start: int = 0,
     spare_len: int | None = None,
     length: int | None = None,
@@ -256,7 +257,7 @@ def remap_set(
         main_disk = main_disk or stack.enter_context(loop_device(main_size))
         spare_disk = spare_disk or stack.enter_context(loop_device(spare_size))
         main = stack.enter_context(fault_device(main_disk, *main_options, name=f"{name}-main"))
-        spare = stack.enter_context(fault_device(spare_disk, name=f"{name}-spare"))
+        spare = stack.enter_context(fault_device(spare_disk, *spare_options, name=f"{name}-spare"))
         if length is None:
             length = sectors(main.path)
             if "main_start" in options:

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Power cuts of both legs at once, in the middle of I/O: what was promised is there afterwards.
+
+Both legs have a volatile write cache (see tests/kernel/dm-fault.c), of which a cut loses a random
+half, sector by sector, with the commands that are under way. What is durable must therefore have
+been flushed, or have been written with FUA, on the right leg and in the right order. tests/powercut
+replays a log of writes up to every single point, without losing a part of a cache; this here loses
+parts, at random points, and goes on with the same set, cut after cut.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import pytest
+from guest.lib import Device, background, describe, outcome, pattern
+from guest.remapset import RemapSet, entries, remap_set, segment_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from guest.lib import Fault
+
+pytestmark = [pytest.mark.guest, pytest.mark.module]
+
+CUTS = 34
+THREADS = 3
+PIECE = 8  # sectors
+PIECES = 48
+GAP = 3  # pieces are that far apart: what lies between them is never bad
+NEVER = "zero"
+
+
+def piece_start(number: int) -> int:
+    """Return the first sector of a piece."""
+    return number * PIECE * GAP
+
+
+SECTORS = [piece_start(number) + n for number in range(PIECES) for n in range(PIECE)]
+
+
+@dataclass
+class Promises:
+    """What may be in each sector after a cut: a generation 0 is what was never written, zeroes."""
+
+    begun: dict[int, list[int]] = field(default_factory=lambda: {n: [] for n in SECTORS})
+    """Generations, since the one that is durable, in the order they were written."""
+    durable: dict[int, int] = field(default_factory=lambda: dict.fromkeys(SECTORS, 0))
+    needs_slot: set[int] = field(default_factory=set)
+    """Sectors whose next write needs a slot: once acknowledged it is durable, and mapped."""
+    has_slot: set[int] = field(default_factory=set)
+    """Those of them whose write was acknowledged."""
+    generation: int = 0
+    lock: Lock = field(default_factory=Lock)
+    done: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, first: int, count: int) -> int:
+        """Note a write before it is sent; return its generation."""
+        with self.lock:
+            self.generation += 1
+            for sector in range(first, first + count):
+                self.begun[sector].append(self.generation)
+            return self.generation
+
+    def written(self, first: int, count: int, generation: int, *, fua: bool) -> None:
+        """Note that a write was acknowledged."""
+        with self.lock:
+            self.done["fua" if fua else "write"] += 1
+            for sector in range(first, first + count):
+                if sector in self.needs_slot:
+                    self.needs_slot.discard(sector)
+                    self.has_slot.add(sector)
+                    self.settle(sector, generation)
+                elif fua:
+                    self.settle(sector, generation)
+
+    def settle(self, sector: int, generation: int) -> None:
+        """Note that nothing older than a generation may be in a sector any more."""
+        if generation > self.durable[sector]:
+            self.durable[sector] = generation
+            begun = self.begun[sector]
+            self.begun[sector] = [later for later in begun if later > generation]
+
+    def acknowledged(self, last: dict[int, int]) -> None:
+        """Note that a flush was acknowledged, which began after these writes were."""
+        with self.lock:
+            self.done["flush"] += 1
+            for sector, generation in last.items():
+                self.settle(sector, generation)
+
+    def wrong(self, sector: int, found: str) -> bool:
+        """Say whether a sector must not hold this."""
+        allowed = {self.durable[sector], *self.begun[sector]}
+        return found not in {f"{sector}/{number}" if number else NEVER for number in allowed}
+
+    def restart(self, sector: int, found: str) -> None:
+        """Take what a cut has left for what is durable."""
+        self.durable[sector] = 0 if found == NEVER else int(found.split("/")[1])
+        self.begun[sector] = []
+
+
+class Writer:
+    """A thread that writes to pieces of its own, until something fails."""
+
+    def __init__(self, made: RemapSet, promises: Promises, own: list[int], seed: int) -> None:
+        self.made = made
+        self.promises = promises
+        self.own = own
+        self.random = Random(seed)
+        self.acknowledged: dict[int, int] = {}
+        self.future: Future[str] = background(self.work)
+
+    def work(self) -> str:
+        """Write and flush; return the errno that ended it."""
+        with Device(self.made.path) as device:
+            while True:
+                step = self.flush if self.random.random() < 0.1 else self.write
+                end = outcome(step, device)
+                if end != "OK":
+                    return end
+
+    def write(self, device: Device) -> None:
+        """Write a part of a piece."""
+        fua = self.random.random() < 0.2
+        offset = self.random.choice((0, 0, self.random.randrange(PIECE)))
+        count = self.random.randint(1, PIECE - offset) if offset else PIECE
+        first = piece_start(self.random.choice(self.own)) + offset
+        generation = self.promises.begin(first, count)
+        device.write(first, pattern(first, count, generation), fua=fua)
+        self.promises.written(first, count, generation, fua=fua)
+        self.acknowledged |= dict.fromkeys(range(first, first + count), generation)
+
+    def flush(self, device: Device) -> None:
+        """Flush: it promises at least what this thread has been told is written."""
+        last, self.acknowledged = self.acknowledged, {}
+        device.flush()
+        self.promises.acknowledged(last)
+
+
+@dataclass
+class Wear:
+    """What of the disks fails, more with each cut; the power's return does not mend it."""
+
+    random: Random
+    main: list[tuple[int, int, str]] = field(default_factory=list)
+    spare: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def more(self, made: RemapSet) -> None:
+        """Let some sectors of main fail, a slot that is in use, and rarely a copy of a table."""
+        for _ in range(self.random.randint(1, 3)):
+            piece = piece_start(self.random.randrange(PIECES))
+            count = self.random.choice((1, 2, PIECE))
+            first = piece + self.random.randrange(PIECE - count + 1)
+            self.main.append((first, count, self.random.choice(("write", "any"))))
+        segment = segment_of(made)
+        slots = [entry.slot for entry in entries(made.name) if entry.state == "mapped"]
+        if slots and self.random.random() < 0.5:
+            self.spare.append((segment.data * 8 + self.random.choice(slots), 1, "write"))
+        if self.random.random() < 0.1:
+            home = self.random.choice((segment.copy_a, segment.copy_b))
+            self.spare.append((home * 8, 8, "write"))
+
+    def apply(self, made: RemapSet) -> None:
+        """Tell the fault devices, which have forgotten it."""
+        legs: tuple[tuple[Fault, list[tuple[int, int, str]]], ...] = (
+            (made.main, self.main),
+            (made.spare, self.spare),
+        )
+        for leg, rules in legs:
+            leg.clear()
+            for rule in rules:
+                leg.add(*rule, "medium")
+
+    def bad(self) -> set[int]:
+        """Return the sectors of main that take no write."""
+        return {n for first, count, _ in self.main for n in range(first, first + count)}
+
+
+def unreadable(device: Device, sector: int) -> str:
+    """Read one sector; return what is in it, or an errno."""
+    found = ""
+
+    def look() -> None:
+        nonlocal found
+        (found,) = describe(device.read(sector))
+
+    end = outcome(look)
+    return found if end == "OK" else end
+
+
+def check(made: RemapSet, promises: Promises, wear: Wear) -> None:
+    """Compare every sector with what was promised, and go on from there."""
+    dead = {
+        n for first, count, how in wear.main if how == "any" for n in range(first, first + count)
+    }
+    mapped = set(made.mapped)
+    wrong = [f"{sector} is not mapped" for sector in promises.has_slot - mapped]
+    with Device(made.path) as device:
+        for number in range(PIECES):
+            first = piece_start(number)
+            words: list[str] = []
+            with suppress(OSError):
+                words = describe(device.read(first, PIECE))
+            for sector in range(first, first + PIECE):
+                found = words[sector - first] if words else unreadable(device, sector)
+                if found == "ENODATA" and sector in dead - mapped:
+                    continue  # main alone has it, and keeps it to itself
+                if promises.wrong(sector, found):
+                    allowed = (promises.durable[sector], promises.begun[sector])
+                    wrong.append(f"{sector}: {found} instead of {allowed}")
+                else:
+                    promises.restart(sector, found)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("physical", [512, 4096])
+def test_what_was_promised_survives_every_power_cut(physical: int) -> None:
+    seed = int.from_bytes(os.urandom(4), "little")
+    print(f"seed {seed}")
+    random = Random(seed)
+    promises, wear = Promises(), Wear(random)
+    begin = time.monotonic()
+    with remap_set(
+        "remap_rate",
+        "0",
+        main_size=2 << 20,
+        spare_size=2 << 20,
+        main_options=("physical", str(physical), "cache"),
+        spare_options=("cache",),
+    ) as made:
+        for number in range(CUTS // 2):
+            wear.more(made)
+            wear.apply(made)
+            promises.needs_slot = wear.bad() - set(made.mapped)
+            writers = [
+                Writer(made, promises, list(range(n, PIECES, THREADS)), random.getrandbits(32))
+                for n in range(THREADS)
+            ]
+            time.sleep(random.uniform(0.05, 0.6))
+            legs = [made.main, made.spare]
+            random.shuffle(legs)
+            for leg in legs:
+                leg.powercut(None if random.random() < 0.2 else random.getrandbits(32))
+            ends = {writer.future.result(30) for writer in writers}
+            assert ends <= {"ENODEV", "EIO", "ENODATA"}, number
+            made.remove()
+            for leg in legs:
+                leg.reload()
+            wear.apply(made)
+            made.create()
+            now = made.status
+            assert (now.mode, now.doubt, now.lost) == ("rw", 0, 0), number
+            check(made, promises, wear)
+        print(
+            f"{CUTS // 2} cuts in {time.monotonic() - begin:.1f} s: {dict(promises.done)}, "
+            f"{now.mapped} mapped, {now.bad} slots bad, {now.copies} copies moved"
+        )
+        assert now.mapped > CUTS // 2
