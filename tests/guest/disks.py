@@ -2,9 +2,10 @@
 """Sets on disks whose sectors fail, in a guest: filled, and checked again after a reboot.
 
 The arguments are ``fill`` or ``check`` and JSON: the spare, the sectors of an area on it, the range
-that is written to, the range that is only read, and the mains in the order of their areas. The
-answer is JSON by main: the physical block, what is mapped, what is pending, and how reads of single
-units that failed did so.
+that is written to, the range that is only read, a failing sector of the first, and the mains in the
+order of their areas. The answer is JSON by main: the physical block, how a read and a write of that
+sector fail on the bare disk, what is mapped, what is pending, and how reads of single units that
+failed did so.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ def read_units(path: Path, plan: dict[str, Any]) -> dict[int, str]:
     return {sector: word for sector, word in words.items() if word != "OK"}
 
 
+def bare(lower: str, sector: int) -> dict[str, str]:
+    """Return the errno of a read and of a write of a failing block of the disk itself."""
+    unit = int(queue(lower, "logical_block_size")) // SECTOR
+    with Device(lower) as device:
+        return {
+            "read": outcome(device.read, sector, unit),
+            "write": outcome(device.write, sector, pattern(sector, unit)),
+        }
+
+
 def look(path: Path, name: str, plan: dict[str, Any]) -> dict[str, Any]:
     """Check the data that was written, and report."""
     first, count = plan["write"]
@@ -61,6 +72,7 @@ def main() -> None:
     """Fill or check all sets."""
     plan = json.loads(sys.argv[2])
     answer = {}
+    errors = {name: bare(lower, plan["bad"]) for name, lower in plan["mains"].items()}
     for index, (name, lower) in enumerate(plan["mains"].items()):
         area = f"{plan['spare']} {index * plan['area']} {plan['area']}"
         line = f"0 {sectors(lower)} remap {lower} {area}"
@@ -74,7 +86,7 @@ def main() -> None:
         with dm_device(name, line) as path:
             again = look(path, name, plan)
             assert answer.setdefault(name, again) == again, f"{name} is not what it was"
-    print(json.dumps(answer))
+    print(json.dumps({name: {**found, "bare": errors[name]} for name, found in answer.items()}))
 
 
 if __name__ == "__main__":
