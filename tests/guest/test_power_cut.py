@@ -13,24 +13,30 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import pytest
-from guest.lib import Device, background, describe, outcome, pattern, wait_for
+from guest.lib import (
+    CommandError,
+    Device,
+    background,
+    describe,
+    dm_names,
+    outcome,
+    pattern,
+    wait_for,
+)
 from guest.remapset import RemapSet, entries, remap_set, segment_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from guest.lib import Fault
-
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
-CUTS = 34
+CUTS = 32
 THREADS = 3
 PIECE = 8  # sectors
 PIECES = 96
@@ -153,76 +159,105 @@ class Writer:
 class Wear:
     """What of the disks fails, more with each cut; the power's return does not mend it."""
 
+    made: RemapSet
     random: Random
-    main: list[tuple[int, int, str]] = field(default_factory=list)
-    spare: list[tuple[int, int, str]] = field(default_factory=list)
+    writes: set[int] = field(default_factory=set)
+    """Sectors of main that take no write."""
+    reads: set[int] = field(default_factory=set)
+    """Those of them that cannot be read either."""
+    spare: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges of the spare that take no write."""
 
-    def more(self, made: RemapSet) -> None:
+    def more(self) -> None:
         """Let some sectors of main fail, a slot that is in use, and rarely a copy of a table."""
         for _ in range(self.random.randint(2, 8)):
-            piece = piece_start(self.random.randrange(PIECES))
             count = self.random.choice((1, 2, PIECE))
+            piece = piece_start(self.random.randrange(PIECES))
             first = piece + self.random.randrange(PIECE - count + 1)
-            self.main.append((first, count, self.random.choice(("write", "any"))))
-        segment = segment_of(made)
-        slots = [entry.slot for entry in entries(made.name) if entry.state == "mapped"]
+            self.writes |= set(range(first, first + count))
+            if self.random.random() < 0.25:
+                self.reads |= set(range(first, first + count))
+        segment = segment_of(self.made)
+        slots = [entry.slot for entry in entries(self.made.name) if entry.state == "mapped"]
         if slots and self.random.random() < 0.5:
-            self.spare.append((segment.data * 8 + self.random.choice(slots), 1, "write"))
+            self.spare.append((segment.data * 8 + self.random.choice(slots), 1))
         if self.random.random() < 0.1:
-            home = self.random.choice((segment.copy_a, segment.copy_b))
-            self.spare.append((home * 8, 8, "write"))
+            self.spare.append((self.random.choice((segment.copy_a, segment.copy_b)) * 8, 8))
+        self.apply()
 
-    def apply(self, made: RemapSet) -> None:
-        """Tell the fault devices, which have forgotten it."""
-        legs: tuple[tuple[Fault, list[tuple[int, int, str]]], ...] = (
-            (made.main, self.main),
-            (made.spare, self.spare),
-        )
-        for leg, rules in legs:
-            leg.clear()
-            for rule in rules:
-                leg.add(*rule, "medium")
-
-    def bad(self) -> set[int]:
-        """Return the sectors of main that take no write."""
-        return {n for first, count, _ in self.main for n in range(first, first + count)}
+    def apply(self) -> None:
+        """Tell the fault devices, in place of what they know."""
+        self.made.main.clear()
+        self.made.spare.clear()
+        for direction, sectors in (("write", self.writes), ("read", self.reads)):
+            for first, count in runs(sectors):
+                self.made.main.add(first, count, direction, "medium")
+        for first, count in self.spare:
+            self.made.spare.add(first, count, "write", "medium")
 
 
-def unreadable(device: Device, sector: int) -> str:
-    """Read one sector; return what is in it, or an errno."""
-    found = ""
+def runs(numbers: set[int]) -> list[tuple[int, int]]:
+    """Return the runs of numbers, each as its first and how many."""
+    starts = sorted(number for number in numbers if number - 1 not in numbers)
+    ends = sorted(number for number in numbers if number + 1 not in numbers)
+    return [(first, last - first + 1) for first, last in zip(starts, ends, strict=True)]
 
-    def look() -> None:
-        nonlocal found
-        (found,) = describe(device.read(sector))
 
-    end = outcome(look)
-    return found if end == "OK" else end
+def look(device: Device, first: int, count: int) -> list[str]:
+    """Read sectors, all at once if they can be; return what is in each, or an errno."""
+    found: list[str] = []
+    end = outcome(lambda: found.extend(describe(device.read(first, count))))
+    if end == "OK":
+        return found
+    if count == 1:
+        return [end]
+    part = PIECE if count > PIECE else 1
+    return [word for n in range(first, first + count, part) for word in look(device, n, part)]
 
 
 def check(made: RemapSet, promises: Promises, wear: Wear) -> None:
     """Compare every sector with what was promised, and go on from there."""
-    dead = {
-        n for first, count, how in wear.main if how == "any" for n in range(first, first + count)
-    }
     mapped = set(made.mapped)
     wrong = [f"{sector} is not mapped" for sector in promises.has_slot - mapped]
+    count = 8 * PIECE * GAP
+    words: list[str] = []
     with Device(made.path) as device:
-        for number in range(PIECES):
-            first = piece_start(number)
-            words: list[str] = []
-            with suppress(OSError):
-                words = describe(device.read(first, PIECE))
-            for sector in range(first, first + PIECE):
-                found = words[sector - first] if words else unreadable(device, sector)
-                if found == "ENODATA" and sector in dead - mapped:
-                    continue  # main alone has it, and keeps it to itself
-                if promises.wrong(sector, found):
-                    allowed = (promises.durable[sector], promises.begun[sector])
-                    wrong.append(f"{sector}: {found} instead of {allowed}")
-                else:
-                    promises.restart(sector, found)
+        for first in range(0, piece_start(PIECES), count):
+            words += look(device, first, count)
+    for sector in SECTORS:
+        found = words[sector]
+        if found == "ENODATA" and sector in wear.reads - mapped:
+            continue  # main alone has it, and keeps it to itself
+        if promises.wrong(sector, found):
+            allowed = (promises.durable[sector], promises.begun[sector])
+            wrong.append(f"{sector}: {found} instead of {allowed}")
+        else:
+            promises.restart(sector, found)
     assert wrong == []
+
+
+def cut(made: RemapSet, random: Random) -> None:
+    """Take the power from both legs."""
+    legs = [made.main, made.spare]
+    random.shuffle(legs)
+    for leg in legs:
+        leg.powercut(None if random.random() < 0.2 else random.getrandbits(32))
+
+
+def restore(made: RemapSet, wear: Wear) -> None:
+    """Give the power back."""
+    for leg in (made.main, made.spare):
+        leg.reload()
+    wear.apply()
+
+
+def outcome_of_create(made: RemapSet) -> str:
+    """Create the device; return how that ended."""
+    try:
+        made.create()
+    except CommandError:
+        return "failed"
+    return "started"
 
 
 @pytest.mark.parametrize("physical", [512, 4096])
@@ -230,7 +265,7 @@ def test_what_was_promised_survives_every_power_cut(physical: int) -> None:
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")
     random = Random(seed)
-    promises, wear = Promises(), Wear(random)
+    promises, in_load = Promises(), Counter[str]()
     begin = time.monotonic()
     with remap_set(
         "remap_rate",
@@ -240,10 +275,10 @@ def test_what_was_promised_survives_every_power_cut(physical: int) -> None:
         main_options=("physical", str(physical), "cache"),
         spare_options=("cache",),
     ) as made:
+        wear = Wear(made, random)
         for number in range(CUTS // 2):
-            wear.more(made)
-            wear.apply(made)
-            promises.needs_slot = wear.bad() - set(made.mapped)
+            wear.more()
+            promises.needs_slot = wear.writes - set(made.mapped)
             writers = [
                 Writer(made, promises, list(range(n, PIECES, THREADS)), random.getrandbits(32))
                 for n in range(THREADS)
@@ -251,22 +286,26 @@ def test_what_was_promised_survives_every_power_cut(physical: int) -> None:
             # So many writes, and not so much time: what a busy machine does in that differs.
             promises.wait(random.randint(2, 60))
             time.sleep(random.uniform(0, 0.02))
-            legs = [made.main, made.spare]
-            random.shuffle(legs)
-            for leg in legs:
-                leg.powercut(None if random.random() < 0.2 else random.getrandbits(32))
+            cut(made, random)
             ends = {writer.future.result(30) for writer in writers}
             assert ends <= {"ENODEV", "EIO", "ENODATA"}, number
             made.remove()
-            for leg in legs:
-                leg.reload()
-            wear.apply(made)
+            restore(made, wear)
+            if random.random() < 0.3:
+                start = background(outcome_of_create, made)
+                time.sleep(random.uniform(0, 0.1))
+                cut(made, random)
+                in_load[start.result(30)] += 1
+                if made.name in dm_names():
+                    made.remove()
+                restore(made, wear)
             made.create()
             now = made.status
             assert (now.mode, now.doubt, now.lost) == ("rw", 0, 0), number
             check(made, promises, wear)
         print(
             f"{CUTS // 2} cuts in {time.monotonic() - begin:.1f} s: {dict(promises.done)}, "
+            f"{in_load.total()} more in a load ({in_load['failed']} failed), "
             f"{now.mapped} mapped, {now.bad} slots bad, {now.copies} copies moved"
         )
         assert now.mapped > CUTS // 2
