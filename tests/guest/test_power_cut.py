@@ -78,7 +78,7 @@ class Promises:
     def wait(self, count: int) -> None:
         """Wait until so many writes more were sent."""
         last = self.generation + count
-        wait_for(lambda: self.generation >= last, f"{count} writes")
+        wait_for(lambda: self.generation >= last, f"{count} writes", 120)
 
     def written(self, first: int, count: int, generation: int, *, fua: bool) -> None:
         """Note that a write was acknowledged."""
@@ -287,7 +287,7 @@ def test_what_was_promised_survives_every_power_cut(physical: int) -> None:
             promises.wait(random.randint(2, 60))
             time.sleep(random.uniform(0, 0.02))
             cut(made, random)
-            ends = {writer.future.result(30) for writer in writers}
+            ends = {writer.future.result(120) for writer in writers}
             assert ends <= {"ENODEV", "EIO", "ENODATA"}, number
             made.remove()
             restore(made, wear)
@@ -295,7 +295,7 @@ def test_what_was_promised_survives_every_power_cut(physical: int) -> None:
                 start = background(outcome_of_create, made)
                 time.sleep(random.uniform(0, 0.1))
                 cut(made, random)
-                in_load[start.result(30)] += 1
+                in_load[start.result(120)] += 1
                 if made.name in dm_names():
                     made.remove()
                 restore(made, wear)
