@@ -23,7 +23,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from guest.lib import (
     Device,
@@ -72,7 +72,7 @@ TIMES = st.sampled_from([0, 1, 2])
 SEED = st.integers(0, 3)
 WRITES = "write write_zeroes"
 PLACES = ["S0", "S1", "A0", "A1", "B0", "B1"]
-"""Where a cut may catch a write: on its way to the slots of a segment, or to a copy of its table."""
+"""Where a cut may catch a write: on its way to a segment's slots, or to a copy of its table."""
 
 
 def units_of(at: int, n: int) -> range:
@@ -86,6 +86,8 @@ def step(**arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None
     No invariant does that, because Hypothesis prints those too.
     """
 
+    as_rule: Any = rule(**arguments)
+
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def done(self: Disk, **drawn: Any) -> None:
@@ -95,8 +97,7 @@ def step(**arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None
                 self.look()
             Disk.steps += 1
 
-        made: Callable[..., None] = rule(**arguments)(done)
-        return made
+        return cast("Callable[..., None]", as_rule(done))
 
     return decorate
 
@@ -131,7 +132,7 @@ class Disk(RuleBasedStateMachine):
             if failed:
                 self.explain()
             else:
-                self.heal_main(WINDOW.start, len(WINDOW))
+                self.heal_main(at=WINDOW.start, n=len(WINDOW))
                 self.heal_spare()
                 self.read_all()
         finally:
