@@ -106,8 +106,14 @@ class Disk(RuleBasedStateMachine):
     """A set on legs that fail, beside its model."""
 
     rigs: dict[str, Rig]
+    examples = 0
     steps = 0
-    """Done by all examples."""
+    """Done by all examples of a seed."""
+    caught = 0
+    """Writes that a cut has caught half done."""
+    found = ""
+    """When it failed first."""
+    since = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +126,7 @@ class Disk(RuleBasedStateMachine):
         """Have the disks as they were made, and the set running."""
         self.rig = self.rigs[kind]
         self.started = True
+        Disk.examples += 1
         self.rig.reset()
         piece = self.rig.kind.physical // self.rig.kind.unit
         self.model = Model(UNITS, piece, self.rig.kind.start, self.rig.slots)
@@ -130,6 +137,7 @@ class Disk(RuleBasedStateMachine):
         failed = sys.exc_info()[0] is not None
         try:
             if failed:
+                Disk.found = Disk.found or Disk.progress()
                 self.explain()
             else:
                 self.heal_main(at=WINDOW.start, n=len(WINDOW))
@@ -137,6 +145,12 @@ class Disk(RuleBasedStateMachine):
                 self.read_all()
         finally:
             self.rig.close()
+
+    @classmethod
+    def progress(cls) -> str:
+        taken = time.monotonic() - cls.since
+        counts = f"{cls.examples} examples, {cls.steps} steps, {cls.caught} writes cut short"
+        return f"{counts}, {taken:.1f} s"
 
     def explain(self) -> None:
         """Print what the set says of itself at the end of the script."""
@@ -251,6 +265,19 @@ class Disk(RuleBasedStateMachine):
     def write(self, at: int, n: int) -> None:
         units, value = units_of(at, n), self.next()
         self.write_units(units, value, self.device.write, self.data(units, value))
+
+    @step(at=AT, n=COUNT)
+    def write_worn(self, at: int, n: int) -> None:
+        """Write where from now on nothing can be written: all of it is mapped, or moves."""
+        units, value = units_of(at, n), self.next()
+        self.wear(units)
+        self.write_units(units, value, self.device.write, self.data(units, value))
+
+    def wear(self, units: range) -> None:
+        """Let units refuse to be written where they are."""
+        self.fail_units(units, "write", "medium", 0)
+        for unit in sorted(self.model.mapped.keys() & set(units)):
+            self.fail_one_slot(self.model.mapped[unit].slot, "write", "medium", 0)
 
     @step(at=AT, n=COUNT)
     def write_fua(self, at: int, n: int) -> None:
@@ -369,8 +396,10 @@ class Disk(RuleBasedStateMachine):
         times=TIMES,
     )
     def fail_block(self, at: int, n: int, what: str, error: str, times: int) -> None:
-        units = units_of(at, n)
-        where = (self.rig.main_sector(at), len(units) * self.rig.sectors)
+        self.fail_units(units_of(at, n), what, error, times)
+
+    def fail_units(self, units: range, what: str, error: str, times: int) -> None:
+        where = (self.rig.main_sector(units.start), len(units) * self.rig.sectors)
         directions = {"write": WRITES, "both": f"{WRITES} read"}.get(what, what)
         self.rig.fail(self.rig.main, *where, directions, error, times)
         if what in ("write", "both"):
@@ -404,7 +433,10 @@ class Disk(RuleBasedStateMachine):
         slots = used_slots if used else model.free_slots()
         if not slots:
             return
-        slot = slots[nth % len(slots)]
+        self.fail_one_slot(slots[nth % len(slots)], what, error, times)
+
+    def fail_one_slot(self, slot: int, what: str, error: str, times: int) -> None:
+        model = self.model
         directions = {"write": WRITES, "both": f"{WRITES} read"}.get(what, what)
         where = (self.rig.slot_sector(slot), self.rig.sectors)
         self.rig.fail(self.rig.spare, *where, directions, error, times)
@@ -506,8 +538,12 @@ class Disk(RuleBasedStateMachine):
 
     # Power cuts
 
-    @step(survivors=SEED)
-    def cut(self, survivors: int) -> None:
+    @step(flushed=st.booleans(), survivors=SEED)
+    def cut(self, flushed: bool, survivors: int) -> None:
+        """``flushed``: a flush comes just before, so that all must be there afterwards."""
+        if flushed:
+            self.device.flush()
+            self.model.flushed()
         self.rig.power_off(survivors)
         self.after_cut()
 
@@ -531,18 +567,22 @@ class Disk(RuleBasedStateMachine):
         n=COUNT,
         fua=st.booleans(),
         place=st.sampled_from(PLACES),
+        worn=st.booleans(),
         again=st.booleans(),
         survivors=SEED,
     )
     def cut_while_writing(
-        self, at: int, n: int, fua: bool, place: str, again: bool, survivors: int
+        self, at: int, n: int, fua: bool, place: str, worn: bool, again: bool, survivors: int
     ) -> None:
         """Cut the power when a write has come so far as this place.
 
-        ``again``: while it waits there another one writes the same units, with FUA. What of both is
-        acknowledged must be there afterwards.
+        ``worn``: from now on these units cannot be written where they are. ``again``: while the
+        write waits there another one writes the same units, with FUA. What of both is acknowledged
+        must be there afterwards.
         """
         units, value, model = units_of(at, n), self.next(), self.model
+        if worn:
+            self.wear(units)
         may = model.may_map(units) | model.may_move(units)
         must = model.must_change(units)
         sector, spare = self.place(units)[0], self.rig.spare
@@ -551,12 +591,13 @@ class Disk(RuleBasedStateMachine):
         first = background(outcome, write, sector, self.data(units, value), fua=fua)
         what = f"the write to come to {place}"
         wait_for(lambda: first.done() or spare.counters()["held"] > 0, what)
+        Disk.caught += not first.done()
         second: Future[str] | None = None
         if again and not first.done():
             data = self.data(units, value + 1)
             second = background(outcome, write, sector, data, fua=True)
             with suppress(TimeoutError):
-                second.result(0.05)
+                second.result(0.3)  # if it is acknowledged, then soon
         self.rig.power_off(survivors)
         done = first.result(60) == "OK", second is not None and second.result(60) == "OK"
         if second is not None:
@@ -584,22 +625,23 @@ def units_mapped(model: Model, units: range) -> bool:
 
 def run(number: int, examples: int, steps: int, phases: tuple[Phase, ...]) -> None:
     """Do the examples that belong to a seed; raise what one of them has found."""
-    Disk.steps, begin = 0, time.monotonic()
-    run_state_machine_as_test(
-        seed(number)(Disk),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            database=None,
-            deadline=None,
-            phases=phases,
-            report_multiple_bugs=False,
-            # An emulated machine is slow, and so many steps draw much.
-            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-        ),
+    Disk.examples, Disk.steps, Disk.caught, Disk.since = 0, 0, 0, time.monotonic()
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        database=None,
+        deadline=None,
+        phases=phases,
+        report_multiple_bugs=False,
+        # An emulated machine is slow, and so many steps draw much.
+        suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
     )
-    taken = time.monotonic() - begin
-    print(f"seed {number}: {examples} examples, {Disk.steps} steps, {taken:.1f} s", flush=True)
+    try:
+        run_state_machine_as_test(seed(number)(Disk), settings=chosen)
+    except BaseException:
+        print(f"seed {number} fails, after {Disk.found}", flush=True)
+        raise
+    print(f"seed {number}: {Disk.progress()}", flush=True)
 
 
 def main() -> None:
