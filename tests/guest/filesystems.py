@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""ext4, XFS and btrfs on a set that wears out: no program sees an error, and nothing is lost.
+
+Run by tests/vm/test_filesystems.py inside a guest, as root, with the disks `main` and `spare`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from guest.lib import run
+from guest.wear import mounted, nothing_logged, worn_set
+from guest.workloads import WORKLOADS, checksums, timed
+
+pytestmark = [pytest.mark.guest, pytest.mark.module]
+
+MOUNT = Path("/mnt/set")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A file system, and what is done on it unless --long is given."""
+
+    make: tuple[str, ...]
+    check: tuple[str, ...]
+    geometry: str
+    workloads: tuple[str, ...]
+    complaints: str
+    """How its lines in the kernel's log begin when something is wrong."""
+
+
+GEOMETRIES = {
+    "512": (),
+    "512e": ("physical", "4096"),
+    "4096": ("logical", "4096"),
+}
+"""Main's blocks: options of the fault device."""
+
+KINDS = {
+    "ext4": Kind(
+        ("mkfs.ext4", "-q", "-F"),
+        ("e2fsck", "-f", "-n"),
+        "512e",
+        ("files", "postgres"),
+        "EXT4-fs error",
+    ),
+    "xfs": Kind(
+        ("mkfs.xfs", "-q", "-f"),
+        ("xfs_repair", "-n"),
+        "512",
+        ("files", "build"),
+        "XFS (dm-",
+    ),
+    "btrfs": Kind(
+        ("mkfs.btrfs", "-q", "-f"),
+        ("btrfs", "check", "--readonly"),
+        "4096",
+        ("files", "sqlite"),
+        "BTRFS error",
+    ),
+}
+
+
+def scrub(where: Path) -> None:
+    """Read all copies of everything and compare the checksums (btrfs)."""
+    assert "no errors found" in run("btrfs", "scrub", "start", "-B", where)
+
+
+def used_by_files(top: Path) -> int:
+    """Return how many bytes the files' own blocks take."""
+    return sum(os.lstat(path).st_blocks * 512 for path in top.rglob("*"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_file_system(name: str, long: bool) -> None:
+    for geometry in GEOMETRIES if long else [KINDS[name].geometry]:
+        _through(
+            name, geometry, tuple(WORKLOADS) if long else KINDS[name].workloads, 3 if long else 1
+        )
+
+
+def _through(name: str, geometry: str, workloads: tuple[str, ...], scale: int) -> None:
+    """Make, use, check, and use again, with blocks going bad all the time."""
+    kind = KINDS[name]
+    log = nothing_logged(kind.complaints)
+    with worn_set(*GEOMETRIES[geometry]) as (made, wear), log:
+        begin = time.monotonic()
+        run("modprobe", name)
+        run(*kind.make, made.path)
+        timed("mkfs", begin)
+        works = [(work, WORKLOADS[work]()) for work in workloads]
+        with wear, mounted(made.path, MOUNT):
+            for title, work in works:
+                begin = time.monotonic()
+                (MOUNT / title).mkdir()
+                work.work(MOUNT / title, scale)
+                timed(title, begin, f"{made.status.mapped} mapped")
+            run("sync", "-f", MOUNT)
+            sums = checksums(MOUNT)
+            written = used_by_files(MOUNT)
+        begin = time.monotonic()
+        now = made.status
+        count = wear.judge(written)
+        print(f"{name} {geometry}: {written >> 20} MiB in {len(sums)} files, {count} mapped,")
+        print(
+            f"  {now.remapped} this load, {now.moved} moved, {now.bad} slots bad, {now.copies} away"
+        )
+        # From here on only what the disks hold counts.
+        made.recreate()
+        assert made.status.mapped == count
+        run(*kind.check, made.path, timeout=300)
+        timed("check", begin)
+        with wear, mounted(made.path, MOUNT):
+            begin = time.monotonic()
+            assert checksums(MOUNT) == sums
+            timed("checksums", begin)
+            for title, work in works:
+                begin = time.monotonic()
+                work.verify(MOUNT / title)
+                timed(f"{title} again", begin)
+            if name == "btrfs":
+                scrub(MOUNT)
+        run(*kind.check, made.path, timeout=300)
+        wear.judge(written)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What people put on a disk, on a set whose disks go bad meanwhile; the tests run in the guest."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from harness.disks import Disk
+from harness.paths import ROOT
+
+if TYPE_CHECKING:
+    from harness.fixtures import MachineFactory
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+
+MIB = 1 << 20
+GUEST = ROOT / "tests/guest"
+
+
+def show(text: str) -> None:
+    """Print what the guest prints, as it comes: a test that hangs has said how far it came."""
+    print(text, end="", flush=True)
+
+
+def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1536) -> None:
+    """Run a file of tests/guest in a machine with disks to wear out, and one that is well."""
+    disks = [
+        Disk(name="main", size=320 * MIB),
+        Disk(name="spare", size=32 * MIB),
+        Disk(name="well", size=320 * MIB),
+    ]
+    vm = machine(disks, memory_mib=memory)
+    vm.insmod("dm_remap", "dm_fault")
+    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-s"]
+    command += ["--long"] if long else []
+    limit = 3600 if long else 500
+    result = vm.run([*command, str(GUEST / name)], cwd=ROOT, timeout=limit, check=False, echo=show)
+    assert result.status == 0, result.output
+    summary = result.output.strip().splitlines()[-1]
+    assert " passed" in summary
+    assert "skipped" not in summary
+
+
+def test_file_systems(machine: MachineFactory, long: bool) -> None:
+    """ext4, XFS, btrfs; PostgreSQL, SQLite, a build."""
+    run_in_guest(machine, "filesystems.py", long)
