@@ -88,13 +88,11 @@ def mirror(made: RemapSet) -> Iterator[Path]:
         run("mdadm", "--stop", MD)
 
 
-def assert_whole(made: RemapSet) -> None:
+def assert_whole() -> None:
     """Neither leg was given up, and md found nothing that it could not mend."""
     assert md("degraded").read_text().strip() == "0"
-    state = md(f"dev-{made.path.resolve().name}/state") if made.path.is_symlink() else None
     states = [path.read_text().strip() for path in md("").glob("dev-*/state")]
-    assert state is None or state.exists()
-    assert sorted(states) == ["in_sync", "in_sync,write_mostly"], states
+    assert sorted(states) == ["in_sync", "in_sync,write_mostly"]
 
 
 def on_leg(offset: int, places: list[int]) -> list[int]:
@@ -117,14 +115,14 @@ def test_md_mends_a_leg_on_a_set(how: str) -> None:
         assert made.pending == []
         assert made.mapped == on_leg(offset, places)
         assert made.status.lost == 0
-        assert_whole(made)
+        assert_whole()
         run("mdadm", "--stop", MD)
         made.recreate()
         assemble(made, well)
         assert describe(read(made.path, offset, 4096)) == texts(0, 4096)
         act("check")
         assert md("mismatch_cnt").read_text().strip() == "0"
-        assert_whole(made)
+        assert_whole()
 
 
 def test_md_writes_through_failing_blocks() -> None:
@@ -140,7 +138,7 @@ def test_md_writes_through_failing_blocks() -> None:
         assert describe(read(made.path, offset, 4096)) == texts(0, 4096, 1)
         act("check")
         assert md("mismatch_cnt").read_text().strip() == "0"
-        assert_whole(made)
+        assert_whole()
 
 
 # btrfs
@@ -230,36 +228,49 @@ def lvm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LVM_SYSTEM_DIR", os.fspath(home))
 
 
+@contextmanager
+def volume_group(made: RemapSet) -> Iterator[str]:
+    """Have a volume group on a set, which is not in use at the end."""
+    run("pvcreate", "-q", made.path)
+    run("vgcreate", "-q", "group", made.path)
+    try:
+        yield "group"
+    finally:
+        run("vgchange", "-q", "-an", "group")
+
+
 @pytest.mark.usefixtures("lvm")
 def test_lvm_on_a_set() -> None:
-    """Two volumes, one of them grown, on a set that wears out."""
-    with worn_set() as (made, wear), nothing_logged("EXT4-fs error", "XFS (dm-"):
+    """Two volumes, one of them grown in use, on a set that wears out."""
+    with worn_set() as (made, wear), nothing_logged("EXT4-fs error"), volume_group(made) as group:
+        sums = {}
         with wear:
-            run("pvcreate", "-q", made.path)
-            run("vgcreate", "-q", "group", made.path)
-            sums = {}
-            for volume, make in (("one", "mkfs.ext4"), ("two", "mkfs.ext4")):
-                run("lvcreate", "-q", "-W", "n", "-n", volume, "-L", "48M", "group")
-                run(make, "-q", f"/dev/group/{volume}")
-                with mounted(Path("/dev/group", volume), MOUNT):
-                    for path in real_files(8 * MIB):
-                        shutil.copyfile(path, MOUNT / path.name)
+            for volume in ("one", "two"):
+                device = Path("/dev", group, volume)
+                run("lvcreate", "-q", "-W", "n", "-n", volume, "-L", "24M", group)
+                run("mkfs.ext4", "-q", "-b", "4096", device)
+                with mounted(device, MOUNT):
+                    copy_in(4 * MIB)
                     if volume == "two":
-                        run("lvextend", "-q", "-L", "+32M", f"group/{volume}")
-                        run("resize2fs", f"/dev/group/{volume}")
-                        for path in real_files(24 * MIB):
-                            shutil.copyfile(path, MOUNT / path.name)
+                        run("lvextend", "-q", "-L", "+24M", f"{group}/{volume}")
+                        run("resize2fs", device)
+                        copy_in(12 * MIB)
                     run("sync", "-f", MOUNT)
                     sums[volume] = checksums(MOUNT)
             for _ in range(2):
-                run("vgchange", "-q", "-an", "group")
+                run("vgchange", "-q", "-an", group)
                 made.recreate()
-                run("vgchange", "-q", "-ay", "group")
+                run("vgchange", "-q", "-ay", group)
         for volume, expected in sums.items():
-            device = Path("/dev/group", volume)
+            device = Path("/dev", group, volume)
             run("e2fsck", "-f", "-n", device)
             with mounted(device, MOUNT):
                 assert checksums(MOUNT) == expected
-        run("vgck", "group")
-        run("vgchange", "-q", "-an", "group")
-        print(f"lvm: {wear.judge(30 * MIB)} mapped")
+        run("vgck", group)
+        print(f"lvm: {wear.judge(12 * MIB)} mapped")
+
+
+def copy_in(size: int) -> None:
+    """Copy so many bytes of real files."""
+    for path in real_files(size):
+        shutil.copyfile(path, MOUNT / path.name)

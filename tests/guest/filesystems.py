@@ -33,6 +33,9 @@ class Kind:
     """How its lines in the kernel's log begin when something is wrong."""
 
 
+MKFS_EXT4 = ("mkfs.ext4", "-q", "-F", "-b", "4096")
+"""Smaller blocks would be written by way of pages, of which the rest, never written, is read."""
+
 GEOMETRIES = {
     "512": (),
     "512e": ("physical", "4096"),
@@ -42,7 +45,7 @@ GEOMETRIES = {
 
 KINDS = {
     "ext4": Kind(
-        ("mkfs.ext4", "-q", "-F"),
+        MKFS_EXT4,
         ("e2fsck", "-f", "-n"),
         "512e",
         ("files", "postgres"),
@@ -51,7 +54,7 @@ KINDS = {
     "xfs": Kind(
         ("mkfs.xfs", "-q", "-f"),
         ("xfs_repair", "-n"),
-        "512",
+        "512e",  # its log is 64 MiB, which would be tried sector by sector
         ("files", "build"),
         "XFS (dm-",
     ),

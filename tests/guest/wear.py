@@ -70,6 +70,8 @@ class Wear:
     seed: int = 1
     bad: set[int] = field(default_factory=set)
     """Every sector of main that fails or failed."""
+    unreadable: set[int] = field(default_factory=set)
+    """Those that fail for reads too, from before anything was written."""
     spoilt: int = 0
     """Runs that have gone bad since the beginning."""
 
@@ -93,6 +95,7 @@ class Wear:
             self.bad.update(range(first, first + length))
             if EDGE <= first <= size - EDGE - length:
                 main.clear(good, first - good)
+                self.unreadable.update(range(first, first + length))
                 good = first + length
             else:
                 edges.append((first, length))
@@ -146,21 +149,21 @@ class Wear:
         beginning, and is mapped or was never acknowledged; half of that leaves room for chance.
         """
         now = self.made.status
-        allowed = self._pieces()
         mapped = self.made.mapped
         assert len(mapped) == now.mapped
-        assert set(mapped) <= allowed, sorted(set(mapped) - allowed)
+        assert set(mapped) <= self._units(self.bad)
         assert now.mapped * now.unit > written * DENSITY / 2, (now.mapped, written)
         assert (now.mode, now.breaker, now.lost, now.doubt) == ("rw", "closed", 0, 0)
-        assert self.made.pending == []
+        # What cannot be read was never written: a mkfs has looked for what was there before.
+        assert set(self.made.pending) <= self._units(self.unreadable) - set(mapped)
         return now.mapped
 
-    def _pieces(self) -> set[int]:
-        """Return the units of the pieces that have a bad sector: nothing else may be mapped."""
+    def _units(self, bad: set[int]) -> set[int]:
+        """Return the units of all pieces that have one of these sectors."""
         unit = int(queue(self.made.main.path, "logical_block_size")) // 512
         piece = int(queue(self.made.main.path, "physical_block_size")) // 512
-        starts = {sector - sector % piece for sector in self.bad}
-        return {unit_at for at in starts for unit_at in range(at, at + piece, unit)}
+        starts = {sector - sector % piece for sector in bad}
+        return {place for start in starts for place in range(start, start + piece, unit)}
 
 
 @contextmanager

@@ -131,8 +131,9 @@ class Build:
         for folder in ("kernel", "tests/unit/kernelshim"):
             for path in (home / folder).iterdir():
                 (build / path.name).symlink_to(Path("..", folder, path.name))
-        for path in (home / "kernel").iterdir():
-            for name in re.findall(r"#include <(linux/[^>]+)>", path.read_text()):
+        for source in ("dm-remap.h", *(f"{name}.c" for name in self.LOADER[1:])):
+            text = (home / "kernel" / source).read_text()
+            for name in re.findall(r"#include <(linux/[^>]+)>", text):
                 header = build / "linux-headers" / name
                 header.parent.mkdir(parents=True, exist_ok=True)
                 header.touch()

@@ -46,3 +46,13 @@ def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1
 def test_file_systems(machine: MachineFactory, long: bool) -> None:
     """ext4, XFS, btrfs; PostgreSQL, SQLite, a build."""
     run_in_guest(machine, "filesystems.py", long)
+
+
+def test_arrays(machine: MachineFactory, long: bool) -> None:
+    """md, btrfs raid1, LVM."""
+    run_in_guest(machine, "arrays.py", long)
+
+
+def test_swap(machine: MachineFactory, long: bool) -> None:
+    """Swap, with little memory."""
+    run_in_guest(machine, "swapping.py", long, memory=512)
