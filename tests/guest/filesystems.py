@@ -30,7 +30,7 @@ class Kind:
     geometry: str
     workloads: tuple[str, ...]
     complaints: str
-    """How its lines in the kernel's log begin when something is wrong."""
+    """What it says in the kernel's log when something is wrong."""
 
 
 MKFS_EXT4 = ("mkfs.ext4", "-q", "-F", "-b", "4096")
@@ -56,14 +56,14 @@ KINDS = {
         ("xfs_repair", "-n"),
         "512e",  # its log is 64 MiB, which would be tried sector by sector
         ("files", "build"),
-        "XFS (dm-",
+        r"XFS \(dm-\d+\): (?!Mounting|Ending clean mount|Unmounting)",
     ),
     "btrfs": Kind(
         ("mkfs.btrfs", "-q", "-f"),
         ("btrfs", "check", "--readonly"),
         "4096",
         ("files", "sqlite"),
-        "BTRFS error",
+        "BTRFS (error|critical)",
     ),
 }
 
