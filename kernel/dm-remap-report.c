@@ -492,8 +492,10 @@ static int message_pending(struct remap *r, char **argv, char *result,
 
 	if (parse_page(argv, &from, &max))
 		return -EINVAL;
-	from = max_t(u64, from, r->ti->begin) - r->ti->begin + r->main_start;
-	unit = dmr_unit_of(r, from);
+	/* Behind the target's end there are none, however far. */
+	from = min_t(u64, max_t(u64, from, r->ti->begin) - r->ti->begin,
+		     r->ti->len);
+	unit = dmr_unit_of(r, r->main_start + from);
 	while ((unit = next_pending(r, unit)) != U64_MAX) {
 		if (!mapped_sector(r, unit, &sector))
 			break;
