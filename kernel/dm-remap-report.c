@@ -572,6 +572,12 @@ static int message_lost(struct remap *r, char **argv, char *result,
 	return remap_by_hand(r, argv, true, result, maxlen);
 }
 
+/*
+ * Of a word that may be anything the log has so much, escaped: it shall say what
+ * was expected, in one line.
+ */
+#define WORD_SIZE 32
+
 #define EXPECT_REMAP "remap <sector> <count> [lost], whole blocks of this target"
 
 static const struct message {
@@ -615,8 +621,9 @@ int report_message(struct dm_target *ti, unsigned int argc, char **argv,
 		}
 	}
 	if (ret == -EINVAL)
-		DMWARN_LIMIT("%s: message %s: expected: %s", dmr_name(r),
-			     argv[0], expected);
+		DMWARN_LIMIT("%s: message %*pE: expected: %s", dmr_name(r),
+			     (int)strnlen(argv[0], WORD_SIZE), argv[0],
+			     expected);
 	else if (ret == -EBUSY)
 		DMWARN_LIMIT("%s: message %s: %s", dmr_name(r), argv[0], busy);
 	else if (ret == -EROFS)
