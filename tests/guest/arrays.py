@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from guest.lib import MIB, describe, pattern, read, run, wait_for, write
+from guest.lib import MIB, describe, pattern, read, run, sectors, wait_for, write
 from guest.remapset import remap_set, texts
 from guest.wear import blank, disk, mounted, nothing_logged, worn_set
 from guest.workloads import checksums, real_files
@@ -41,9 +41,9 @@ def leg(name: str = "set") -> Iterator[RemapSet]:
         yield made
 
 
-def lose(made: RemapSet, sectors: list[int]) -> None:
+def lose(made: RemapSet, places: list[int]) -> None:
     """Make sectors fail for good: what they hold is lost, and they take nothing new."""
-    for sector in sectors:
+    for sector in places:
         for direction in ("read", "write"):
             made.main.add(sector, 1, direction, "medium")
 
@@ -248,8 +248,9 @@ def test_lvm_on_a_set() -> None:
             for volume in ("one", "two"):
                 device = Path("/dev", group, volume)
                 run("lvcreate", "-q", "-W", "n", "-n", volume, "-L", "24M", group)
+                blank_ends(device)
                 run("mkfs.ext4", "-q", "-b", "4096", device)
-                with mounted(device, MOUNT):
+                with mounted(device, MOUNT, "-t", "ext4"):
                     copy_in(4 * MIB)
                     if volume == "two":
                         run("lvextend", "-q", "-L", "+24M", f"{group}/{volume}")
@@ -264,10 +265,16 @@ def test_lvm_on_a_set() -> None:
         for volume, expected in sums.items():
             device = Path("/dev", group, volume)
             run("e2fsck", "-f", "-n", device)
-            with mounted(device, MOUNT):
+            with mounted(device, MOUNT, "-t", "ext4"):
                 assert checksums(MOUNT) == expected
         run("vgck", group)
         print(f"lvm: {wear.judge(12 * MIB)} mapped")
+
+
+def blank_ends(device: Path) -> None:
+    """Write where mkfs and mount look for what was there before, and would meet an error."""
+    for sector in (0, sectors(device) - 512):
+        write(device, sector, bytes(512 * 512))
 
 
 def copy_in(size: int) -> None:

@@ -78,7 +78,7 @@ def test_swap_under_pressure(long: bool) -> None:
         with wear, swap_on(made.path):
             size = meminfo("MemAvailable") + BEYOND
             with mmap.mmap(-1, size, flags=private) as memory:
-                for generation in range(20 if long else 3):
+                for generation in range(20 if long else 2):
                     begin = time.monotonic()
                     most = fill(memory, generation)
                     timed(

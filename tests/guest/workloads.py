@@ -97,7 +97,7 @@ class Files:
 
 
 MAKEFILE = """\
-FLAGS = -O1 -w -fPIC -include shim.h -I linux-headers -I .
+FLAGS = -O0 -w -fPIC -include shim.h -I linux-headers -I .
 OBJECTS = {objects}
 load.so: $(OBJECTS)
 	cc -shared -Wl,--no-undefined -o $@ $(OBJECTS)
@@ -264,7 +264,7 @@ class Postgres:
         self._start(home)
         self._run("pgbench", "-h", "/run/pg", "-i", "-q", "-s", str(scale), "postgres")
         for _ in range(scale):
-            self._bench(30 * scale)
+            self._bench(20 * scale)
             self._stop(home, "immediate")
             self._start(home)
             self._consistent()

@@ -13,7 +13,7 @@ from harness.paths import ROOT
 if TYPE_CHECKING:
     from harness.fixtures import MachineFactory
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MIB = 1 << 20
 GUEST = ROOT / "tests/guest"
@@ -33,9 +33,19 @@ def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1
     ]
     vm = machine(disks, memory_mib=memory)
     vm.insmod("dm_remap", "dm_fault")
-    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-s"]
+    limit = 3600 if long else 1100
+    command = [
+        sys.executable,
+        "-B",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-s",
+        "-o",
+        f"timeout={limit}",
+    ]
     command += ["--long"] if long else []
-    limit = 3600 if long else 500
     result = vm.run([*command, str(GUEST / name)], cwd=ROOT, timeout=limit, check=False, echo=show)
     assert result.status == 0, result.output
     summary = result.output.strip().splitlines()[-1]
