@@ -135,7 +135,7 @@ def row(vm: Machine, disk: Disk, answers: dict[str, dict[str, Any]]) -> dict[str
 
 
 def test_every_kind_of_disk(machine: MachineFactory) -> None:
-    """The whole product of kinds, errors and block sizes; the result is also in disks.json.
+    """The whole product of kinds, errors and block sizes; the result is also in matrix.json.
 
     It is the emulated disk that decides what the kernel sees. virtio has one error only, so both
     give a plain I/O error there, that is twice the same case; SCSI has an aborted command, an I/O
@@ -151,6 +151,6 @@ def test_every_kind_of_disk(machine: MachineFactory) -> None:
         row(vm, disk, {"fill": filled[disk.name], "check": checked[disk.name]}) for disk in MAINS
     ]
     result = [{**each, "ok": not each["wrong"]} for each in rows]
-    (vm.workdir.parent / "disks.json").write_text(json.dumps(result, indent=1) + "\n")
+    (vm.workdir.parent / "matrix.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"{len(MAINS)} disks, {sum(len(each['mapped']) for each in checked.values())} mapped")
     assert [each for each in result if not each["ok"]] == []
