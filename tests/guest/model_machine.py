@@ -42,6 +42,7 @@ from guest.model_rig import KINDS, NAME, UNITS, Rig, rigs
 from guest.remapset import entries, pending, status
 from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -134,12 +135,14 @@ class Disk(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not self.started:
             return
-        failed = sys.exc_info()[0] is not None
+        error = sys.exc_info()[1]
+        # Hypothesis ends an example with exceptions of its own.
+        failed = isinstance(error, Exception) and not isinstance(error, HypothesisException)
         try:
             if failed:
                 Disk.found = Disk.found or Disk.progress()
                 self.explain()
-            else:
+            elif error is None:
                 self.heal_main(at=WINDOW.start, n=len(WINDOW))
                 self.heal_spare()
                 self.read_all()
@@ -639,7 +642,7 @@ def run(number: int, examples: int, steps: int, phases: tuple[Phase, ...]) -> No
     try:
         run_state_machine_as_test(seed(number)(Disk), settings=chosen)
     except BaseException:
-        print(f"seed {number} fails, after {Disk.found}", flush=True)
+        print(f"seed {number} fails, after {Disk.found or Disk.progress()}", flush=True)
         raise
     print(f"seed {number}: {Disk.progress()}", flush=True)
 
