@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 
 # The units that steps are about: few, so that they meet, and on both sides of a border between two
 # regions of the lookup table (64 units).
-WINDOW = range(52, 76)
+WINDOW = range(54, 70)
 AT = st.integers(WINDOW.start, WINDOW.stop - 1)
-COUNT = st.integers(1, 12)
+COUNT = st.integers(1, 9)
 NTH = st.integers(0, 63)
 STATUS = st.sampled_from(["medium", "ioerr"])
 TIMES = st.sampled_from([0, 1, 2])
@@ -488,16 +488,14 @@ class Disk(RuleBasedStateMachine):
 
         self.write_units(units, value, through_suspend, self.data(units, value))
 
-    @step()
-    def reload(self) -> None:
-        dm_reload(NAME, self.rig.line)
-        self.model.loaded()
-        self.look()
-
-    @step()
-    def recreate(self) -> None:
-        self.rig.remove()
-        self.rig.create()
+    @step(how=st.sampled_from(["reload", "recreate"]))
+    def load(self, how: str) -> None:
+        """The same table again, while it runs or after a clean removal."""
+        if how == "reload":
+            dm_reload(NAME, self.rig.line)
+        else:
+            self.rig.remove()
+            self.rig.create()
         self.model.loaded()
         self.look()
 
@@ -509,10 +507,14 @@ class Disk(RuleBasedStateMachine):
         self.model.loaded()
         self.look()
 
-    @step(open_=st.booleans())
-    def breaker(self, open_: bool) -> None:
-        dm_message(NAME, "breaker", "open" if open_ else "close")
-        self.model.breaker_open = open_
+    @step(at=AT, n=COUNT)
+    def write_while_breaker_is_open(self, at: int, n: int) -> None:
+        units, value = units_of(at, n), self.next()
+        dm_message(NAME, "breaker", "open")
+        self.model.breaker_open = True
+        self.write_units(units, value, self.device.write, self.data(units, value))
+        dm_message(NAME, "breaker", "close")
+        self.model.breaker_open = False
 
     @step(at=AT, n=COUNT, lost=st.booleans())
     def map_by_hand(self, at: int, n: int, lost: bool) -> None:
