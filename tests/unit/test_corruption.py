@@ -168,7 +168,7 @@ def test_the_reasons_are_those_of_the_loader(program: Path) -> None:
     known = {text.partition(": ")[2].removeprefix("dm: ") for text in REASONS + OTHERS}
     # Said in passing, of a block or of what the reason in ctr sums up, or of a format.
     passing = re.compile(
-        r"table block|%s$|block %llu of the spare area|out of memory"
+        r"table block|%s$|block %llu of the spare area|out of memory|interrupted by a signal"
         r"|no metadata can be written any more|cannot read the spare area"
     )
     plain = {re.sub(r"[0-9]+|%[a-z]+", "#", text) for text in texts if not passing.search(text)}
