@@ -273,9 +273,13 @@ u32 slots_take(struct remap *r, unsigned int want, unsigned int *got)
 /* A slot that was taken but is in no commit.  Narrow work only. */
 void slots_give_back(struct remap *r, u32 slot)
 {
+	u32 first = slots_seg(r, slot)->first_slot;
+
 	r->slot[slot].unit = 0;
 	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_FREE, 0));
 	r->hint = min(r->hint, slot);
-	r->run_hint = min_t(u32, r->run_hint, round_down(slot, r->piece));
+	/* Runs are aligned to their segment. */
+	r->run_hint = min_t(u32, r->run_hint,
+			    first + round_down(slot - first, r->piece));
 	atomic_inc(&r->nr_free);
 }

@@ -484,6 +484,12 @@ static void give_back_a_run(struct kunit *test)
 	for (s = 15; s >= 8; s--)
 		slots_give_back(r, s);
 	expect_take(test, r, PIECE, 8, PIECE);
+	for (s = 28; s < 35; s++)
+		slots_give_back(r, s);
+	expect_take(test, r, PIECE, 16, 1);
+	/* A run begins at 28: it is the segment's slots that are aligned. */
+	slots_give_back(r, 35);
+	expect_take(test, r, PIECE, 28, PIECE);
 }
 
 /* BAD, LOST and MAPPED slots are never taken again. */
@@ -653,7 +659,7 @@ static void model_step_look(struct kunit *test, struct model *m)
 
 static void model_run_steps(struct kunit *test, struct model *m, u64 seed)
 {
-	static const u32 segments[] = { 64, 8, 104, 24, 0 };
+	static const u32 segments[] = { 61, 8, 100, 31, 0 };
 	unsigned int i;
 
 	memset(m, 0, sizeof(*m));
