@@ -1,0 +1,1878 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The format's checks, what ctr and a load make of an area, and what a commit
+ * leaves there.  The area is a disk in memory whose blocks a case writes
+ * itself, with the checksum that belongs there, so that hostile blocks reach
+ * the checks behind it.
+ *
+ * The trace has the commands on the spare, S, in blocks.
+ */
+#include <linux/prandom.h>
+
+#include "dm-remap-kunit.h"
+#include "../../kernel/dm-remap-metadata.c"
+
+/*
+ * Two segments of 40 blocks, each with two table blocks in two copies.  The
+ * last blocks of the disk are for growth.
+ */
+#define SEGMENT		40u
+#define SEGMENT_SLOTS	288u
+#define AREA		(DMR_HEAD_BLOCKS + 2 * SEGMENT)
+#define DISK		(AREA + SEGMENT)
+#define UNITS		4096u
+#define SUPER_SEQ	5
+#define TABLE_SEQ	7
+
+/* Homes of the copies, of the superblock first. */
+static const u64 homes[][2] = {
+	{ 0, 255 }, { 256, 294 }, { 257, 295 }, { 296, 334 }, { 297, 335 },
+};
+
+#define MBLOCKS		ARRAY_SIZE(homes)
+
+static const u8 uuid[16] = "dm-remap's kunit";
+static const u8 other_uuid[16] = "dm-remap's other";
+
+struct metadata_test {
+	struct remap		*r;	/* NULL: not constructed */
+	struct dm_target	ti;
+	struct dm_dev		on_main, on_spare;
+	struct fake_disk	*main, *spare;
+	char			*error;	/* ctr's */
+};
+
+static struct metadata_test *metadata_test(struct kunit *test)
+{
+	return test->priv;
+}
+
+/*----------------------------------------------------------------
+ * An area
+ *----------------------------------------------------------------
+ */
+
+static void *block_at(struct kunit *test, u64 block)
+{
+	return metadata_test(test)->spare->data + block * DMR_BLOCK_SIZE;
+}
+
+static struct dmr_super *super_at(struct kunit *test, u64 block)
+{
+	return block_at(test, block);
+}
+
+static struct dmr_table *table_at(struct kunit *test, u64 block)
+{
+	return block_at(test, block);
+}
+
+static u64 seq_at(struct kunit *test, u64 block)
+{
+	struct dmr_header *h = block_at(test, block);
+
+	return dmr_get64(h->seq);
+}
+
+static void seal_super(struct kunit *test, u64 block, u64 seq)
+{
+	dmr_seal(block_at(test, block), DMR_TYPE_SUPER, uuid, seq, block,
+		 block);
+}
+
+static void seal_table(struct kunit *test, u64 block, u64 seq, u64 home)
+{
+	dmr_seal(block_at(test, block), DMR_TYPE_TABLE, uuid, seq, home, block);
+}
+
+static void put_segment(struct dmr_segment *segment, u64 start)
+{
+	segment->start = dmr_put64(start);
+	segment->blocks = dmr_put64(SEGMENT);
+	segment->slots = dmr_put32(SEGMENT_SLOTS);
+	segment->table_blocks = dmr_put32(2);
+}
+
+static void put_super(struct dmr_super *sb)
+{
+	memset(sb, 0, sizeof(*sb));
+	memcpy(sb->h.uuid, uuid, sizeof(uuid));
+	sb->h.version = dmr_put16(DMR_VERSION);
+	sb->state = dmr_put32(DMR_READY);
+	sb->unit = dmr_put32(SECTOR_SIZE);
+	sb->area_blocks = dmr_put64(AREA);
+	sb->nr_segments = dmr_put32(2);
+	sb->main_sectors = dmr_put64(UNITS);
+	sb->data_sectors = dmr_put64(UNITS);
+	put_segment(&sb->segment[0], DMR_HEAD_BLOCKS);
+	put_segment(&sb->segment[1], DMR_HEAD_BLOCKS + SEGMENT);
+}
+
+/* A set that nothing is wrong with, and nothing mapped. */
+static void put_set(struct kunit *test)
+{
+	unsigned int mb, copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		put_super(super_at(test, homes[0][copy]));
+		seal_super(test, homes[0][copy], SUPER_SEQ);
+		for (mb = 1; mb < MBLOCKS; mb++) {
+			u64 home = homes[mb][copy];
+
+			memset(block_at(test, home), 0, DMR_BLOCK_SIZE);
+			seal_table(test, home, TABLE_SEQ, home);
+		}
+	}
+}
+
+/* In one copy; the block has its sequence still. */
+static void put_entry(struct kunit *test, u32 slot, int copy, u64 unit,
+		      unsigned int state, u32 generation)
+{
+	u32 in_segment = slot % SEGMENT_SLOTS;
+	unsigned int mb = 1 + 2 * (slot / SEGMENT_SLOTS) +
+			  in_segment / DMR_ENTRIES;
+	u64 home = homes[mb][copy];
+	struct dmr_entry *e = &table_at(test, home)->entry[in_segment %
+							   DMR_ENTRIES];
+
+	e->unit = dmr_put64(unit);
+	e->state_gen = dmr_put32(dmr_info(state, generation));
+	seal_table(test, home, seq_at(test, home), home);
+}
+
+static void put_entries(struct kunit *test, u32 slot, u64 unit,
+			unsigned int state, u32 generation)
+{
+	put_entry(test, slot, 0, unit, state, generation);
+	put_entry(test, slot, 1, unit, state, generation);
+}
+
+static void unreadable(struct kunit *test, u64 block)
+{
+	fake_disk_bad(metadata_test(test)->spare, READ,
+		      block * DMR_BLOCK_SECTORS, DMR_BLOCK_SECTORS,
+		      BLK_STS_MEDIUM);
+}
+
+static void unwritable(struct kunit *test, u64 block, unsigned int blocks)
+{
+	fake_disk_bad(metadata_test(test)->spare, WRITE,
+		      block * DMR_BLOCK_SECTORS, blocks * DMR_BLOCK_SECTORS,
+		      BLK_STS_MEDIUM);
+}
+
+/* A copy that is at its home, with that sequence, and valid. */
+static void expect_table(struct kunit *test, u64 block, u64 seq)
+{
+	KUNIT_EXPECT_TRUE_MSG(test, dmr_header_ok(block_at(test, block),
+						  DMR_TYPE_TABLE, block),
+			      "block %llu", block);
+	KUNIT_EXPECT_EQ_MSG(test, seq_at(test, block), seq, "block %llu", block);
+}
+
+/*----------------------------------------------------------------
+ * A target on it
+ *----------------------------------------------------------------
+ */
+
+static void destroy(struct metadata_test *t)
+{
+	struct remap *r = t->r;
+
+	if (!r)
+		return;
+	slots_destroy(r);
+	kvfree(r->mblock);
+	kfree(r->super);
+	if (r->page)
+		__free_page(r->page);
+	if (r->probe_page)
+		__free_page(r->probe_page);
+	kfree(r);
+	t->r = NULL;
+}
+
+static void destroy_action(void *t)
+{
+	destroy(t);
+}
+
+/* A target as ctr begins with it: the set's uuid is in the table. */
+static struct remap *create(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	destroy(t);
+	r = kzalloc(sizeof(*r), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, r);
+	t->r = r;
+	r->page = alloc_page(GFP_KERNEL);
+	r->probe_page = alloc_page(GFP_KERNEL);
+	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, r->page);
+	KUNIT_ASSERT_NOT_NULL(test, r->probe_page);
+	KUNIT_ASSERT_NOT_NULL(test, r->super);
+	r->ti = &t->ti;
+	r->main = &t->on_main;
+	r->spare = &t->on_spare;
+	r->spare_len = AREA * DMR_BLOCK_SECTORS;
+	r->unit = SECTOR_SIZE;
+	r->piece = 8;
+	r->has_uuid = true;
+	memcpy(&r->uuid, uuid, sizeof(uuid));
+	return r;
+}
+
+/* The rest of ctr. */
+static int inspect(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r = t->r;
+	int ret = metadata_inspect(r, &t->error);
+
+	if (ret)
+		return ret;
+	r->mblock = kvcalloc(r->nr_mblocks, sizeof(*r->mblock), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, r->mblock);
+	KUNIT_ASSERT_EQ(test, slots_create(r), 0);
+	return 0;
+}
+
+static int load(struct kunit *test)
+{
+	struct remap *r = metadata_test(test)->r;
+	int ret = metadata_load(r);
+
+	if (!ret)
+		r->mode = r->read_only ? DMR_MODE_RO : DMR_MODE_RW;
+	fake_traced();
+	return ret;
+}
+
+/* A target is constructed anew and loads what is there. */
+static int start(struct kunit *test)
+{
+	int ret;
+
+	create(test);
+	ret = inspect(test);
+	KUNIT_EXPECT_EQ_MSG(test, ret, 0, "%s", metadata_test(test)->error);
+	return ret ?: load(test);
+}
+
+static void expect_refused(struct kunit *test, int error, const char *why)
+{
+	KUNIT_EXPECT_EQ(test, inspect(test), error);
+	KUNIT_EXPECT_STREQ(test, metadata_test(test)->error, why);
+}
+
+static int metadata_init(struct kunit *test)
+{
+	struct metadata_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	fake_reset();
+	test->priv = t;
+	t->main = fake_disk_create(test, 'M', UNITS, 1);
+	t->spare = fake_disk_create(test, 'S', DISK * DMR_BLOCK_SECTORS,
+				    DMR_BLOCK_SECTORS);
+	t->on_main.bdev = &t->main->bdev;
+	t->on_spare.bdev = &t->spare->bdev;
+	t->ti.len = UNITS;
+	put_set(test);
+	return kunit_add_action_or_reset(test, destroy_action, t);
+}
+
+/*----------------------------------------------------------------
+ * The format's own checks
+ *----------------------------------------------------------------
+ */
+
+/* Values from another implementation: what is on disks must not change. */
+static void known_checksums(struct kunit *test)
+{
+	u8 *block = kunit_kzalloc(test, DMR_BLOCK_SIZE, GFP_KERNEL);
+	struct dmr_header *h = (struct dmr_header *)block;
+	u8 id[16];
+	int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, block);
+	KUNIT_EXPECT_EQ(test, ~dmr_crc32c_raw(~0u, "123456789", 9), 0xe3069283);
+	for (i = 0; i < 16; i++)
+		id[i] = i;
+	dmr_seal(block, DMR_TYPE_TABLE, id, 1, 256, 256);
+	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0x71acbb96);
+	dmr_seal(block, DMR_TYPE_TABLE, id, 1, 256, 130);
+	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0xb5fe37fa);
+	memset(id, 0, sizeof(id));
+	id[15] = 1;
+	for (i = 0; i < DMR_BLOCK_SIZE - 64; i++)
+		block[64 + i] = i;
+	dmr_seal(block, DMR_TYPE_SUPER, id, 0x123456789abull, 0, 0);
+	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0xebd3d2b7);
+	KUNIT_EXPECT_EQ(test, memcmp(block, "dm-remap\xb7\xd2\xd3\xeb\1\0\1\0",
+				     16), 0);
+}
+
+/* Every bit of a block counts, and so do its place and what it should be. */
+static void headers(struct kunit *test)
+{
+	u8 *block = block_at(test, 256);
+	struct dmr_header *h = (struct dmr_header *)block;
+	unsigned int i;
+
+	KUNIT_EXPECT_TRUE(test, dmr_header_ok(block, DMR_TYPE_TABLE, 256));
+	for (i = 0; i < DMR_BLOCK_SIZE; i++) {
+		bool ok;
+
+		block[i] ^= 1 << i % 8;
+		ok = dmr_header_ok(block, DMR_TYPE_TABLE, 256);
+		KUNIT_EXPECT_FALSE_MSG(test, ok, "byte %u", i);
+		block[i] ^= 1 << i % 8;
+	}
+	KUNIT_EXPECT_FALSE(test, dmr_header_ok(block, DMR_TYPE_SUPER, 256));
+	KUNIT_EXPECT_FALSE(test, dmr_header_ok(block, DMR_TYPE_TABLE, 257));
+	KUNIT_EXPECT_FALSE(test, dmr_header_ok(block, DMR_TYPE_TABLE,
+					       256 + (1ull << 32)));
+
+	/* With the right checksum, but not to be believed. */
+	seal_table(test, 256, 0, 256);
+	KUNIT_EXPECT_FALSE(test, dmr_header_ok(block, DMR_TYPE_TABLE, 256));
+	seal_table(test, 256, DMR_SEQ_MAX, 256);
+	KUNIT_EXPECT_TRUE(test, dmr_header_ok(block, DMR_TYPE_TABLE, 256));
+	seal_table(test, 256, DMR_SEQ_MAX + 1, 256);
+	KUNIT_EXPECT_FALSE(test, dmr_header_ok(block, DMR_TYPE_TABLE, 256));
+	seal_table(test, 256, 1, 256);
+	h->magic[7] = 'P';
+	h->crc = dmr_put32(dmr_block_crc(block, 256));
+	KUNIT_EXPECT_FALSE(test, dmr_header_ok(block, DMR_TYPE_TABLE, 256));
+}
+
+/* A field of a superblock with a hostile value. */
+struct hostile {
+	size_t offset, size;
+	u64 value;
+	const char *why;	/* NULL: nothing is wrong with it */
+};
+
+#define AT(field)	offsetof(struct dmr_super, field)
+
+static void hostile_superblocks(struct kunit *test)
+{
+	static const struct hostile rows[] = {
+		{ AT(created), 8, U64_MAX, NULL },
+		{ AT(compat), 8, U64_MAX, NULL },
+		{ AT(h.version), 2, 2, "metadata is of another version" },
+		{ AT(incompat), 8, 1ull << 63,
+		  "metadata needs a newer dm-remap (incompat)" },
+		{ AT(state), 4, 0, "superblock: unknown state" },
+		{ AT(state), 4, 3, "superblock: unknown state" },
+		{ AT(unit), 4, 0,
+		  "superblock: unit is not 512, 1024, 2048 or 4096" },
+		{ AT(unit), 4, 256,
+		  "superblock: unit is not 512, 1024, 2048 or 4096" },
+		{ AT(unit), 4, 1536,
+		  "superblock: unit is not 512, 1024, 2048 or 4096" },
+		{ AT(unit), 4, 8192,
+		  "superblock: unit is not 512, 1024, 2048 or 4096" },
+		{ AT(nr_segments), 4, 0,
+		  "superblock: number of segments is not 1..32" },
+		{ AT(nr_segments), 4, 33,
+		  "superblock: number of segments is not 1..32" },
+		{ AT(nr_segments), 4, U32_MAX,
+		  "superblock: number of segments is not 1..32" },
+		{ AT(nr_segments), 4, 3,
+		  "superblock: segments do not follow each other" },
+		{ AT(area_blocks), 8, DMR_MIN_AREA_BLOCKS - 1,
+		  "superblock: impossible size of the area" },
+		{ AT(area_blocks), 8, (1ull << 51) + 1,
+		  "superblock: impossible size of the area" },
+		{ AT(area_blocks), 8, AREA - 1,
+		  "superblock: segments do not follow each other" },
+		{ AT(main_sectors), 8, 0,
+		  "superblock: impossible size of main" },
+		{ AT(main_sectors), 8, (1ull << 54) + 1,
+		  "superblock: impossible size of main" },
+		{ AT(data_start), 8, UNITS + 1,
+		  "superblock: data lies outside of main" },
+		{ AT(data_start), 8, 1,
+		  "superblock: data lies outside of main" },
+		{ AT(data_start), 8, U64_MAX,
+		  "superblock: data lies outside of main" },
+		{ AT(data_sectors), 8, U64_MAX,
+		  "superblock: data lies outside of main" },
+		{ AT(main_id_len), 1, 16, NULL },
+		{ AT(main_id_len), 1, 17, "superblock: main's id is too long" },
+		{ AT(name[DMR_NAME_SIZE - 1]), 1, 'x',
+		  "superblock: a text is not terminated" },
+		{ AT(main_serial[DMR_SERIAL_SIZE - 1]), 1, 'x',
+		  "superblock: a text is not terminated" },
+		{ AT(main_flags), 4, DMR_MAIN_TAGGED,
+		  "superblock: data overlaps main's tag" },
+		{ AT(segment[0].start), 8, DMR_HEAD_BLOCKS - 1,
+		  "superblock: segments do not follow each other" },
+		{ AT(segment[1].start), 8, DMR_HEAD_BLOCKS + SEGMENT + 1,
+		  "superblock: segments do not follow each other" },
+		{ AT(segment[0].blocks), 8, U64_MAX,
+		  "superblock: segments do not follow each other" },
+		{ AT(segment[0].blocks), 8, 0,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].blocks), 8, SEGMENT - 1,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].slots), 4, SEGMENT_SLOTS - 1, NULL },
+		{ AT(segment[1].slots), 4, SEGMENT_SLOTS + 1,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].slots), 4, 0,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].slots), 4, U32_MAX,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].slots), 4, DMR_ENTRIES,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].table_blocks), 4, 1,
+		  "superblock: impossible segment" },
+		{ AT(segment[1].table_blocks), 4, U32_MAX,
+		  "superblock: impossible segment" },
+	};
+	struct dmr_super *sb = super_at(test, 0);
+	unsigned int i;
+
+	KUNIT_EXPECT_PTR_EQ(test, dmr_super_check(sb), NULL);
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct hostile *row = &rows[i];
+		__le64 value = dmr_put64(row->value);
+		const char *why;
+
+		put_super(sb);
+		memcpy((char *)sb + row->offset, &value, row->size);
+		why = dmr_super_check(sb);
+		KUNIT_EXPECT_STREQ_MSG(test, why ?: "nothing",
+				       row->why ?: "nothing", "row %u", i);
+	}
+}
+
+/* Segments that are each possible have too many slots together. */
+static void too_many_slots(struct kunit *test)
+{
+	struct dmr_super *sb = super_at(test, 0);
+	const u64 blocks = 3 * (u64)DMR_MAX_SLOTS;
+
+	put_super(sb);
+	sb->nr_segments = dmr_put32(2);
+	sb->area_blocks = dmr_put64(DMR_HEAD_BLOCKS + 2 * blocks);
+	set_segment(&sb->segment[0], DMR_HEAD_BLOCKS, DMR_HEAD_BLOCKS + blocks,
+		    DMR_MAX_SLOTS - 5);
+	set_segment(&sb->segment[1], DMR_HEAD_BLOCKS + blocks,
+		    DMR_HEAD_BLOCKS + 2 * blocks, 5);
+	KUNIT_EXPECT_PTR_EQ(test, dmr_super_check(sb), NULL);
+	sb->segment[1].slots = dmr_put32(6);
+	KUNIT_EXPECT_STREQ(test, dmr_super_check(sb),
+			   "superblock: more than 16777216 slots");
+}
+
+/* The most slots that fit, counted one by one. */
+static void slots_of_segments(struct kunit *test)
+{
+	unsigned int unit;
+	u32 blocks, n;
+
+	for (unit = DMR_UNIT_MIN; unit <= DMR_UNIT_MAX; unit *= 2) {
+		u32 per_block = DMR_BLOCK_SIZE / unit;
+
+		for (blocks = 0, n = 0; blocks < 1000; blocks++) {
+			while (2 * DIV_ROUND_UP(n + 1, DMR_ENTRIES) +
+			       DIV_ROUND_UP(n + 1, per_block) <= blocks)
+				n++;
+			KUNIT_EXPECT_EQ(test, dmr_segment_slots(blocks, unit),
+					n);
+		}
+		n = dmr_segment_slots(2 * DMR_MAX_SLOTS, unit);
+		KUNIT_EXPECT_EQ(test, n, DMR_MAX_SLOTS);
+		n = dmr_segment_slots(U64_MAX, unit);
+		KUNIT_EXPECT_EQ(test, n, DMR_MAX_SLOTS);
+	}
+}
+
+static void hostile_tables(struct kunit *test)
+{
+	static const struct {
+		unsigned int index;
+		u64 unit;
+		u32 state_gen, zero;
+		const char *why;
+	} rows[] = {
+		{ 0, UNITS - 1, DMR_MAPPED, 0, NULL },
+		{ 35, 0, DMR_LOST | DMR_GEN_MAX << 8, 0, NULL },
+		{ 35, 0, DMR_BAD, 0, NULL },
+		{ 0, 0, DMR_FREE, 1, "table block: reserved bytes are not zero" },
+		{ 251, 0, DMR_FREE, 1,
+		  "table block: reserved bytes are not zero" },
+		{ 36, 1, DMR_MAPPED, 0,
+		  "table block: entry behind the last slot" },
+		{ 36, 0, DMR_BAD, 0, "table block: entry behind the last slot" },
+		{ 251, 1, DMR_FREE, 0,
+		  "table block: entry behind the last slot" },
+		{ 0, 1, DMR_FREE, 0,
+		  "table block: a free or bad slot with a unit" },
+		{ 0, 0, DMR_FREE | 1 << 8, 0,
+		  "table block: a free or bad slot with a unit" },
+		{ 0, 1, DMR_BAD, 0,
+		  "table block: a free or bad slot with a unit" },
+		{ 0, 0, DMR_BAD | 1 << 8, 0,
+		  "table block: a free or bad slot with a unit" },
+		{ 0, UNITS, DMR_MAPPED, 0,
+		  "table block: unit lies outside of main" },
+		{ 0, U64_MAX, DMR_LOST, 0,
+		  "table block: unit lies outside of main" },
+		{ 0, 1, 4, 0, "table block: unknown slot state" },
+		{ 0, 1, DMR_SEALING, 0, "table block: unknown slot state" },
+		{ 0, 1, 255, 0, "table block: unknown slot state" },
+	};
+	struct dmr_table *t = table_at(test, 257);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct dmr_entry *e = &t->entry[rows[i].index];
+		const char *why;
+
+		e->unit = dmr_put64(rows[i].unit);
+		e->state_gen = dmr_put32(rows[i].state_gen);
+		e->zero = dmr_put32(rows[i].zero);
+		why = dmr_table_check(t, 36, UNITS);
+		KUNIT_EXPECT_STREQ_MSG(test, why ?: "nothing",
+				       rows[i].why ?: "nothing", "row %u", i);
+		memset(e, 0, sizeof(*e));
+	}
+	KUNIT_EXPECT_PTR_EQ(test, dmr_table_check(t, 36, UNITS), NULL);
+	t->h.version = dmr_put16(2);
+	KUNIT_EXPECT_STREQ(test, dmr_table_check(t, 36, UNITS),
+			   "table block is of another version");
+}
+
+/* From a home to its block and back, and no others. */
+static void homes_of_blocks(struct kunit *test)
+{
+	struct remap *r = create(test);
+	u32 mb, want_mb = 0;
+	u64 block;
+	int copy, i;
+
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, r->nr_mblocks, MBLOCKS);
+	KUNIT_EXPECT_EQ(test, r->nr_slots, 2 * SEGMENT_SLOTS);
+	for (block = 0; block < 1000; block++) {
+		int want = -1;
+
+		for (i = 2; i < 2 * MBLOCKS; i++) {
+			if (homes[i / 2][i % 2] != block)
+				continue;
+			want = i % 2;
+			want_mb = i / 2;
+		}
+		KUNIT_EXPECT_EQ(test, home_mblock(r, block, &mb, &copy),
+				want >= 0);
+		if (want < 0)
+			continue;
+		KUNIT_EXPECT_EQ(test, mb, want_mb);
+		KUNIT_EXPECT_EQ(test, copy, want);
+		KUNIT_EXPECT_EQ(test, mblock_home(r, mb, copy), block);
+	}
+	block = 256 + (1ull << 32);
+	KUNIT_EXPECT_FALSE(test, home_mblock(r, block, &mb, &copy));
+	block = 256 + (1ull << 63);
+	KUNIT_EXPECT_FALSE(test, home_mblock(r, block, &mb, &copy));
+	KUNIT_EXPECT_FALSE(test, home_mblock(r, U64_MAX, &mb, &copy));
+	KUNIT_EXPECT_EQ(test, mblock_home(r, 0, 0), 0);
+	KUNIT_EXPECT_EQ(test, mblock_home(r, 0, 1), 255);
+	/* Slots stand between the two copies of their segment. */
+	KUNIT_EXPECT_EQ(test, slots_sector(r, 0), 258 * 8);
+	KUNIT_EXPECT_EQ(test, slots_sector(r, SEGMENT_SLOTS - 1), 294 * 8 - 1);
+	KUNIT_EXPECT_EQ(test, slots_sector(r, SEGMENT_SLOTS), 298 * 8);
+	KUNIT_EXPECT_EQ(test, slot_mblock(r, DMR_ENTRIES - 1), 1);
+	KUNIT_EXPECT_EQ(test, slot_mblock(r, DMR_ENTRIES), 2);
+	KUNIT_EXPECT_EQ(test, slot_mblock(r, SEGMENT_SLOTS - 1), 2);
+	KUNIT_EXPECT_EQ(test, slot_mblock(r, SEGMENT_SLOTS), 3);
+}
+
+/*----------------------------------------------------------------
+ * Superblocks
+ *----------------------------------------------------------------
+ */
+
+/* One of them is enough; the load writes the other one again. */
+static void one_superblock(struct kunit *test)
+{
+	memset(block_at(test, 0), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2);
+	unreadable(test, 255);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4);
+}
+
+static void newer_superblock(struct kunit *test)
+{
+	struct remap *r;
+
+	strscpy(super_at(test, 255)->name, "newer", DMR_NAME_SIZE);
+	seal_super(test, 255, SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_STREQ(test, r->super->name, "newer");
+	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "newer");
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 3);
+}
+
+static void contradicting_superblocks(struct kunit *test)
+{
+	strscpy(super_at(test, 255)->name, "other", DMR_NAME_SIZE);
+	seal_super(test, 255, SUPER_SEQ);
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "the two superblocks contradict each other: run dmremapctl check");
+	/* A third one that is newer settles it. */
+	memcpy(block_at(test, 200), block_at(test, 0), DMR_BLOCK_SIZE);
+	dmr_seal(block_at(test, 200), DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 0,
+		 200);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+}
+
+/* Neither is there: no set, and never blank. */
+static void no_superblock(struct kunit *test)
+{
+	struct remap *r;
+
+	unreadable(test, 0);
+	unreadable(test, 255);
+	create(test);
+	expect_refused(test, -ENODATA,
+		       "no set with this uuid on the spare: check the device names");
+	memset(block_at(test, 256), 0, (DISK - 256) * DMR_BLOCK_SIZE);
+	r = create(test);
+	r->has_uuid = false;
+	expect_refused(test, -EBUSY,
+		       "spare area is neither blank (all zeros) nor a set");
+}
+
+/* A superblock counts where it belongs and in stand-ins only. */
+static void superblock_in_a_wrong_place(struct kunit *test)
+{
+	memcpy(block_at(test, 255), block_at(test, 0), DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2);
+
+	put_set(test);
+	dmr_seal(block_at(test, 255), DMR_TYPE_SUPER, uuid, 99, 0, 255);
+	put_super(super_at(test, 1));
+	seal_super(test, 1, 99);
+	put_super(super_at(test, 127));
+	dmr_seal(block_at(test, 127), DMR_TYPE_SUPER, uuid, 99, 0, 127);
+	put_super(super_at(test, 130));
+	dmr_seal(block_at(test, 130), DMR_TYPE_SUPER, uuid, 99, 256, 130);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2);
+}
+
+/* A stand-in is where the copy lives, also if its home says the same. */
+static void superblock_in_a_stand_in(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+
+	strscpy(super_at(test, 255)->name, "newer", DMR_NAME_SIZE);
+	seal_super(test, 255, SUPER_SEQ + 1);
+	memcpy(block_at(test, 254), block_at(test, 255), DMR_BLOCK_SIZE);
+	dmr_seal(block_at(test, 254), DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 0,
+		 254);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->mblock[0].standin[0], 254);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r->nr_away), 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 254), SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+}
+
+static void another_uuid(struct kunit *test)
+{
+	struct remap *r = create(test);
+
+	memcpy(&r->uuid, other_uuid, sizeof(other_uuid));
+	expect_refused(test, -ENODATA,
+		       "no set with this uuid on the spare: check the device names");
+	/* Without a uuid any set is right, but not two of them. */
+	r = create(test);
+	r->has_uuid = false;
+	memset(&r->uuid, 0, sizeof(r->uuid));
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, memcmp(&r->uuid, uuid, sizeof(uuid)), 0);
+	dmr_seal(block_at(test, 255), DMR_TYPE_SUPER, other_uuid, 1, 255, 255);
+	r = create(test);
+	r->has_uuid = false;
+	expect_refused(test, -EINVAL,
+		       "superblocks of two sets on the spare: run dmremapctl list");
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "superblocks of two sets on the spare: run dmremapctl list");
+	/* What an older set has left in a stand-in is no harm. */
+	put_set(test);
+	put_super(super_at(test, 200));
+	dmr_seal(block_at(test, 200), DMR_TYPE_SUPER, other_uuid, 99, 0, 200);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+}
+
+/* FORMATTING counts only where no READY superblock is. */
+static void formatting_counts_less(struct kunit *test)
+{
+	super_at(test, 0)->state = dmr_put32(DMR_FORMATTING);
+	seal_super(test, 0, 99);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state), DMR_READY);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2);
+	super_at(test, 255)->state = dmr_put32(DMR_FORMATTING);
+	seal_super(test, 255, 99);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4);
+}
+
+/* What the table line says and the set does not. */
+static void another_table_line(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r = create(test);
+
+	r->unit = 1024;
+	r->unit_shift = 1;
+	expect_refused(test, -EINVAL,
+		       "the set's unit is not main's logical block size");
+	r = create(test);
+	r->spare_len -= DMR_BLOCK_SECTORS;
+	expect_refused(test, -EINVAL,
+		       "spare_len is less than the set has recorded");
+	r = create(test);
+	r->spare_len += DMR_BLOCK_SECTORS;
+	r->read_only = true;
+	expect_refused(test, -EINVAL,
+		       "spare_len is more than the set has recorded, and the table is read-only");
+	r = create(test);
+	r->main_start = 8;
+	expect_refused(test, -EINVAL,
+		       "main_start is not the one that the set has recorded");
+	create(test);
+	t->ti.len++;
+	expect_refused(test, -EINVAL,
+		       "the length is more than the set has recorded");
+	t->ti.len = 1;
+	create(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+}
+
+static void feature_words(struct kunit *test)
+{
+	struct remap *r;
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		super_at(test, homes[0][copy])->compat = dmr_put64(1);
+		super_at(test, homes[0][copy])->ro_compat = dmr_put64(1);
+		seal_super(test, homes[0][copy], SUPER_SEQ);
+	}
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "metadata needs a newer dm-remap to be written (ro_compat)");
+	r = create(test);
+	r->read_only = true;
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	super_at(test, 0)->incompat = dmr_put64(2);
+	seal_super(test, 0, SUPER_SEQ + 1);
+	r = create(test);
+	r->read_only = true;
+	expect_refused(test, -EINVAL,
+		       "metadata needs a newer dm-remap (incompat)");
+}
+
+/*----------------------------------------------------------------
+ * Main
+ *----------------------------------------------------------------
+ */
+
+static void put_tag(struct kunit *test, const u8 *id, u64 place)
+{
+	struct dmr_tag *tag = (void *)metadata_test(test)->main->data +
+			      place * DMR_BLOCK_SIZE;
+
+	memset(tag, 0, sizeof(*tag));
+	tag->main_sectors = dmr_put64(UNITS);
+	tag->data_start = dmr_put64(DMR_TAG_SECTORS);
+	tag->unit = dmr_put32(SECTOR_SIZE);
+	dmr_seal(tag, DMR_TYPE_TAG, id, 1, place, place);
+}
+
+static void put_tagged_super(struct kunit *test)
+{
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+		sb->main_flags = dmr_put32(DMR_MAIN_TAGGED);
+		sb->data_start = dmr_put64(DMR_TAG_SECTORS);
+		sb->data_sectors = dmr_put64(UNITS - DMR_TAG_SECTORS);
+		seal_super(test, homes[0][copy], SUPER_SEQ);
+	}
+}
+
+static struct remap *create_tagged(struct kunit *test)
+{
+	struct remap *r = create(test);
+
+	r->main_start = DMR_TAG_SECTORS;
+	metadata_test(test)->ti.len = UNITS - DMR_TAG_SECTORS;
+	return r;
+}
+
+static void tags(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	put_tagged_super(test);
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "main carries no tag of a set, but the spare's main does");
+	put_tag(test, uuid, DMR_TAG1_BLOCK);
+	r = create_tagged(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_TRUE(test, r->tagged);
+	KUNIT_EXPECT_EQ(test, r->identity, DMR_BY_TAG);
+	/* Copied to another place it is no tag. */
+	memmove(t->main->data + DMR_TAG0_BLOCK * DMR_BLOCK_SIZE,
+		t->main->data + DMR_TAG1_BLOCK * DMR_BLOCK_SIZE,
+		DMR_BLOCK_SIZE);
+	memset(t->main->data + DMR_TAG1_BLOCK * DMR_BLOCK_SIZE, 0,
+	       DMR_BLOCK_SIZE);
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "main carries no tag of a set, but the spare's main does");
+	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	create_tagged(test);
+	expect_refused(test, -EINVAL, "main carries the tag of another set");
+	put_tag(test, uuid, DMR_TAG0_BLOCK);
+	((struct dmr_tag *)(t->main->data + DMR_BLOCK_SIZE))->unit =
+		dmr_put32(1024);
+	dmr_seal(t->main->data + DMR_BLOCK_SIZE, DMR_TYPE_TAG, uuid, 1, 1, 1);
+	create_tagged(test);
+	expect_refused(test, -EINVAL, "main's tag contradicts the superblock");
+	put_tag(test, uuid, DMR_TAG0_BLOCK);
+	t->main->bdev.bd_nr_sectors--;
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "main is smaller than the set has recorded");
+	/* A larger disk that carries the tag is a copy of it. */
+	t->main->bdev.bd_nr_sectors += 2;
+	create_tagged(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+}
+
+/* An adopted main: no tag, the same size, the same id where there is one. */
+static int test_id(struct gendisk *disk, u8 *id, enum blk_unique_id type)
+{
+	if (type != BLK_UID_EUI64)
+		return -EINVAL;
+	memcpy(id, "serial 1", 8);
+	return 8;
+}
+
+static const struct block_device_operations has_id = {
+	.get_unique_id = test_id,
+};
+
+static void adopted_main(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	t->main->bdev.bd_nr_sectors++;
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "main is not of the size that the set has recorded");
+	t->main->bdev.bd_nr_sectors--;
+	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	create(test);
+	expect_refused(test, -EINVAL, "main carries the tag of another set");
+	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_SIZE);
+
+	/* The load learns the id, and another disk is refused from then on. */
+	t->main->disk.fops = &has_id;
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_ID);
+	KUNIT_EXPECT_EQ(test, super_at(test, 0)->main_id_type, BLK_UID_EUI64);
+	KUNIT_EXPECT_EQ(test, super_at(test, 255)->main_id_len, 8);
+	KUNIT_EXPECT_EQ(test, memcmp(super_at(test, 0)->main_id, "serial 1", 8),
+			0);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	super_at(test, 0)->main_id[7] = '2';
+	seal_super(test, 0, 99);
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "main is not the disk that the set has recorded");
+	/* Another partition of it is not the same. */
+	super_at(test, 0)->main_id[7] = '1';
+	seal_super(test, 0, 99);
+	r = create(test);
+	r->main_offset = 2048;
+	expect_refused(test, -EINVAL,
+		       "main is not the disk that the set has recorded");
+}
+
+/*----------------------------------------------------------------
+ * Loads
+ *----------------------------------------------------------------
+ */
+
+static void load_empty(struct kunit *test)
+{
+	struct remap *r;
+	unsigned int i;
+
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, r->nr_lookup, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 2 * SEGMENT_SLOTS);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 0);
+	/* Nothing was amiss, so nothing was written. */
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+	for (i = 1; i < MBLOCKS; i++)
+		expect_table(test, homes[i][1], TABLE_SEQ);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 0);
+}
+
+static void load_entries_of_all_states(struct kunit *test)
+{
+	struct remap *r;
+
+	put_entries(test, 0, 100, DMR_MAPPED, 0);
+	put_entries(test, 251, 101, DMR_LOST, 5);
+	put_entries(test, 252, 0, DMR_BAD, 0);
+	put_entries(test, 287, UNITS - 1, DMR_MAPPED, DMR_GEN_MAX);
+	put_entries(test, 288, 0, DMR_MAPPED, 1);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_mapped), 4);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_lost), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 2 * SEGMENT_SLOTS - 5);
+	KUNIT_EXPECT_EQ(test, r->nr_lookup, 4);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 100, 100), 0);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 101, 101), 251);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 102, UNITS), 287);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 288);
+	KUNIT_EXPECT_EQ(test, r->slot[251].info, dmr_info(DMR_LOST, 5));
+	KUNIT_EXPECT_EQ(test, r->slot[287].info,
+			dmr_info(DMR_MAPPED, DMR_GEN_MAX));
+	/* Loading what is loaded already. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, metadata_test(test)->r->nr_lookup, 4);
+}
+
+/* One copy is bad: the other one counts, and both are written again. */
+static void expect_other_copy(struct kunit *test, int bad)
+{
+	struct remap *r;
+
+	create(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_ASSERT_EQ(test, metadata_load(metadata_test(test)->r), 0);
+	/* The one that was bad first: the winner is left alone until then. */
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), bad ?
+			      " SW294+1 SW256+1 Sf" : " SW256+1 SW294+1 Sf"));
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 1);
+	KUNIT_EXPECT_EQ(test, r->nr_lookup, 1);
+	expect_table(test, 256, TABLE_SEQ + 2);
+	expect_table(test, 294, TABLE_SEQ + 2);
+	expect_table(test, 257, TABLE_SEQ);
+	KUNIT_EXPECT_TRUE(test, dmr_same_body(block_at(test, 256),
+					      block_at(test, 294)));
+	KUNIT_EXPECT_EQ(test, fake.units[DMR_EV_COPIES], 1);
+	fake.units[DMR_EV_COPIES] = 0;
+	put_set(test);
+	put_entries(test, 1, 100, DMR_MAPPED, 0);
+}
+
+static void bad_copies(struct kunit *test)
+{
+	int copy;
+
+	put_entries(test, 1, 100, DMR_MAPPED, 0);
+	for (copy = 0; copy < 2; copy++) {
+		u64 home = homes[1][copy];
+		struct dmr_table *t = table_at(test, home);
+
+		/* A wrong checksum. */
+		t->entry[1].unit = dmr_put64(99);
+		expect_other_copy(test, copy);
+		unreadable(test, home);
+		expect_other_copy(test, copy);
+		memset(t, 0, DMR_BLOCK_SIZE);
+		expect_other_copy(test, copy);
+		/* All of these are newer, and have the right checksum. */
+		dmr_seal(t, DMR_TYPE_TABLE, other_uuid, 99, home, home);
+		expect_other_copy(test, copy);
+		dmr_seal(t, DMR_TYPE_SUPER, uuid, 99, home, home);
+		expect_other_copy(test, copy);
+		seal_table(test, home, 99, home + 1);
+		expect_other_copy(test, copy);
+		seal_table(test, home, 99, homes[1][!copy]);
+		expect_other_copy(test, copy);
+		memcpy(t, block_at(test, homes[3][copy]), DMR_BLOCK_SIZE);
+		expect_other_copy(test, copy);
+		seal_table(test, home, DMR_SEQ_MAX + 1, home);
+		expect_other_copy(test, copy);
+		t->entry[1].unit = dmr_put64(UNITS);
+		seal_table(test, home, 99, home);
+		expect_other_copy(test, copy);
+		t->entry[5].state_gen = dmr_put32(DMR_TAKEN);
+		seal_table(test, home, 99, home);
+		expect_other_copy(test, copy);
+		t->entry[251].zero = dmr_put32(1);
+		seal_table(test, home, 99, home);
+		expect_other_copy(test, copy);
+		t->h.version = dmr_put16(2);
+		t->h.crc = dmr_put32(dmr_block_crc(t, home));
+		expect_other_copy(test, copy);
+	}
+}
+
+/* A second copy of the same sequence is checked, too, before it counts. */
+static void bad_second_copies(struct kunit *test)
+{
+	struct dmr_table *t = table_at(test, 295);
+
+	t->entry[36].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 295, TABLE_SEQ, 295);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_table(test, 295, TABLE_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, dmr_get32(t->entry[36].state_gen), 0);
+	t->entry[0].zero = dmr_put32(1);
+	seal_table(test, 295, TABLE_SEQ + 2, 295);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_table(test, 295, TABLE_SEQ + 4);
+	KUNIT_EXPECT_EQ(test, dmr_get32(t->entry[0].zero), 0);
+}
+
+/* Both are gone: nobody knows what was mapped. */
+static void both_copies_gone(struct kunit *test)
+{
+	struct remap *r;
+
+	put_entries(test, 1, 100, DMR_MAPPED, 0);
+	put_entries(test, 288, 200, DMR_MAPPED, 0);
+	unreadable(test, 256);
+	table_at(test, 294)->entry[0].unit = dmr_put64(1);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, r->nr_lookup, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 2 * SEGMENT_SLOTS);
+
+	r = create(test);
+	r->read_only = true;
+	r->accept_stale = true;
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, r->nr_gone, 1);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 288);
+	expect_table(test, 296, TABLE_SEQ);
+
+	/* What an entry outside of main or behind the last slot means. */
+	put_set(test);
+	put_entries(test, 1, UNITS, DMR_MAPPED, 0);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	put_set(test);
+	table_at(test, 257)->entry[36].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 257, TABLE_SEQ, 257);
+	table_at(test, 295)->entry[36].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 295, TABLE_SEQ, 295);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+}
+
+/* Refused, the target can be resumed again when the disk is well. */
+static void load_again(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+
+	put_entries(test, 1, 100, DMR_MAPPED, 0);
+	put_entries(test, 288, 200, DMR_MAPPED, 0);
+	unreadable(test, 257);
+	unreadable(test, 295);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->nr_lookup, 2);
+	KUNIT_EXPECT_EQ(test, t->r->nr_gone, 0);
+	KUNIT_EXPECT_EQ(test, slots_first(t->r, 101, UNITS), 288);
+}
+
+/* The newer copy counts, whichever it is. */
+static void newer_copy(struct kunit *test)
+{
+	struct remap *r;
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		put_set(test);
+		put_entries(test, 1, 100, DMR_MAPPED, 0);
+		put_entry(test, 1, copy, 101, DMR_MAPPED, 0);
+		put_entry(test, 2, copy, 100, DMR_LOST, 0);
+		seal_table(test, homes[1][copy], TABLE_SEQ + 1, homes[1][copy]);
+		KUNIT_EXPECT_EQ(test, start(test), 0);
+		r = metadata_test(test)->r;
+		KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 2);
+		KUNIT_EXPECT_EQ(test, slots_first(r, 101, UNITS), 1);
+		KUNIT_EXPECT_EQ(test, r->nr_lookup, 2);
+		KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_lost), 1);
+		expect_table(test, 256, TABLE_SEQ + 3);
+		expect_table(test, 294, TABLE_SEQ + 3);
+	}
+}
+
+/* Two copies of one sequence that differ: an entry, or a body nobody reads. */
+static void contradicting_copies(struct kunit *test)
+{
+	put_entry(test, 1, 0, 100, DMR_MAPPED, 0);
+	KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+	put_entry(test, 1, 1, 100, DMR_MAPPED, 1);
+	KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+	put_entry(test, 1, 1, 100, DMR_LOST, 0);
+	KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+	put_entry(test, 1, 1, 100, DMR_MAPPED, 0);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	/* A newer one in a stand-in settles it. */
+	put_entry(test, 1, 1, 101, DMR_MAPPED, 0);
+	memcpy(block_at(test, 128), block_at(test, 256), DMR_BLOCK_SIZE);
+	seal_table(test, 128, TABLE_SEQ + 1, 256);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, slots_first(metadata_test(test)->r, 0, UNITS), 1);
+}
+
+/* Two live slots of one unit: equal generations contradict each other. */
+static void unit_mapped_twice(struct kunit *test)
+{
+	static const u32 slots[] = { 11, 260, 300 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(slots); i++) {
+		put_set(test);
+		put_entries(test, 10, 100, DMR_MAPPED, 3);
+		put_entries(test, slots[i], 100, DMR_MAPPED, 3);
+		KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+		put_entries(test, slots[i], 100, DMR_LOST, 3);
+		KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+		put_entries(test, slots[i], 101, DMR_LOST, 3);
+		KUNIT_EXPECT_EQ(test, start(test), 0);
+	}
+	/* Also where a third one is newer than the first. */
+	put_set(test);
+	put_entries(test, 10, 100, DMR_MAPPED, 3);
+	put_entries(test, 11, 100, DMR_MAPPED, 4);
+	put_entries(test, 300, 100, DMR_MAPPED, 4);
+	KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+}
+
+/* The higher generation counts; the other slot is BAD, on the disk too. */
+static void unit_that_has_moved(struct kunit *test)
+{
+	static const u32 pairs[][2] = {
+		{ 10, 11 }, { 11, 10 }, { 10, 300 }, { 300, 10 }, { 260, 10 },
+	};
+	struct remap *r;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(pairs); i++) {
+		u32 old = pairs[i][0], new = pairs[i][1];
+
+		put_set(test);
+		put_entries(test, old, 100, DMR_MAPPED, DMR_GEN_MAX - 1);
+		put_entries(test, new, 100, DMR_LOST, DMR_GEN_MAX);
+		put_entries(test, 20, 99, DMR_MAPPED, 0);
+		KUNIT_EXPECT_EQ(test, start(test), 0);
+		r = metadata_test(test)->r;
+		KUNIT_EXPECT_EQ(test, slots_first(r, 100, 100), new);
+		KUNIT_EXPECT_EQ(test, r->slot[old].info, dmr_info(DMR_BAD, 0));
+		KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_mapped), 2);
+		KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 1);
+		/* It is so for the next load, too. */
+		KUNIT_EXPECT_EQ(test, start(test), 0);
+		r = metadata_test(test)->r;
+		KUNIT_EXPECT_EQ(test, r->nr_lookup, 2);
+		KUNIT_EXPECT_EQ(test, r->slot[old].info, dmr_info(DMR_BAD, 0));
+		KUNIT_EXPECT_EQ(test, r->slot[old].unit, 0);
+	}
+}
+
+/*----------------------------------------------------------------
+ * Stand-ins
+ *----------------------------------------------------------------
+ */
+
+/* Copy A lives in a stand-in: its home has the state that it was left with. */
+static void put_stand_in(struct kunit *test, u64 place)
+{
+	put_set(test);
+	put_entry(test, 1, 1, 100, DMR_MAPPED, 0);
+	seal_table(test, 294, TABLE_SEQ + 1, 294);
+	memcpy(block_at(test, place), block_at(test, 294), DMR_BLOCK_SIZE);
+	seal_table(test, place, TABLE_SEQ + 1, 256);
+}
+
+static void copy_in_a_stand_in(struct kunit *test)
+{
+	static const u64 places[] = { 128, 191, 254 };
+	struct remap *r;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		put_stand_in(test, places[i]);
+		KUNIT_EXPECT_EQ(test, start(test), 0);
+		r = metadata_test(test)->r;
+		KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 1);
+		KUNIT_EXPECT_EQ(test, r->mblock[1].standin[0], places[i]);
+		KUNIT_EXPECT_EQ(test, r->mblock[1].standin[1], 0);
+		KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
+		/* Two copies are there, so none was written. */
+		expect_table(test, 256, TABLE_SEQ);
+		expect_table(test, 294, TABLE_SEQ + 1);
+		/* Later commits go there. */
+		r->slot[2].unit = 101;
+		r->slot[2].info = dmr_info(DMR_MAPPED, 0);
+		metadata_mark_dirty(r, 2);
+		KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+		expect_table(test, 256, TABLE_SEQ);
+		expect_table(test, places[i], TABLE_SEQ + 2);
+		memset(block_at(test, places[i]), 0, DMR_BLOCK_SIZE);
+	}
+}
+
+/* Headers of stand-ins that belong to nobody. */
+static void hostile_stand_ins(struct kunit *test)
+{
+	static const u64 bad_homes[] = {
+		0, 255, 128, 129, 258, 293, 298, 333, 336, 1ull << 32, U64_MAX,
+		NOWHERE - 1, 256 - (1ull << 63),
+	};
+	struct remap *r;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad_homes); i++) {
+		struct dmr_table *t = table_at(test, 128 + i);
+
+		t->entry[0].state_gen = dmr_put32(DMR_BAD);
+		seal_table(test, 128 + i, 99, bad_homes[i]);
+	}
+	/* Of another set, of another place, not sound inside. */
+	put_super(super_at(test, 150));
+	dmr_seal(block_at(test, 150), DMR_TYPE_TABLE, other_uuid, 99, 256, 150);
+	table_at(test, 151)->entry[0].unit = dmr_put64(UNITS);
+	seal_table(test, 151, 99, 256);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 0);
+	/* They are free. */
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(r->standin_used, DMR_NR_STANDINS));
+	for (i = 1; i < MBLOCKS; i++)
+		expect_table(test, homes[i][0], TABLE_SEQ);
+}
+
+/* A wrong checksum counts as unreadable, and may hide the newest copy. */
+static void torn_stand_ins(struct kunit *test)
+{
+	u8 *torn = block_at(test, 200);
+
+	/* Every block has two copies: it hides none, and is erased. */
+	torn[77] = 1;
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(torn, 0, DMR_BLOCK_SIZE), NULL);
+	expect_table(test, 256, TABLE_SEQ);
+	/* A lone copy may be the home that was left for it. */
+	torn[77] = 1;
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	KUNIT_EXPECT_EQ(test, torn[77], 1);
+	put_set(test);
+	memset(block_at(test, 255), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	/* Two may hide both copies of a block. */
+	put_set(test);
+	unreadable(test, 201);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	KUNIT_EXPECT_EQ(test, torn[77], 1);
+	torn[77] = 0;
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+}
+
+/* One that cannot be erased: every block outranks whatever it hides. */
+static void stand_in_that_stays(struct kunit *test)
+{
+	struct remap *r;
+	unsigned int i;
+
+	unreadable(test, 200);
+	unwritable(test, 200, 1);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	for (i = 1; i < MBLOCKS; i++) {
+		expect_table(test, homes[i][0], TABLE_SEQ + 2);
+		expect_table(test, homes[i][1], TABLE_SEQ + 2);
+	}
+	KUNIT_EXPECT_TRUE(test, test_bit(200 - DMR_STANDIN_FIRST,
+					 r->standin_used));
+	KUNIT_EXPECT_EQ(test, bitmap_weight(r->standin_used, DMR_NR_STANDINS),
+			1);
+}
+
+/*----------------------------------------------------------------
+ * Commits
+ *----------------------------------------------------------------
+ */
+
+/* A target with a set, and these slots in state MAPPED and dirty. */
+static struct remap *start_dirty(struct kunit *test, u32 a, u32 b)
+{
+	struct remap *r;
+
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	r->slot[a].unit = 1000 + a;
+	r->slot[a].info = dmr_info(DMR_MAPPED, 0);
+	metadata_mark_dirty(r, a);
+	r->slot[b].unit = 1000 + b;
+	r->slot[b].info = dmr_info(DMR_MAPPED, 0);
+	metadata_mark_dirty(r, b);
+	return r;
+}
+
+/* Copy A of all of them, then copy B; a block once, however many its slots. */
+static void order_of_a_commit(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 300);
+
+	metadata_mark_dirty(r, 4);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW296+1 SW256+1 SW334+1 SW294+1");
+	expect_table(test, 256, TABLE_SEQ + 1);
+	expect_table(test, 334, TABLE_SEQ + 1);
+	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 3));
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, slots_first(r, 1003, 1003), 3);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 1300, 1300), 300);
+}
+
+/* What the disk says of each state in memory. */
+static void images_of_states(struct kunit *test)
+{
+	static const struct {
+		unsigned int state;
+		u32 on_disk;	/* with generation 7, 0: nothing */
+	} rows[] = {
+		{ DMR_FREE, 0 },
+		{ DMR_MAPPED, DMR_MAPPED | 7 << 8 },
+		{ DMR_LOST, DMR_LOST | 7 << 8 },
+		{ DMR_BAD, DMR_BAD },
+		{ DMR_TAKEN, 0 },
+		{ DMR_SEALING, DMR_MAPPED | 7 << 8 },
+		{ DMR_DOUBT, 0 },
+		{ DMR_LEFT, 0 },
+		{ DMR_FOUND, DMR_LOST | 7 << 8 },
+		{ DMR_SETTLING, DMR_MAPPED | 7 << 8 },
+	};
+	struct remap *r = start_dirty(test, 100, 101);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		r->slot[i].unit = 50 + i;
+		r->slot[i].info = dmr_info(rows[i].state, 7);
+	}
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_TRUE(test, dmr_same_body(block_at(test, 256),
+					      block_at(test, 294)));
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct dmr_entry *e = &table_at(test, 256)->entry[i];
+		bool has_unit = rows[i].on_disk >> 8;
+
+		KUNIT_EXPECT_EQ_MSG(test, dmr_get32(e->state_gen),
+				    rows[i].on_disk, "row %u", i);
+		KUNIT_EXPECT_EQ_MSG(test, dmr_get64(e->unit),
+				    has_unit ? 50 + i : 0, "row %u", i);
+		KUNIT_EXPECT_EQ(test, dmr_get32(e->zero), 0);
+	}
+	KUNIT_EXPECT_PTR_EQ(test, dmr_table_check(block_at(test, 256), 252,
+						  UNITS), NULL);
+}
+
+/* A home that refuses: the copy goes to a stand-in, and stays there. */
+static void commit_to_stand_ins(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 4);
+
+	unwritable(test, 256, 1);
+	unwritable(test, 128, 2);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW256+1! SW128+1! SW129+1! SW130+1 SW294+1");
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 130), TABLE_SEQ + 1);
+	metadata_mark_dirty(r, 3);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW130+1 SW294+1");
+	/* It refuses, too: the next one, and the old one is not used again. */
+	unwritable(test, 130, 1);
+	unwritable(test, 295, 1);
+	metadata_mark_dirty(r, 3);
+	metadata_mark_dirty(r, 260);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW257+1 SW130+1! SW131+1 SW295+1! SW132+1 SW294+1");
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 2);
+	/* A load finds all of it. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[0], 131);
+	KUNIT_EXPECT_EQ(test, r->mblock[2].standin[1], 132);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 3);
+}
+
+/* Three stand-ins fail in a row: that block is not durable, and no more is. */
+static void commit_fails(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 300);
+
+	unwritable(test, 256, 1);
+	unwritable(test, 128, 4);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	/* Its copy B is left as it is. */
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW296+1 SW256+1! SW128+1! SW129+1! SW130+1! SW334+1");
+	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 3));
+	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 251));
+	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 252));
+	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 300));
+	KUNIT_EXPECT_TRUE(test, metadata_super_durable(r));
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+	expect_table(test, 294, TABLE_SEQ);
+	expect_table(test, 334, TABLE_SEQ + 1);
+	/* Nothing is written in mode ro. */
+	metadata_mark_dirty(r, 260);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+}
+
+/* Copy A was written and copy B is nowhere: what the next load finds counts. */
+static void commit_half_fails(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r = start_dirty(test, 3, 4);
+
+	unwritable(test, 294, 1);
+	bitmap_fill(r->standin_used, DMR_NR_STANDINS);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1 SW294+1!");
+	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 3));
+	expect_table(test, 256, TABLE_SEQ + 1);
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, slots_first(t->r, 0, UNITS), 3);
+	expect_table(test, 294, TABLE_SEQ + 3);
+}
+
+/* A spare that is slow to die: 30 s, and no stand-in past a deadline. */
+static void commit_takes_its_time(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r = start_dirty(test, 3, 300);
+
+	t->spare->fail_ticks = 8 * HZ;
+	unwritable(test, 296, 1);
+	unwritable(test, 128, 127);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW296+1! SW128+1! SW129+1! SW130+1!");
+	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 3));
+
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	r = start_dirty(test, 5, 6);
+	unwritable(test, 256, 1);
+	r->suspend_deadline = (fake.now + HZ) | 1;
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1!");
+}
+
+static void commit_of_a_name(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 4);
+	u8 name[DMR_NAME_SIZE] = "north";
+
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	fake_traced();
+	metadata_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW255+1");
+	KUNIT_EXPECT_TRUE(test, metadata_super_durable(r));
+	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "north");
+	KUNIT_EXPECT_STREQ(test, super_at(test, 255)->name, "north");
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 1);
+	unwritable(test, 255, 1);
+	unwritable(test, 128, 127);
+	metadata_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_FALSE(test, metadata_super_durable(r));
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+}
+
+/* One of four blocks, where they live now, for 15 s. */
+static void spare_answers(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r = start_dirty(test, 3, 4);
+
+	KUNIT_EXPECT_TRUE(test, metadata_readable(r));
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1");
+	unwritable(test, 256, 1);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	fake_traced();
+	unreadable(test, 0);
+	unreadable(test, 255);
+	KUNIT_EXPECT_TRUE(test, metadata_readable(r));
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1! Sr255+1! Sr128+1");
+	unreadable(test, 128);
+	KUNIT_EXPECT_TRUE(test, metadata_readable(r));
+	unreadable(test, 294);
+	fake_traced();
+	KUNIT_EXPECT_FALSE(test, metadata_readable(r));
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr0+1! Sr255+1! Sr128+1! Sr294+1!");
+	t->spare->fail_ticks = 8 * HZ;
+	KUNIT_EXPECT_FALSE(test, metadata_readable(r));
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1! Sr255+1!");
+}
+
+/*----------------------------------------------------------------
+ * Format and growth
+ *----------------------------------------------------------------
+ */
+
+static void erase(struct kunit *test)
+{
+	memset(block_at(test, 0), 0, DISK * DMR_BLOCK_SIZE);
+}
+
+static struct remap *create_without_uuid(struct kunit *test)
+{
+	struct remap *r = create(test);
+
+	r->has_uuid = false;
+	memset(&r->uuid, 0, sizeof(r->uuid));
+	return r;
+}
+
+/* A blank area and no uuid: formatted in the order that the format fixes. */
+static void format_blank(struct kunit *test)
+{
+	static const char first[] = "Sr0+1 SW0+1 Sr256+1 SW256+1 Sr257+1 SW257+1";
+	static const char last[] = "SW335+1 Sr255+1 SW255+1 Sr0+1 SW0+1";
+	struct remap *r;
+	const char *trace;
+
+	erase(test);
+	r = create_without_uuid(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_TRUE(test, r->format);
+	KUNIT_EXPECT_EQ(test, r->nr_slots, dmr_segment_slots(80, 512));
+	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(block_at(test, 0), 0,
+					     DISK * DMR_BLOCK_SIZE), NULL);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, metadata_load(r), 0);
+	trace = fake_traced();
+	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, first));
+	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, last));
+	KUNIT_EXPECT_FALSE(test, r->format);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), 2);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state), DMR_READY);
+	/* Any other block is as it was. */
+	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(block_at(test, AREA), 0,
+					     SEGMENT * DMR_BLOCK_SIZE), NULL);
+	r = create_without_uuid(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_FALSE(test, r->format);
+}
+
+/* Where the area is not blank, or is not to be formatted by the kernel. */
+static void format_refused(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+	u8 *last;
+
+	erase(test);
+	create(test);
+	expect_refused(test, -ENODATA,
+		       "no set with this uuid on the spare: check the device names");
+	r = create_without_uuid(test);
+	r->read_only = true;
+	expect_refused(test, -EROFS,
+		       "spare area is blank, but the table is read-only");
+	r = create_without_uuid(test);
+	r->spare_len = (KERNEL_FORMAT_MAX + 1) * DMR_BLOCK_SECTORS;
+	expect_refused(test, -EFBIG,
+		       "spare area is over 1 GiB: format it with dmremapctl create");
+	last = block_at(test, AREA - 1) + DMR_BLOCK_SIZE - 1;
+	*last = 1;
+	create_without_uuid(test);
+	expect_refused(test, -EBUSY,
+		       "spare area is neither blank (all zeros) nor a set");
+	*last = 0;
+	unreadable(test, 300);
+	create_without_uuid(test);
+	expect_refused(test, -EBUSY,
+		       "spare area is neither blank (all zeros) nor a set");
+	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	/* Somebody wrote between ctr and the first resume. */
+	create_without_uuid(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	((u8 *)block_at(test, 257))[100] = 1;
+	KUNIT_EXPECT_EQ(test, load(test), -EBUSY);
+	KUNIT_EXPECT_EQ(test, ((u8 *)block_at(test, 257))[100], 1);
+}
+
+/* One that was cut goes on, with the same uuid. */
+static void format_goes_on(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+	u8 first[16];
+
+	erase(test);
+	r = create_without_uuid(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	memcpy(first, &r->uuid, sizeof(first));
+	unwritable(test, 258, 1);
+	KUNIT_EXPECT_NE(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state),
+			DMR_FORMATTING);
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	r = create_without_uuid(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_TRUE(test, r->format);
+	KUNIT_EXPECT_EQ(test, memcmp(first, &r->uuid, sizeof(first)), 0);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state), DMR_READY);
+}
+
+static struct remap *create_longer(struct kunit *test)
+{
+	struct remap *r = create(test);
+
+	r->spare_len = DISK * DMR_BLOCK_SECTORS;
+	return r;
+}
+
+static void put_extension(struct kunit *test)
+{
+	static const u64 tables[] = { 336, 337, 374, 375 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		memset(block_at(test, tables[i]), 0, DMR_BLOCK_SIZE);
+		seal_table(test, tables[i], 1, tables[i]);
+	}
+}
+
+/* A set grows only onto empty tables that are its own, all of them. */
+static void growth(struct kunit *test)
+{
+	static const char * const refusal =
+		"spare_len is more than the set has recorded: run dmremapctl grow";
+	static const u64 tables[] = { 336, 337, 374, 375 };
+	struct remap *r;
+	unsigned int i;
+
+	create_longer(test);
+	expect_refused(test, -ENODATA, refusal);
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		u64 home = tables[i];
+
+		put_extension(test);
+		table_at(test, home)->entry[251].state_gen = dmr_put32(DMR_BAD);
+		seal_table(test, home, 1, home);
+		create_longer(test);
+		expect_refused(test, -ENODATA, refusal);
+		put_extension(test);
+		dmr_seal(block_at(test, home), DMR_TYPE_TABLE, other_uuid, 1,
+			 home, home);
+		create_longer(test);
+		expect_refused(test, -ENODATA, refusal);
+		put_extension(test);
+		seal_table(test, home, 1, home + 1);
+		create_longer(test);
+		expect_refused(test, -ENODATA, refusal);
+		put_extension(test);
+		unreadable(test, home);
+		create_longer(test);
+		expect_refused(test, -ENODATA, refusal);
+		fake_disk_bad(metadata_test(test)->spare, READ, 0,
+			      DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	}
+	put_extension(test);
+	r = create_longer(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, r->nr_slots, 3 * SEGMENT_SLOTS);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->nr_segments), 2);
+	/* Used since: it is somebody else's after all. */
+	table_at(test, 336)->entry[0].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 336, 2, 336);
+	KUNIT_EXPECT_EQ(test, load(test), -EBUSY);
+	put_extension(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->nr_segments), 3);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 255)->nr_segments), 3);
+	KUNIT_EXPECT_EQ(test, dmr_get64(super_at(test, 0)->area_blocks), DISK);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 3 * SEGMENT_SLOTS);
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "spare_len is less than the set has recorded");
+}
+
+/*----------------------------------------------------------------
+ * At random
+ *----------------------------------------------------------------
+ */
+
+#define RANDOM_AREAS	60
+
+/* A field anywhere gets a value that somebody might like. */
+static void damage(struct kunit *test, struct rnd_state *rnd)
+{
+	static const u64 values[] = {
+		0, 1, 2, 3, 255, 256, UNITS - 1, UNITS, U32_MAX, U64_MAX,
+	};
+	unsigned int mb = prandom_u32_state(rnd) % MBLOCKS;
+	u64 home = homes[mb][prandom_u32_state(rnd) % 2];
+	u8 *block = block_at(test, home);
+	__le64 value = dmr_put64(values[prandom_u32_state(rnd) %
+					ARRAY_SIZE(values)]);
+	struct dmr_header *h = (struct dmr_header *)block;
+	unsigned int at = prandom_u32_state(rnd) % 512 * 8;
+
+	if (prandom_u32_state(rnd) % 2)
+		at %= 256;
+	memcpy(block + at, &value, 1 << prandom_u32_state(rnd) % 4);
+	/* Most of them pass the checksum. */
+	if (prandom_u32_state(rnd) % 8)
+		h->crc = dmr_put32(dmr_block_crc(block, home));
+}
+
+/* Refused, or a lookup that is sound: nothing else comes out of it. */
+static void random_areas(struct kunit *test)
+{
+	unsigned int i, n, loaded = 0;
+	struct rnd_state rnd;
+	struct remap *r;
+	u32 s;
+
+	prandom_seed_state(&rnd, 11);
+	for (i = 0; i < RANDOM_AREAS; i++) {
+		put_set(test);
+		put_entries(test, 1, 100, DMR_MAPPED, 0);
+		put_entries(test, 2, 101, DMR_MAPPED, 1);
+		put_entries(test, 290, 101, DMR_LOST, 0);
+		for (n = prandom_u32_state(&rnd) % 3 + 1; n; n--)
+			damage(test, &rnd);
+		r = create(test);
+		if (inspect(test) || load(test))
+			continue;
+		loaded++;
+		KUNIT_ASSERT_LE(test, r->nr_slots, 2 * SEGMENT_SLOTS);
+		for (s = 0; s < r->nr_slots; s++) {
+			u64 unit = r->slot[s].unit;
+
+			if (!is_live(&r->slot[s]))
+				continue;
+			KUNIT_ASSERT_LT(test, unit, UNITS);
+			KUNIT_ASSERT_EQ(test, slots_first(r, unit, unit), s);
+		}
+		/* And the next load finds nothing to complain of. */
+		KUNIT_ASSERT_EQ(test, start(test), 0);
+	}
+	KUNIT_EXPECT_GT(test, loaded, RANDOM_AREAS / 4);
+	KUNIT_EXPECT_LT(test, loaded, RANDOM_AREAS);
+}
+
+static struct kunit_case metadata_cases[] = {
+	KUNIT_CASE(known_checksums),
+	KUNIT_CASE(headers),
+	KUNIT_CASE(hostile_superblocks),
+	KUNIT_CASE(too_many_slots),
+	KUNIT_CASE(slots_of_segments),
+	KUNIT_CASE(hostile_tables),
+	KUNIT_CASE(homes_of_blocks),
+	KUNIT_CASE(one_superblock),
+	KUNIT_CASE(newer_superblock),
+	KUNIT_CASE(contradicting_superblocks),
+	KUNIT_CASE(no_superblock),
+	KUNIT_CASE(superblock_in_a_wrong_place),
+	KUNIT_CASE(superblock_in_a_stand_in),
+	KUNIT_CASE(another_uuid),
+	KUNIT_CASE(formatting_counts_less),
+	KUNIT_CASE(another_table_line),
+	KUNIT_CASE(feature_words),
+	KUNIT_CASE(tags),
+	KUNIT_CASE(adopted_main),
+	KUNIT_CASE(load_empty),
+	KUNIT_CASE(load_entries_of_all_states),
+	KUNIT_CASE(bad_copies),
+	KUNIT_CASE(bad_second_copies),
+	KUNIT_CASE(both_copies_gone),
+	KUNIT_CASE(load_again),
+	KUNIT_CASE(newer_copy),
+	KUNIT_CASE(contradicting_copies),
+	KUNIT_CASE(unit_mapped_twice),
+	KUNIT_CASE(unit_that_has_moved),
+	KUNIT_CASE(copy_in_a_stand_in),
+	KUNIT_CASE(hostile_stand_ins),
+	KUNIT_CASE(torn_stand_ins),
+	KUNIT_CASE(stand_in_that_stays),
+	KUNIT_CASE(order_of_a_commit),
+	KUNIT_CASE(images_of_states),
+	KUNIT_CASE(commit_to_stand_ins),
+	KUNIT_CASE(commit_fails),
+	KUNIT_CASE(commit_half_fails),
+	KUNIT_CASE(commit_takes_its_time),
+	KUNIT_CASE(commit_of_a_name),
+	KUNIT_CASE(spare_answers),
+	KUNIT_CASE(format_blank),
+	KUNIT_CASE(format_refused),
+	KUNIT_CASE(format_goes_on),
+	KUNIT_CASE(growth),
+	KUNIT_CASE(random_areas),
+	{ }
+};
+
+static struct kunit_suite metadata_suite = {
+	.name = "dm-remap-metadata",
+	.init = metadata_init,
+	.test_cases = metadata_cases,
+};
+
+kunit_test_suite(metadata_suite);
