@@ -51,17 +51,16 @@
 
 /*
  * What one bio may cost.  A disk may take seconds to give up on a block, so it is
- * slow failures that are counted, and of all failures the time.  Commands that
- * fail at once cost little, or a megabyte with ten bad sectors would use up two
- * thousand slots.  When it is used up, or BUDGET_TIME after the bio failed if main
- * was slow to fail meanwhile,
- * main is asked no more: the rest of a write goes to slots untried, the rest of a
- * read is an error.  That time runs while the bio waits for its turn, so that a
- * queue which a slow disk has built up drains at once when the first one's time is
- * over.
+ * slow failures that are counted, and the time of the others.  Commands that fail
+ * at once cost little, or a megabyte with ten bad sectors would use up two thousand
+ * slots.  When it is used up, or BUDGET_TIME after the bio failed if main was slow
+ * to fail meanwhile, main is asked no more: the rest of a write goes to slots
+ * untried, the rest of a read is an error.  That time runs while the bio waits for
+ * its turn, so that a queue which a slow disk has built up drains at once when the
+ * first one's time is over.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
-#define BUDGET_SPENT		(4 * HZ)	/* on commands that failed */
+#define BUDGET_SPENT		(4 * HZ)	/* on others that fail */
 #define BUDGET_TIME		(30 * HZ)	/* since the bio failed */
 #define SUSPEND_FAILURES	2		/* while a suspend waits */
 #define SLOW			(HZ / 2)
@@ -100,20 +99,22 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 	if (r->read_only)
 		return;
 	spin_lock_irq(&r->lock);
-	for (; n && r->nr_pending < DMR_MAX_PENDING; n--, unit++) {
+	for (; n; n--, unit++) {
 		i = __pending_find(r, unit);
 		if (i < r->nr_pending && r->pending[i] == unit)
+			continue;
+		added++;
+		/* Those for which there is no room are only counted. */
+		if (r->nr_pending == DMR_MAX_PENDING)
 			continue;
 		memmove(&r->pending[i + 1], &r->pending[i],
 			(r->nr_pending - i) * sizeof(*r->pending));
 		r->pending[i] = unit;
 		WRITE_ONCE(r->nr_pending, r->nr_pending + 1);
-		added++;
 	}
 	spin_unlock_irq(&r->lock);
-	/* Those for which there is no room are only counted. */
-	if (added + n)
-		report_event(r, DMR_EV_PENDING, first, added + n);
+	if (added)
+		report_event(r, DMR_EV_PENDING, first, added);
 }
 
 /* Forget notes of units [first, last]: their content is known. */
@@ -297,7 +298,7 @@ struct narrow {
 	bool probed;		/* the probe succeeded since a command failed */
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
-	unsigned long spent;	/* on all that failed, in jiffies */
+	unsigned long spent;	/* on the others that failed, in jiffies */
 	unsigned long slot_end;	/* no more slots are tried, in jiffies; 0: none
 				 * has refused yet
 				 */
@@ -351,8 +352,10 @@ static void note_failure(struct narrow *n, unsigned long begin,
 {
 	bool slowly = time_after(jiffies, begin + SLOW);
 
-	n->failures += slowly;
-	n->spent += jiffies - begin;
+	if (slowly)
+		n->failures++;
+	else
+		n->spent += jiffies - begin;
 	if (slowly || n->spent >= BUDGET_SPENT)
 		*slow = jiffies;
 }

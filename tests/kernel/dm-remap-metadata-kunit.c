@@ -1495,7 +1495,7 @@ static void commit_half_fails(struct kunit *test)
 	expect_table(test, 294, TABLE_SEQ + 3);
 }
 
-/* A spare that is slow to die: 30 s, and no stand-in past a deadline. */
+/* A spare that is slow to die: 30 s, and one stand-in past a deadline. */
 static void commit_takes_its_time(struct kunit *test)
 {
 	struct metadata_test *t = metadata_test(test);
@@ -1513,8 +1513,16 @@ static void commit_takes_its_time(struct kunit *test)
 	r = start_dirty(test, 5, 6);
 	unwritable(test, 256, 1);
 	r->suspend_deadline = (fake.now + HZ) | 1;
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1! SW128+1 SW294+1");
+
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	/* Where this copy lives by now, and all other stand-ins. */
+	r = start_dirty(test, 5, 6);
+	unwritable(test, 128, 127);
+	r->suspend_deadline = (fake.now + HZ) | 1;
 	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
-	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1!");
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW128+1! SW129+1!");
 }
 
 static void commit_of_a_name(struct kunit *test)
