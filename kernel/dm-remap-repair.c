@@ -58,6 +58,9 @@
  * untried, the rest of a read is an error.  That time runs while the bio waits for
  * its turn, so that a queue which a slow disk has built up drains at once when the
  * first one's time is over.
+ *
+ * Free slots that are slow to refuse end a bio whose BUDGET_TIME is over; no other
+ * place is left for it.  One that takes its data proves that they are not like that.
  */
 #define BUDGET_FAILURES		8		/* slow failing commands */
 #define BUDGET_SPENT		(4 * HZ)	/* on others that fail */
@@ -327,6 +330,12 @@ bool repair_suspect(struct remap *r, blk_status_t status, bool write)
 	}
 }
 
+/* What a time of a last slow failure is while there is none. */
+static unsigned long never_slow(void)
+{
+	return jiffies - BUDGET_TIME - 1;
+}
+
 /* It has waited for long, and @slow, a device's last slow failure, is why. */
 static bool waited_for(struct narrow *n, unsigned long slow)
 {
@@ -578,7 +587,9 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 	while (nr && !n->status) {
 		unsigned long begin = jiffies;
 
-		slot = repair_take_slots(r, unit, nr, &got);
+		/* Not even one each, or a queue of a hundred takes minutes. */
+		slot = waited_for(n, r->slots_slow) ? DMR_NO_SLOT :
+		       repair_take_slots(r, unit, nr, &got);
 		if (slot == DMR_NO_SLOT) {
 			n->status = n->io->status;
 			return;
@@ -595,14 +606,14 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 		if (status) {
 			slots_refused(n, slot, got);
 			if (time_after(jiffies, begin + SLOW))
-				r->spare_slow = jiffies;
+				r->slots_slow = jiffies;
 			n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
 			if (++tries == DMR_SLOT_TRIES || dmr_must_stop(r) ||
-			    time_after(jiffies, n->slot_end) ||
-			    waited_for(n, r->spare_slow))
+			    time_after(jiffies, n->slot_end))
 				n->status = n->io->status;
 			continue;
 		}
+		r->slots_slow = never_slow();
 		tries = 0;
 		for (i = 0; i < got; i++, slot++, unit++, nr--) {
 			if (old != DMR_NO_SLOT)
@@ -719,8 +730,13 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 	blk_status_t status;
 	unsigned int i;
 
-	/* As for main: slots that have failed before are not tried for ever. */
-	if (n->io->kind == DMR_IO_SPARE && over_budget(n, r->spare_slow)) {
+	/*
+	 * As for main: slots that have failed before are not tried for ever.  If
+	 * it is main that has failed before they are, and a bio that waits for
+	 * LOST slots has not asked main.
+	 */
+	if ((lost || n->io->kind == DMR_IO_SPARE) &&
+	    over_budget(n, r->spare_slow)) {
 		move_run(n, unit, nr, slot);
 		return;
 	}
@@ -1175,9 +1191,10 @@ int repair_create(struct remap *r)
 	r->probe_unit = NO_UNIT;
 	r->first_left = DMR_NO_SLOT;
 	r->breaker.minute = jiffies;
-	/* Neither was slow yet: jiffies begin near their end. */
-	r->main_slow = jiffies - BUDGET_TIME - 1;
+	/* None was slow yet: jiffies begin near their end. */
+	r->main_slow = never_slow();
 	r->spare_slow = r->main_slow;
+	r->slots_slow = r->main_slow;
 	INIT_WORK(&r->narrow_work, do_narrow);
 	INIT_WORK(&r->commit_work, do_commit);
 

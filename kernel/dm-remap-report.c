@@ -445,7 +445,8 @@ static int message_list(struct remap *r, char **argv, char *result,
 	if (parse_page(argv, &slot, &max))
 		return -EINVAL;
 	for (; slot < r->nr_slots; slot++) {
-		u32 info = READ_ONCE(r->slot[slot].info);
+		/* Before the unit.  Pairs as in dmr_slot_state(). */
+		u32 info = smp_load_acquire(&r->slot[slot].info);
 		unsigned int state = dmr_state(info);
 		sector_t sector;
 

@@ -262,7 +262,10 @@ struct remap {
 	unsigned long		main_slow;	/* when it was last slow to fail,
 						 * in jiffies
 						 */
-	unsigned long		spare_slow;
+	unsigned long		spare_slow;	/* ... slots that are mapped */
+	unsigned long		slots_slow;	/* ... free ones, and none has
+						 * taken its data since
+						 */
 
 	/* Written by several, read by status: each a plain statistic. */
 	atomic_t		nr_free;
@@ -380,7 +383,10 @@ static inline u32 dmr_info(unsigned int state, u32 generation)
 
 static inline unsigned int dmr_slot_state(struct remap *r, u32 slot)
 {
-	/* Pairs with smp_store_release() in repair_settle() and retire(). */
+	/*
+	 * Pairs with smp_store_release() in repair_settle(), leave() and
+	 * retire().
+	 */
 	return dmr_state(smp_load_acquire(&r->slot[slot].info));
 }
 
