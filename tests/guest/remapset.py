@@ -45,12 +45,15 @@ from dmremap.ondisk import (
 )
 from dmremap.table import (
     ListEntry,
+    RemapReply,
     RemapTable,
     Status,
     parse_list,
     parse_pending,
+    parse_remap,
     parse_status_line,
     parse_table_line,
+    remap_message,
 )
 
 if TYPE_CHECKING:
@@ -284,6 +287,13 @@ def segment_of(made: RemapSet) -> Segment:
     segment = segment_for(int(made.line.split()[6]) // 8, unit)
     assert segment is not None
     return segment
+
+
+def by_hand(
+    made: RemapSet, sector: int, count: int, *, lost: bool = False, at: int = 0
+) -> RemapReply:
+    """Have blocks mapped by hand and return how far it came."""
+    return parse_remap(dm_message(made.name, remap_message(sector, count, lost=lost), sector=at))
 
 
 def new_superblock(

@@ -42,6 +42,7 @@ from guest.lib import (
 from guest.remapset import (
     SMALLEST_AREA,
     KernelLog,
+    by_hand,
     entries,
     held,
     mapped,
@@ -74,13 +75,6 @@ def refused(made: RemapSet, text: str, *, errno: str, log: str, sector: int = 0)
     with KernelLog() as lines:
         assert said(made, text, sector) == errno, text
     assert log in lines.text, text
-
-
-def by_hand(
-    made: RemapSet, sector: int, count: int, *, lost: bool = False, at: int = 0
-) -> RemapReply:
-    """Have blocks mapped by hand and return how far it came."""
-    return parse_remap(dm_message(made.name, remap_message(sector, count, lost=lost), sector=at))
 
 
 @contextmanager
@@ -799,6 +793,18 @@ def test_readers_do_not_get_in_the_way_of_suspend_and_resume(small: RemapSet) ->
 
 
 # Events
+
+
+def test_pending_blocks_beyond_those_that_are_noted_are_counted() -> None:
+    """There is room for 4,096 notes."""
+    with remap_set(main_options=("physical", "4096")) as made, Uevents() as uevents:
+        made.main.add(0, 4800, "read", "medium")
+        with Device(made.path) as device:
+            for sector in range(0, 4800, 240):
+                assert outcome(device.read, sector, 240) == "ENODATA"
+        uevents.until("pending", 4800)
+        assert made.status.pending == 4096
+        assert made.pending == list(range(4096))
 
 
 def test_who_sleeps_for_a_while_misses_no_count(small: RemapSet) -> None:

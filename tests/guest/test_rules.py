@@ -41,7 +41,7 @@ from guest.lib import (
     wait_for,
     write,
 )
-from guest.remapset import entries, held, mapped, pending, texts
+from guest.remapset import entries, held, mapped, pending, segment_of, texts
 
 if TYPE_CHECKING:
     from guest.remapset import RemapSet
@@ -79,6 +79,24 @@ def test_every_other_failure_of_a_nowait_bio_is_handled(status: str, small: Rema
         assert describe(device.read(0, 64, flags=os.RWF_NOWAIT)) == texts(0, 64, g1=[8, 9])
     now = small.status
     assert (now.write_errors, now.read_errors, now.transient) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("status", "ends"), [("again", "EAGAIN"), ("notsupp", "EOPNOTSUPP")])
+def test_a_slot_that_asks_to_come_again_has_not_failed(
+    status: str, ends: str, small: RemapSet
+) -> None:
+    small.main.add(8, 1, "write", "medium")
+    write(small.path, 8, pattern(8))
+    before = small.status
+    small.spare.add(segment_of(small).data * 8, 1, "any", status)
+    with Device(small.path) as device:
+        assert outcome(device.write, 8, pattern(8, 1, 1), flags=os.RWF_NOWAIT) == ends
+        assert outcome(device.read, 8, flags=os.RWF_NOWAIT) == ends
+        now = small.status
+        assert (now.write_errors, now.read_errors) == (before.write_errors, before.read_errors)
+        assert (now.moved, now.bad) == (0, 0)
+        small.spare.clear()
+        assert describe(device.read(8)) == texts(8, 1)
 
 
 def test_a_nowait_write_to_a_lost_block_waits_for_its_commit(small: RemapSet) -> None:
@@ -167,6 +185,33 @@ def test_a_read_ahead_that_fails_is_nobodys_error(small: RemapSet) -> None:
         assert os.pread(fd, 4096, 272 * SECTOR) == pattern(272, 8)
     finally:
         os.close(fd)
+
+
+# Write zeroes
+
+
+def test_write_zeroes_that_fail_with_target_are_narrowed_where_the_disk_has_them(
+    small: RemapSet,
+) -> None:
+    """As sd ends those that it has just found out not to exist, but this disk has them."""
+    write(small.path, 0, pattern(0, 32))
+    small.main.add(8, 8, "write_zeroes", "target")
+    small.main.add(9, 1, "write", "target")
+    with Device(small.path) as device:
+        device.write_zeroes(0, 24)
+        assert small.mapped == [9]
+        assert describe(device.read(0, 32)) == ["zero"] * 24 + texts(24, 8)
+        # And where a slot refuses them.
+        slot = segment_of(small).data * 8
+        small.spare.add(slot, 1, "write_zeroes", "target")
+        small.spare.add(slot, 1, "write", "target")
+        device.write_zeroes(8, 4)
+        assert small.status.moved == 1
+        assert describe(device.read(0, 24)) == ["zero"] * 24
+        # Only what the disk refused has been written again: the command goes on being used.
+        small.main.reset()
+        device.write_zeroes(16, 8)
+        assert small.main.counters()["write_zeroes"] == 1
 
 
 # Bios of any shape

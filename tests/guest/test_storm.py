@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from guest import dmioctl
 from guest.lib import (
     MIB,
     SECTOR,
@@ -36,18 +37,21 @@ from guest.lib import (
     write,
 )
 from guest.remapset import (
+    by_hand,
     format_set,
     held,
     new_superblock,
     remap_set,
+    segment_of,
     tag_main,
     texts,
 )
 
 from dmremap.ondisk import segment_for
+from dmremap.table import RemapReply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from guest.remapset import RemapSet
 
@@ -314,6 +318,128 @@ def test_a_disk_that_takes_seven_seconds_to_fail_holds_nobody_up_for_long() -> N
         assert crowds[0].ended(0) == {"OK"}
         assert crowds[0].ended(1) == {"ENODATA"}
         assert remove(alone) < 5
+
+
+# Failures that are not slow one by one
+
+
+def timed(function: Callable[..., str], *args: object) -> tuple[str, float]:
+    """Call a function that says how something ended; return that and how long it took."""
+    begin = time.monotonic()
+    end = function(*args)
+    return end, time.monotonic() - begin
+
+
+QUICK = 0.4
+"""Less than what counts as slow."""
+SPENT = 4 + 3 * QUICK + 4
+"""Four seconds, commands before, at and after their end, and what a busy machine adds."""
+
+
+def test_failures_of_less_than_half_a_second_have_four_seconds_in_all() -> None:
+    with stormy_set() as made:
+        made.main.add(DATA, 1024, "any", "medium")
+        made.main.delay(QUICK)
+        end, seconds = timed(try_read, made.path, 0, 512)
+        failed = made.main.counters()["failed"]
+        print(f"read: {end} after {seconds:.1f} s, {failed} commands failed")
+        assert (end, seconds < SPENT) == ("ENODATA", True)
+        assert 3 < failed < 14
+        assert made.pending == list(range(failed - 1))
+
+        made.main.reset()
+        end, seconds = timed(try_write, made.path, 512, pattern(512, 512))
+        failed = made.main.counters()["failed"]
+        print(f"write: {end} after {seconds:.1f} s, {failed} commands failed")
+        assert (end, seconds < SPENT) == ("OK", True)
+        assert 3 < failed < 14
+        assert made.mapped == list(range(512, 1024))
+        assert held(made.path, 512, 512) == texts(512, 512)
+
+
+def test_lost_blocks_whose_slots_refuse_have_four_seconds_in_all() -> None:
+    with stormy_set() as made:
+        dm_suspend(made.name)
+        reply = by_hand(made, 0, 64, lost=True)
+        dm_resume(made.name)
+        assert reply == RemapReply(64, 64)
+        first_slot = segment_of(made).data * 8
+        made.spare.add(first_slot, 64, "write", "medium")
+        made.spare.delay(QUICK)
+        end, seconds = timed(try_write, made.path, 0, pattern(0, 64))
+        print(f"{end} after {seconds:.1f} s, {made.spare.counters()['failed']} commands failed")
+        assert (end, seconds < SPENT) == ("OK", True)
+        assert (made.status.lost, made.status.moved) == (0, 64)
+        assert held(made.path, 0, 64) == texts(0, 64)
+
+
+# Slots that take seven seconds to refuse
+
+
+def test_slots_that_are_slow_to_refuse_do_not_hold_up_a_queue() -> None:
+    with stormy_set() as made:
+        writers = 12
+        first_slot = segment_of(made).data * 8
+        made.main.add(DATA, 64, "write", "medium")
+        made.spare.add(first_slot, 1000, "write", "medium")
+        made.spare.delay(SLOW)
+        begin = time.monotonic()
+        ends = [background(try_write, made.path, n, pattern(n)) for n in range(writers)]
+        assert [end.result(writers * 5 * SLOW) for end in ends] == ["ENODATA"] * writers
+        seconds = time.monotonic() - begin
+        now = made.status
+        print(f"{writers} writes ended after {seconds:.1f} s, {now.bad} slots were tried")
+        # The first one's slots for 15 seconds, and a slot for whoever came next in 30.
+        assert seconds < 30 + 2 * SLOW
+        assert (now.mode, now.mapped) == ("rw", 0)
+        # Who has not waited is served, and who comes after him.
+        made.spare.clear()
+        for n in range(2):
+            assert timed(try_write, made.path, n, pattern(n, 1, 1))[0] == "OK"
+        assert held(made.path, 0, 2) == texts(0, 2, 1)
+
+
+# A suspend that takes, or has lasted, more than its thirty seconds
+
+
+def test_a_stand_in_is_found_however_long_a_suspend_takes_or_lasts() -> None:
+    """Two sets, because it is mostly waiting: one is suspended, one has a suspend that waits."""
+    with stormy_set(name="quiet") as quiet, stormy_set(name="waiting") as waiting:
+        copy_a, standins = segment_of(quiet).copy_a * 8, 128 * 8
+        write(quiet.path, 0, pattern(0, 8))
+        for made in (quiet, waiting):
+            # The home of a table block and that of a superblock.
+            made.spare.add(0, 8, "write", "medium")
+            made.spare.add(copy_a, 8, "write", "medium")
+        # On a quiet device nobody waits: more than one stand-in may be tried.
+        quiet.spare.add(standins, 8, "write", "medium")
+
+        waiting.main.add(DATA, 8, "write", "medium")
+        waiting.spare.hold("write", copy_a, 8)
+        writer = background(try_write, waiting.path, 0, pattern(0, 8))
+        waiting.spare.wait_held()
+        suspend = background(dm_suspend, waiting.name)
+        dm_suspend(quiet.name)
+        try:
+            time.sleep(31)
+            assert not suspend.done()
+            waiting.spare.release()
+            assert writer.result(30) == "OK"
+            suspend.result(30)
+            assert by_hand(quiet, 0, 4) == RemapReply(4, 4)
+            assert outcome(dmioctl.message, quiet.name, 0, "rename other") == "OK"
+        finally:
+            waiting.spare.release()
+            suspend.result(30)
+            dm_resume(quiet.name)
+            dm_resume(waiting.name)
+        assert (quiet.status.mode, quiet.status.copies, quiet.status.doubt) == ("rw", 2, 0)
+        assert (waiting.status.mode, waiting.status.copies) == ("rw", 1)
+        assert quiet.mapped == list(range(4))
+        for made in (quiet, waiting):
+            assert held(made.path, 0, 8) == texts(0, 8)
+            made.recreate()
+            assert held(made.path, 0, 8) == texts(0, 8)
 
 
 # A disk that is gone
