@@ -370,7 +370,10 @@ inline commit()
 	fi
 }
 
-/* repair_settle(), slots_insert() and retire() for the bio w */
+/*
+ * leave(), slots_insert(), repair_settle() and retire() for the bio w.  One step:
+ * lookup.pml has them apart.
+ */
 inline publish(w)
 {
 	if

@@ -22,6 +22,7 @@ WORLDS = {
     "growth": ["growth.pml"],
     "growth-one-standin": ["growth.pml", "-DREFUSALS=2", "-DNSI=1"],
     "repair": ["repair.pml"],
+    "lookup": ["lookup.pml"],
     "flush": ["flush.pml"],
 }
 
@@ -63,6 +64,11 @@ RULES = [
     ("repair", "ENTRY_TAKEN_WRITTEN"),
     ("repair", "NO_CLAIM"),
     ("repair", "NO_LOOKUP_AGAIN"),
+    ("lookup", "STATE_FIRST"),
+    ("lookup", "NO_LEAVING"),
+    ("lookup", "SEALING_SEEN"),
+    ("lookup", "BAD_SKIPPED"),
+    ("lookup", "BAD_TAKEN"),
     ("flush", "DIRTY_FLAG"),
     ("flush", "COUNT_LATE"),
     ("flush", "SAMPLE_LATE"),
