@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,7 @@ from guest.lib import (
     read,
     run,
     sectors,
+    wait_for,
     write,
 )
 from guest.remapset import (
@@ -893,3 +896,23 @@ def test_a_table_with_two_targets_is_asked_by_sector(disks: tuple[Path, Path]) -
             assert sorted(dm_names()) == sorted(one.split("\t")[0] for one in printed)
         finally:
             dm_remove("set")
+
+
+@pytest.mark.usefixtures("fresh_module")
+def test_who_is_killed_while_the_area_is_read_has_not_found_it_in_use() -> None:
+    with (
+        loop_device() as main,
+        loop_device() as disk,
+        fault_device(disk) as spare,
+        dm_device("killed", f"0 {sectors(main)} linear {main} 0"),
+        KernelLog() as log,
+    ):
+        spare.hold("read", sectors(disk) // 2, 8)
+        line = f"0 {sectors(main)} remap {main} {spare.path} 0 {sectors(disk)}"
+        with subprocess.Popen(["dmsetup", "load", "killed", "--table", line]) as loader:
+            spare.wait_held()
+            loader.kill()
+            spare.release()
+        assert loader.returncode == -signal.SIGKILL
+        wait_for(lambda: "remap: " in log.read(), "the reason")
+    assert "remap: interrupted by a signal" in log.text
