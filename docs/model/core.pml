@@ -25,8 +25,13 @@
 #endif
 #define TORN		255	/* the body of what no checksum fits */
 #define NOWHERE		255
+#define VALID(p)	(seq[p] && body[p] != TORN)
 
-/* The disk.  Sequence 0: no valid block; then the body is TORN or 0, zeroes. */
+/*
+ * The disk.  Sequence 0: no header; then the body is TORN or 0, zeroes.  What is
+ * torn still has the header of the last write that has reached its first sector,
+ * so seq and whose may be there: on a stand-in, for at home nobody looks at them.
+ */
 byte seq[PLACES];
 byte body[PLACES];
 byte whose[PLACES];		/* the home that it stands for */
@@ -50,6 +55,19 @@ byte w_place, w_seq, w_body, w_home;
 bit ok, all_ok, second;
 byte i, j, p;
 
+/* Part of a write is taken: its first sector is among that, or is not. */
+inline tear()
+{
+	if
+	:: IS_STANDIN(w_place) -> skip
+	:: IS_STANDIN(w_place) -> seq[w_place] = w_seq; whose[w_place] = w_home
+	:: else -> seq[w_place] = 0
+	fi;
+	body[w_place] = TORN;
+	printf("place %d is torn, and says home %d seq %d\n", w_place, whose[w_place],
+	       seq[w_place])
+}
+
 /*
  * area_write(): one write of one place.  It is taken; or refused, and then
  * leaves what was there, something torn, or all of what was to be written; or
@@ -66,7 +84,7 @@ inline area_write()
 		ok = 0;
 		if
 		:: skip
-		:: seq[w_place] = 0; body[w_place] = TORN; whose[w_place] = 0
+		:: tear()
 		:: seq[w_place] = w_seq; body[w_place] = w_body;
 		   whose[w_place] = w_home
 		fi;
@@ -77,7 +95,7 @@ inline area_write()
 		goto cut
 	:: cuts > 0 ->
 		printf("cut tears place %d\n", w_place);
-		seq[w_place] = 0; body[w_place] = TORN; whose[w_place] = 0;
+		tear();
 #ifdef BOTH_AT_ONCE
 		seq[m_at[w_home ^ 1]] = 0; body[m_at[w_home ^ 1]] = TORN;
 #endif
@@ -183,10 +201,13 @@ bit blind[PLACES];		/* cannot be read this time */
 bit bad[NSI];			/* a stand-in is torn or cannot be read */
 byte c_seq[HOMES];		/* struct copy */
 byte c_at[HOMES];
+byte c_torn[HOMES];		/* the highest sequence of a torn stand-in for it */
 byte best[NMB];			/* the winner's body */
 bit refused;
 bit equal, erased;
 byte unreadable;		/* stand-ins */
+byte torn;			/* stand-ins */
+byte known;			/* copies that are the newest */
 bit clear;		/* every place can be read */
 
 /* load_head(), load_homes(), load_standins(): the candidates */
@@ -204,17 +225,19 @@ inline load_candidates()
 	skip;
 	d_step {
 		unreadable = 0;
+		torn = 0;
 		clear = 1;
 		for (i : 0 .. HOMES - 1) {
 			c_seq[i] = 0;
-			c_at[i] = i
+			c_at[i] = i;
+			c_torn[i] = 0
 		}
 		for (i : 0 .. PLACES - 1) {
 			if
 #ifdef HOME_WINS
-			:: !blind[i] && seq[i] > c_seq[whose[i]] ->
+			:: !blind[i] && VALID(i) && seq[i] > c_seq[whose[i]] ->
 #else
-			:: !blind[i] && seq[i] && seq[i] >= c_seq[whose[i]] ->
+			:: !blind[i] && VALID(i) && seq[i] >= c_seq[whose[i]] ->
 #endif
 				c_seq[whose[i]] = seq[i];
 				c_at[whose[i]] = i
@@ -223,12 +246,18 @@ inline load_candidates()
 			clear = clear && !blind[i];
 			if
 			:: IS_STANDIN(i) ->
-#ifdef TORN_TRUSTED
-				bad[i - HOMES] = blind[i];
-#else
 				bad[i - HOMES] = blind[i] || body[i] == TORN;
+				torn = torn + (!blind[i] && body[i] == TORN);
+				if
+				:: blind[i] -> unreadable++
+#ifdef TORN_AGAINST_ALL
+				:: !blind[i] && body[i] == TORN -> unreadable++
+#else
+				:: !blind[i] && body[i] == TORN && seq[i] > c_torn[whose[i]] ->
+					c_torn[whose[i]] = seq[i]
 #endif
-				unreadable = unreadable + bad[i - HOMES]
+				:: else
+				fi
 			:: else
 			fi
 		}
@@ -246,12 +275,23 @@ inline load_ambiguous()
 {
 	for (j : 0 .. PLACES - 1) {
 		if
-		:: !blind[j] && seq[j] && whose[j] / 2 == i &&
+		:: !blind[j] && VALID(j) && whose[j] / 2 == i &&
 		   seq[j] == m_seq[i] && body[j] != best[i] -> refused = 1
 		:: else
 		fi
 	}
 }
+
+#if defined(TORN_TRUSTED)
+#define TORN_NEWER(h)	0
+#elif defined(TORN_NO_SEQ)
+#define TORN_NEWER(h)	(c_torn[h] > 0)
+#elif defined(TORN_IF_LONE)
+#define TORN_NEWER(h)	(c_torn[h] > c_seq[h] && !c_seq[(h) ^ 1])
+#else
+#define TORN_NEWER(h)	(c_torn[h] > c_seq[h])
+#endif
+#define KNOWN(h)	(c_seq[h] && !TORN_NEWER(h))
 
 /* load_check(): is the newest state of every block known? */
 inline load_check()
@@ -259,20 +299,28 @@ inline load_check()
 	refused = 0;
 	for (i : 0 .. LIVE - 1) {
 		load_ambiguous();
+		known = KNOWN(HOME(i, 0)) + KNOWN(HOME(i, 1));
 		if
-		:: c_seq[HOME(i, 0)] && c_seq[HOME(i, 1)]
+		:: known == 2
 		:: m_seq[i] == 0 -> refused = 1
 		:: else ->
 			if
 #ifndef LONE_TRUSTED
-			:: unreadable > 0 && i >= FIRST_CHECKED -> refused = 1
+			:: known <= (unreadable > 0) && i >= FIRST_CHECKED -> refused = 1
+#else
+			:: known == 0 -> refused = 1
 #endif
 			:: else
 			fi
 		fi
 	}
-	/* Where all can be read nothing may stand in the way. */
-	assert(!refused || !clear || unreadable);
+	known = 0;
+	/*
+	 * Where all can be read nothing may stand in the way, torn or not.  Only when
+	 * an earlier load could not read a copy, and was cut while it wrote a newer
+	 * one to a stand-in, the copy is taken for an old one.
+	 */
+	assert(!refused || !clear || (torn > 0 && blinds < BLINDS));
 #ifndef TWO_TRUSTED
 	if
 	:: unreadable > 1 -> refused = 1
@@ -407,7 +455,7 @@ inline load_mend()
 inline load_forget()
 {
 	for (i : 0 .. HOMES - 1) {
-		c_seq[i] = 0; c_at[i] = 0; best[i / 2] = 0
+		c_seq[i] = 0; c_at[i] = 0; c_torn[i] = 0; best[i / 2] = 0
 	}
 	for (i : 0 .. PLACES - 1) {
 		blind[i] = 0
@@ -415,7 +463,7 @@ inline load_forget()
 	for (i : 0 .. NSI - 1) {
 		bad[i] = 0
 	}
-	i = 0; j = 0; p = 0; unreadable = 0; clear = 0
+	i = 0; j = 0; p = 0; unreadable = 0; torn = 0; clear = 0
 }
 
 /*
