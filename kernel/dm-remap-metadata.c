@@ -24,6 +24,14 @@
  * hide the only newer copy, and it erases such a stand-in only when everything
  * that it might contradict has been written again.
  *
+ * A write that is cut, or refused, may leave a stand-in torn.  Its first sector is
+ * whole, so the header says what the last write that reached it was: a version of
+ * one copy.  What the stand-in held before was of the same copy and older, or was
+ * nobody's any more.  So it may hide a version of that copy alone, none newer than
+ * its header says; the other copy was durable before the write began.  With zeroes
+ * there instead, nothing was ever completed since it was blank, or a load has
+ * begun to erase it, when every block had two durable copies: it hides nothing.
+ *
  * A set grows onto tables that the control plane has written behind the area: ctr
  * accepts a longer spare_len only if all of them are there and empty, and the load
  * that finds the superblocks without the new segment writes them with it when
@@ -255,6 +263,7 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
 /* Where the newest candidate of one copy is. */
 struct copy {
 	u64	seq;		/* 0: none */
+	u64	torn;		/* highest sequence that a torn stand-in names */
 	u8	place;		/* stand-in, 0: at home */
 	bool	ambiguous;	/* contradicts another one of this sequence */
 };
@@ -271,7 +280,9 @@ struct head {
 	struct copy copy[2];		/* of the superblock */
 	struct {
 		u64 home;		/* NOWHERE: no table block in it */
+		u64 torn;		/* ... but it is torn, with this sequence */
 		bool bad;		/* cannot be read, or is torn */
+		bool vague;		/* ... and may hide any copy */
 	} standin[DMR_NR_STANDINS];
 };
 
@@ -331,36 +342,69 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 		h->have_super = true;
 		h->ready = ready;
 		h->ambiguous = false;
-		memset(h->copy, 0, sizeof(h->copy));
+		h->copy[0].seq = 0;
+		h->copy[0].place = 0;
+		h->copy[1].seq = 0;
+		h->copy[1].place = 0;
 	}
 	note_copy(copy, seq, block, home);
+}
+
+static void standin_unreadable(struct head *h, unsigned int i)
+{
+	h->standin[i].home = NOWHERE;
+	h->standin[i].bad = true;
+	h->standin[i].vague = true;
+}
+
+/* A stand-in with a wrong checksum.  Of whose write is its first sector? */
+static void standin_torn(struct remap *r, struct head *h, unsigned int i,
+			 const struct dmr_header *hdr)
+{
+	u64 seq = dmr_get64(hdr->seq);
+	u64 home = dmr_get64(hdr->home);
+	int type = dmr_get16(hdr->type);
+	struct copy *c = &h->copy[home == DMR_SB1_BLOCK];
+
+	h->standin[i].bad = true;
+	if (!memchr_inv(hdr, 0, SECTOR_SIZE))
+		return;
+	if (memcmp(hdr->magic, DMR_MAGIC, DMR_MAGIC_SIZE) || !seq ||
+	    seq > DMR_SEQ_MAX || memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid))) {
+		h->standin[i].vague = true;
+	} else if (type == DMR_TYPE_TABLE) {
+		h->standin[i].home = home;
+		h->standin[i].torn = seq;
+	} else if (type == DMR_TYPE_SUPER &&
+		   (home == DMR_SB0_BLOCK || home == DMR_SB1_BLOCK)) {
+		c->torn = max(c->torn, seq);
+	} else {
+		h->standin[i].vague = true;
+	}
 }
 
 static int head_block(struct scan *s, u64 block, const void *data)
 {
 	struct head *h = s->context;
 	const struct dmr_header *hdr = data;
+	unsigned int i = block - DMR_STANDIN_FIRST;
 
 	if (!data) {
 		h->blank = false;
 		if (is_standin(block))
-			h->standin[block - DMR_STANDIN_FIRST].bad = true;
+			standin_unreadable(h, i);
 		return 0;
 	}
 	if (!memchr_inv(data, 0, DMR_BLOCK_SIZE))
 		return 0;
 
 	h->blank = false;
-	if (dmr_header_ok(data, DMR_TYPE_SUPER, block)) {
+	if (dmr_header_ok(data, DMR_TYPE_SUPER, block))
 		head_candidate(s->r, h, block, data);
-	} else if (is_standin(block) &&
-		   dmr_header_ok(data, DMR_TYPE_TABLE, block)) {
-		unsigned int i = block - DMR_STANDIN_FIRST;
-
+	else if (is_standin(block) && dmr_header_ok(data, DMR_TYPE_TABLE, block))
 		h->standin[i].home = dmr_get64(hdr->home);
-	} else if (is_standin(block)) {
-		h->standin[block - DMR_STANDIN_FIRST].bad = true;	/* torn */
-	}
+	else if (is_standin(block))
+		standin_torn(s->r, h, i, hdr);
 	return 0;
 }
 
@@ -1132,7 +1176,7 @@ struct load {
 	struct copy (*copy)[2];		/* for each metadata block */
 	int pass;			/* the copy that is being read */
 	u32 mb;				/* the block that is read next */
-	unsigned int unreadable;	/* stand-ins */
+	unsigned int unreadable;	/* stand-ins that may hide any copy */
 	bool rebuild;			/* the lookup holds what is not so */
 	bool grow;			/* the superblocks are to say so */
 	struct dmr_super grown;
@@ -1254,15 +1298,20 @@ static void load_standins(struct remap *r, struct load *l)
 
 	for (i = 0; i < DMR_NR_STANDINS; i++) {
 		u64 place = DMR_STANDIN_FIRST + i;
+		u64 home = l->head.standin[i].home;
+		u64 torn = l->head.standin[i].torn;
+		bool known = home != NOWHERE && home_mblock(r, home, &mb, &copy);
 
-		if (l->head.standin[i].home == NOWHERE ||
-		    !home_mblock(r, l->head.standin[i].home, &mb, &copy))
-			continue;
-		if (area_read(r, place, r->page))
-			l->head.standin[i].bad = true;
-		else
+		if (torn && known)
+			l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);
+		else if (torn)
+			l->head.standin[i].vague = true;
+		else if (known && area_read(r, place, r->page))
+			standin_unreadable(&l->head, i);
+		else if (known)
 			load_candidate(r, l, mb, copy, place,
 				       page_address(r->page));
+		l->unreadable += l->head.standin[i].vague;
 	}
 }
 
@@ -1323,7 +1372,7 @@ static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
 	return 0;
 }
 
-/* Erase stand-ins that cannot be read.  False: one of them cannot be written. */
+/* Erase stand-ins that cannot be read or are torn.  False: one of them cannot be written. */
 static bool erase_unreadable(struct remap *r, struct load *l)
 {
 	bool erased = true;
@@ -1373,10 +1422,17 @@ static int load_mend(struct remap *r, struct load *l)
 	return 0;
 }
 
+/* Is this the newest version of a copy, as far as torn stand-ins can tell? */
+static bool copy_known(const struct copy *c)
+{
+	return c->seq && c->seq >= c->torn;
+}
+
 /* Is the newest state of a block known?  Says what is missing. */
 static int load_check_one(struct remap *r, struct load *l, u32 mb)
 {
 	const struct copy *c = l->copy[mb];
+	unsigned int known = copy_known(&c[0]) + copy_known(&c[1]);
 
 	if (c[0].ambiguous) {
 		DMERR("%s: the copies of metadata block %llu contradict each other",
@@ -1390,11 +1446,11 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 		return -EINVAL;
 	}
 	/*
-	 * A lone copy may be a home that was left for a stand-in: with a
-	 * stand-in unreadable nobody knows whether it is the newest.
+	 * A copy may be a home that was left for a stand-in.  One that cannot be
+	 * read hides one copy, nobody knows of what block; a torn one a copy that
+	 * it names.  There must be another.
 	 */
-	if ((c[0].seq && c[1].seq) ||
-	    ((c[0].seq || c[1].seq) && !l->unreadable))
+	if (known > !!l->unreadable)
 		return 0;
 	if (!r->nr_gone)
 		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
@@ -1571,7 +1627,6 @@ static int load_grow(struct remap *r, struct load *l)
 
 static int do_load(struct remap *r, struct scan *s, struct load *l)
 {
-	unsigned int i;
 	int ret;
 
 	ret = load_head(r, s, l);
@@ -1581,8 +1636,6 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	load_standins(r, l);
-	for (i = 0; i < DMR_NR_STANDINS; i++)
-		l->unreadable += l->head.standin[i].bad;
 	ret = load_check(r, l);
 	if (ret)
 		return ret;

@@ -41,6 +41,8 @@ _KINDS: Final = {
     lib.DMR_TYPE_TAG: "a tag",
 }
 _EMPTY: Final = bytes(BLOCK - HEADER)
+_MAGIC: Final = b"dm-remap"
+SECTOR: Final = 512  # what a disk writes in whole or not at all
 _SHOWN: Final = 8  # blocks named in a message
 
 
@@ -135,9 +137,10 @@ class Block:
     """A block of the metadata: what its candidates say. Number 0 is the superblock.
 
     `seqs` and `places` are of the newest candidate for copy A and copy B; sequence 0: there is
-    none. `body` is what follows the header of the winner. `base` is what a new sequence has to
-    exceed; it is the winner's unless somebody raises it. `rewrite` asks for both copies to be
-    written again although they are equal. `faults` says of a place why it does not count.
+    none. `torn` is the highest sequence that a torn stand-in names for each. `body` is what follows
+    the header of the winner. `base` is what a new sequence has to exceed; it is the winner's unless
+    somebody raises it. `rewrite` asks for both copies to be written again although they are equal.
+    `faults` says of a place why it does not count.
     """
 
     number: int
@@ -146,6 +149,7 @@ class Block:
     used: int = 0
     seqs: list[int] = field(default_factory=lambda: [0, 0])
     places: list[int] = field(default_factory=lambda: [0, 0])
+    torn: list[int] = field(default_factory=lambda: [0, 0])
     body: bytes = _EMPTY
     ambiguous: bool = False
     base: int = 0
@@ -157,6 +161,11 @@ class Block:
     def seq(self) -> int:
         """The sequence of the winner."""
         return max(self.seqs)
+
+    @property
+    def known(self) -> int:
+        """How many copies are the newest of their own, as far as torn stand-ins can tell."""
+        return sum(seq >= max(torn, 1) for seq, torn in zip(self.seqs, self.torn, strict=True))
 
     @property
     def settled(self) -> bool:
@@ -224,17 +233,29 @@ class _Super:
         return self.state == SetState.READY
 
 
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """The header of a torn stand-in: of what the last write was that reached its first sector."""
+
+    kind: int
+    home: int
+    seq: int
+    uuid: UUID
+
+
 @dataclass(slots=True)
 class Head:
     """The first MiB: every superblock, and what the stand-ins hold.
 
     `names` has the home that each valid table block on a stand-in names; `bad` are the stand-ins
-    that cannot be read or are torn. `owners` has the set of each block in `names`.
+    that cannot be read or are torn. `owners` has the set of each block in `names`. `torn` has what
+    the first sector of those torn ones says that are not all of zeroes there.
     """
 
     supers: list[_Super] = field(default_factory=list)
     names: dict[int, int] = field(default_factory=dict)
     bad: dict[int, str] = field(default_factory=dict)
+    torn: dict[int, Torn | None] = field(default_factory=dict)
     owners: dict[int, UUID] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
     unreadable: list[int] = field(default_factory=list)
@@ -332,7 +353,7 @@ def fault(block: bytes | None, kind: int, place: int, home: int, uuid: UUID | No
 
 
 def _not_a_block(block: bytes, place: int) -> str:
-    if not block.startswith(b"dm-remap"):
+    if not block.startswith(_MAGIC):
         return "holds something that is not ours"
     raw = ffi.from_buffer("struct dmr_header *", block)
     home = lib.dmr_h64(raw.home)
@@ -341,6 +362,18 @@ def _not_a_block(block: bytes, place: int) -> str:
             where = "" if home == place else f" of block {home}"
             return f"holds {name}{where}"
     return "has a wrong checksum"
+
+
+def _torn(block: bytes) -> Torn | None:
+    """Return the header of a block with a wrong checksum, None if it is not one of ours."""
+    if not block.startswith(_MAGIC):
+        return None
+    raw = ffi.from_buffer("struct dmr_header *", block)
+    seq = lib.dmr_h64(raw.seq)
+    if not 0 < seq <= lib.DMR_SEQ_MAX:
+        return None
+    uuid = UUID(bytes=bytes(ffi.buffer(raw.uuid)))
+    return Torn(int.from_bytes(block[12:14], "little"), lib.dmr_h64(raw.home), seq, uuid)
 
 
 def scan_head(view: View) -> Head:
@@ -364,6 +397,8 @@ def scan_head(view: View) -> Head:
             table = header(block, lib.DMR_TYPE_TABLE, place)
             if table is None:
                 out.bad[place] = _not_a_block(block, place)
+                if not is_zero(block[:SECTOR]):
+                    out.torn[place] = _torn(block)
             else:
                 out.ours = True
                 out.names[place] = table.home
@@ -464,10 +499,39 @@ def read_tables(
             _candidate(load, sb, *homes[home], place, data)
 
 
+def _vague(load: Load, head: Head) -> list[int]:
+    """Note what torn stand-ins may hide; return those that may hide a copy of any block.
+
+    standin_torn() and load_standins() in the kernel.
+    """
+    homes = (
+        {
+            (block.kind, home): (block, copy)
+            for block in load.blocks
+            for copy, home in enumerate(block.homes)
+        }
+        if head.torn
+        else {}
+    )
+    out = []
+    for place, why in head.bad.items():
+        if why == "cannot be read":
+            out.append(place)
+        elif place in head.torn:
+            torn = head.torn[place]
+            found = homes.get((torn.kind, torn.home)) if torn and torn.uuid == load.uuid else None
+            if torn is None or found is None:
+                out.append(place)
+            else:
+                block, copy = found
+                block.torn[copy] = max(block.torn[copy], torn.seq)
+    return sorted(out)
+
+
 def _check_blocks(load: Load, head: Head) -> None:
     """Is the newest state of every block known? load_check() in the kernel."""
-    bad = sorted(head.bad)
-    load.bad_standins = tuple(bad)
+    load.bad_standins = tuple(sorted(head.bad))
+    bad = _vague(load, head)
     if len(bad) > 1:
         load.refuse(
             errno.EIO,
@@ -492,7 +556,7 @@ def _check_blocks(load: Load, head: Head) -> None:
                 f"block {block.homes[0]} has sequence {block.seq}, which no set reaches",
                 block.homes,
             )
-        elif not block.seq or (not all(block.seqs) and bad):
+        elif block.known <= bool(bad):
             gone.append(block)
             if len(gone) == 1:
                 load.refusals.append(
@@ -500,7 +564,7 @@ def _check_blocks(load: Load, head: Head) -> None:
                         errno.EIO,
                         f"both copies of block {block.homes[0]} are gone"
                         if not block.seq
-                        else f"the only copy of block {block.homes[0]} may be old",
+                        else f"what is left of block {block.homes[0]} may be old",
                         "DMR-C306" if not block.seq else "DMR-C307",
                     )
                 )
@@ -509,7 +573,7 @@ def _check_blocks(load: Load, head: Head) -> None:
         (
             "DMR-C307",
             [b for b in gone if b.seq],
-            "of {} there is one copy only, and an unreadable stand-in may hide a newer one",
+            "of {} what is left may be old: a bad stand-in may hide a newer copy",
         ),
     ):
         if some:
@@ -668,9 +732,9 @@ def _copies(load: Load) -> None:
 
 def _leftovers(load: Load, head: Head) -> None:
     """Say what in the head belongs to nothing."""
-    if len(head.bad) == 1:
-        place, why = next(iter(head.bad.items()))
-        load.findings.append(Finding("DMR-C203", f"stand-in {place} {why}", (place,)))
+    if not any(one.code == "DMR-C308" for one in load.refusals):
+        for place, why in head.bad.items():
+            load.findings.append(Finding("DMR-C203", f"stand-in {place} {why}", (place,)))
     for one in head.supers:
         if one.head.uuid != load.uuid:
             load.findings.append(

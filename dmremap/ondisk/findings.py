@@ -140,8 +140,9 @@ _CODES: dict[str, FindingCode] = {
         _IMPORT,
     ),
     "DMR-C307": FindingCode(
-        "the only copy may be old",
-        "A block has one copy, and a stand-in that cannot be read may hide a newer one.",
+        "what is left may be old",
+        "Of a block no copy is left that is known to be the newest: a stand-in that cannot be "
+        "read, or is torn, may hide a newer one.",
         _IMPORT,
     ),
     "DMR-C308": FindingCode(

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from uuid import UUID
 
 import pytest
 from unit.areas import (
@@ -217,11 +218,23 @@ def _damage_super(random: Random, disk: Disk) -> None:
             disk[place] = pack_super(sb, home, place)
 
 
+def _torn(block: bytes, first: bytes | None = None) -> bytes:
+    """Return what is left of a write that was cut: its first sector, or another one."""
+    return (block[:512] if first is None else first) + JUNK[512:]
+
+
 def _damage_standin(random: Random, disk: Disk) -> None:
     place = random.randrange(128, 142)
-    match random.randrange(4):
+    match random.randrange(8):
         case 0:
             disk.bad.add(place)
+        case 4 | 5 | 6 | 7:
+            index, copy = random.randrange(3), random.randrange(2)
+            block = table(index, copy, [], random.randrange(4, 9), place=place)
+            if random.random() < 0.3:
+                home = random.choice([0, 255])
+                block = pack_super(superblock(seq=random.randrange(1, 6)), home, place)
+            disk[place] = _torn(block, random.choice([None, None, None, bytes(512)]))
         case 1:
             disk[place] = JUNK
         case 2:
@@ -244,7 +257,7 @@ def test_areas_at_random(by_kernel: Kernel, seed: int) -> None:
             _damage_table(random, disk, every[index := random.randrange(3)], index)
         for _ in range(random.choice([0, 0, 0, 1, 2])):
             _damage_super(random, disk)
-        for _ in range(random.choice([0, 0, 0, 0, 1, 2])):
+        for _ in range(random.choice([0, 0, 0, 1, 2])):
             _damage_standin(random, disk)
         if random.random() < 0.3:
             places = [0, 255, *range(128, 142), *(home for homes in HOMES for home in homes)]
@@ -335,6 +348,83 @@ def test_the_page_says_what_the_kernel_does(
                     pytest.fail(f"not understood: {other} ({load.findings})")
 
 
+TORN_ROWS = _rows("A torn stand-in that names a copy")
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("row", TORN_ROWS, ids=lambda row: ", ".join(row[:3]))
+def test_the_page_says_what_torn_standins_do(
+    by_kernel: Kernel, row: list[str], number: int, bad: int
+) -> None:
+    """For a table block and for the superblock."""
+    put, homes = (_table_state, HOMES[1]) if number else (_super_state, (0, 255))
+    disk = fresh([], seq=1)
+    put(disk, 0, row[0])
+    put(disk, 1, row[1])
+    places = []
+    for i, copy in enumerate(row[2].split(" and ")):
+        places.append(130 + i)
+        c = "AB".index(copy)
+        block = (
+            table(1, c, [mapped(252, 8)], TOP + 1, place=places[-1])
+            if number
+            else pack_super(superblock(seq=TOP + 1), homes[c], places[-1])
+        )
+        disk[places[-1]] = _torn(block)
+    if bad:
+        places.append(140)
+        disk[140] = JUNK
+    load = compare(by_kernel, disk)
+    code, result = by_kernel(disk)
+    done = list(result.place[: result.writes])
+    match row[3 + bad].split(", "):
+        case ["as it is"]:
+            assert (code, done) == (0, places), load.findings
+        case ["refused", word]:
+            assert errno.errorcode[code] == word
+            assert done == []
+        case [first, second, "n + 2"]:
+            order = [first, second.removeprefix("then ")]
+            assert (code, done) == (0, [homes["AB".index(c)] for c in order] + places)
+            assert examine(disk).blocks[2 * number].seqs == [TOP + 2] * 2
+        case other:
+            pytest.fail(f"not understood: {other} ({load.findings})")
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_what_a_torn_standin_may_hide(by_kernel: Kernel, copy: int) -> None:
+    """A lone copy, one home gone: which torn stand-in is held against it?"""
+
+    def block(index: int, which: int, seq: int, uuid: UUID = SET) -> bytes:
+        return table(index, which, [], seq, place=150, uuid=uuid)
+
+    sb = pack_super(superblock(seq=99), (0, 255)[copy], 150)
+    for first, accepted in (
+        (bytes(512), True),
+        (block(1, 1 - copy, 99), True),  # the copy that is gone
+        (block(0, copy, 99), True),  # another block's
+        (sb, True),
+        (block(1, copy, TOP + 1), False),
+        (block(1, copy, TOP), True),  # nothing newer
+        (block(1, copy, TOP - 1), True),
+        (block(1, 1 - copy, 99, OTHER), False),
+        (reseal(block(1, 1 - copy, 99), 10**6, 150), False),  # no such home
+        (reseal(block(1, 1 - copy, 99), 0, 150), False),  # the superblock's, and says table
+        (reseal(sb, HOMES[0][0], 150), False),  # a table block's, and says superblock
+        (JUNK, False),
+    ):
+        disk = fresh([], seq=1)
+        _table_state(disk, copy, "n")
+        disk.bad.add(HOMES[1][1 - copy])
+        disk[150] = _torn(first)
+        load = compare(by_kernel, disk)
+        assert load.accepted is accepted, load.findings
+        assert by_kernel(disk)[0] == (0 if accepted else errno.EIO)
+        assert not accepted or disk[150] == bytes(BLOCK)
+
+
 def test_the_page_has_every_combination() -> None:
     assert len(TABLE_ROWS) == 7
     assert len(SUPER_ROWS) == 7
+    assert len(TORN_ROWS) == 10

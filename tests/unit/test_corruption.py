@@ -168,8 +168,8 @@ def test_the_reasons_are_those_of_the_loader(program: Path) -> None:
     known = {text.partition(": ")[2].removeprefix("dm: ") for text in REASONS + OTHERS}
     # Said in passing, of a block or of what the reason in ctr sums up, or of a format.
     passing = re.compile(
-        r"table block|%s$|block %llu of the spare area|out of memory|interrupted by a signal"
-        r"|no metadata can be written any more|cannot read the spare area"
+        r"table block|%s$|block %llu of the spare area|out of memory"
+        r"|no metadata can be written any more|cannot read the spare area|interrupted by a signal"
     )
     plain = {re.sub(r"[0-9]+|%[a-z]+", "#", text) for text in texts if not passing.search(text)}
     assert plain <= known, plain - known
@@ -204,13 +204,26 @@ RULES = {
     "home": ("dm-remap-metadata.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
     "ambiguous": ("dm-remap-metadata.c", "if (c[0].ambiguous)", "if (0)"),
     "unreadable": ("dm-remap-metadata.c", "if (l->unreadable > 1)", "if (0)"),
-    "lone": ("dm-remap-metadata.c", "|| c[1].seq) && !l->unreadable)", "|| c[1].seq))"),
+    "lone": ("dm-remap-metadata.c", "if (known > !!l->unreadable)", "if (known)"),
+    "newer": ("dm-remap-metadata.c", "return c->seq && c->seq >= c->torn;", "return c->seq;"),
+    "torn": (
+        "dm-remap-metadata.c",
+        "l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);",
+        ";",
+    ),
+    "torn superblock": ("dm-remap-metadata.c", "c->torn = max(c->torn, seq);", ";"),
+    "torn another's": (
+        "dm-remap-metadata.c",
+        "seq > DMR_SEQ_MAX || memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid))",
+        "seq > DMR_SEQ_MAX",
+    ),
+    "torn blank": ("dm-remap-metadata.c", "if (!memchr_inv(hdr, 0, SECTOR_SIZE))", "if (0)"),
     "twice": ("dm-remap-metadata.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
     "losers": ("dm-remap-metadata.c", "\t\tload_losers(r);\n", "\t\t;\n"),
     "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
     "standins": (
         "dm-remap-metadata.c",
-        "\t\th->standin[block - DMR_STANDIN_FIRST].bad = true;\t/* torn */",
+        "\t\tstandin_torn(s->r, h, i, hdr);",
         "\t\t;",
     ),
 }

@@ -762,7 +762,31 @@ static void damage(void)
 	u32 i, n;
 	block_t t;
 
-	switch (rnd(26)) {
+	switch (rnd(28)) {
+	case 26:
+	case 27:
+		/* A stand-in whose write was cut: some sectors of a copy, with or without the first. */
+		if (base.blank)
+			break;
+		a = some_home();
+		b = some_standin();
+		honest = false;
+		t = disk[a];
+		seal(&t, le16toh(t.h.type) == 2 ? 2 : 1, ours, le64toh(t.h.seq) - 1 + rnd(4), a, b);
+		if (one_in(3))
+			edit(b);
+		else
+			memset(edit(b), 0, DMR_BLOCK_SIZE);
+		for (i = 0; i < 8; i++)
+			if (rnd(4))
+				memcpy(disk[b].b + i * 512, t.b + i * 512, 512);
+		if (one_in(2))
+			disk[b].b[512 + rnd(3584)] ^= 1;
+		if (one_in(3)) {
+			touched[a] = true;
+			bad[a] = 1;
+		}
+		break;
 	case 0:
 	case 1:
 		for (n = 1 + rnd(8); n; n--)
@@ -964,6 +988,26 @@ static const char *main_ok(const struct dmr_super *sb)
 static struct opinion want;
 static const u8 *set_uuid;		/* as the superblock has it */
 
+/* What the headers of torn stand-ins say. */
+static struct { u32 type; u64 home, seq; bool placed; } torn_head[127];
+static u32 nr_torn;
+
+/* How many copies are there, and no torn stand-in says that it was for a newer one. */
+static u32 newest(u32 type, const u64 *homes, const u64 *best)
+{
+	u32 i, copy, n = 0;
+
+	for (copy = 0; copy < 2; copy++) {
+		bool old = !best[copy];
+
+		for (i = 0; i < nr_torn; i++)
+			old |= torn_head[i].type == type && torn_head[i].home == homes[copy] &&
+			       torn_head[i].seq > best[copy];
+		n += !old;
+	}
+	return n;
+}
+
 /* One table block; @block counts from 0. */
 static void opine_block(u64 a, u64 b, u32 slots, u32 bad_standins, u64 (*named)[2], u32 nr_named)
 {
@@ -995,7 +1039,7 @@ static void opine_block(u64 a, u64 b, u32 slots, u32 bad_standins, u64 (*named)[
 	}
 	if (ambiguous)
 		want.refuse = "ambiguous";
-	if (!(best[0] && best[1]) && !((best[0] || best[1]) && !bad_standins)) {
+	if (newest(2, homes, best) < (bad_standins ? 2 : 1)) {
 		want.gone++;
 		if (!line.accept_stale)
 			want.refuse = "gone";
@@ -1080,12 +1124,38 @@ static void opine_blank(const u8 *uuid)
 	memset(want.unchanged, 0, sizeof(want.unchanged));
 }
 
+/* Does a torn stand-in name a block of the set?  That hides a copy of it, and of no other. */
+static void opine_torn(u64 place)
+{
+	const struct dmr_header *h = &disk[place].h;
+	u64 seq = le64toh(h->seq);
+
+	torn_head[nr_torn].type = 0;
+	if (!memcmp(h->magic, "dm-remap", 8) && !memcmp(h->uuid, set_uuid, 16) && seq && !(seq >> 63)) {
+		torn_head[nr_torn].type = le16toh(h->type);
+		torn_head[nr_torn].home = le64toh(h->home);
+		torn_head[nr_torn].seq = seq;
+	}
+	torn_head[nr_torn].placed = torn_head[nr_torn].type == 1 &&
+		(torn_head[nr_torn].home == 0 || torn_head[nr_torn].home == 255);
+	nr_torn++;
+}
+
+static void opine_torn_homes(u64 from, u64 to)
+{
+	u32 i;
+
+	for (i = 0; i < nr_torn; i++)
+		torn_head[i].placed |= torn_head[i].type == 2 && torn_head[i].home >= from &&
+				       torn_head[i].home < to;
+}
+
 static void opine(void)
 {
 	const struct dmr_super *sb = NULL, *half = NULL;
 	const u8 *first = NULL;
-	u64 best[2] = { 0, 0 }, named[127][2], end = 256;
-	u32 bad_standins = 0, nr_named = 0, i, k;
+	u64 best[2] = { 0, 0 }, named[127][2], torn_at[127], end = 256;
+	u32 bad_standins = 0, nr_named = 0, torn_standins = 0, i, k;
 	bool foreign = false, overwritten = false, ambiguous = false, torn = false;
 
 	want.refuse = NULL;
@@ -1108,8 +1178,8 @@ static void opine(void)
 			if (on_disk(i, 2)) {
 				named[nr_named][0] = le64toh(s->h.home);
 				named[nr_named++][1] = i;
-			} else {
-				bad_standins++;
+			} else if (!is_zero(s, 512)) {
+				torn_at[torn_standins++] = i;
 			}
 			continue;
 		}
@@ -1163,9 +1233,28 @@ static void opine(void)
 	if (want.refuse)
 		return;
 	want.top_seq = le64toh(sb->h.seq);
+	nr_torn = 0;
+	for (i = 0; i < torn_standins; i++)
+		opine_torn(torn_at[i]);
+	for (i = 0; i < le32toh(sb->nr_segments); i++) {
+		u32 n = (le32toh(sb->segment[i].slots) + 251) / 252;
+
+		end = le64toh(sb->segment[i].start) + le64toh(sb->segment[i].blocks);
+		opine_torn_homes(end - le64toh(sb->segment[i].blocks),
+				 end - le64toh(sb->segment[i].blocks) + n);
+		opine_torn_homes(end - n, end);
+	}
+	if (line.area > le64toh(sb->area_blocks)) {
+		u32 n = (most_slots(line.area - end, line.unit) + 251) / 252;
+
+		opine_torn_homes(end, end + n);
+		opine_torn_homes(line.area - n, line.area);
+	}
+	for (i = 0; i < nr_torn; i++)
+		bad_standins += !torn_head[i].placed;
 	if (bad_standins > 1 && !line.accept_stale)
 		want.refuse = "standins";
-	if (!(best[0] && best[1]) && bad_standins) {
+	if (newest(1, (const u64[]){ 0, 255 }, best) < (bad_standins ? 2 : 1)) {
 		want.gone++;
 		if (!line.accept_stale)
 			want.refuse = "superblock";

@@ -31,6 +31,7 @@ typedef struct { int x; } spinlock_t;
 #define U32_MAX			UINT32_MAX
 #define U64_MAX			(~0ull)
 #define PAGE_SIZE		4096
+#define SECTOR_SIZE		512
 #define HZ			100
 #define jiffies			0ul
 #define GFP_KERNEL		0
