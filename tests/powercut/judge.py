@@ -84,6 +84,8 @@ class Judge:
     """Cuts between copy A and copy B."""
     away: list[int] = field(default_factory=list)
     """Cuts at which a stand-in holds a copy."""
+    torn: list[int] = field(default_factory=list)
+    """Cuts at which a stand-in is torn."""
     moving: list[int] = field(default_factory=list)
     """Cuts at which a unit has two live entries, the older of which is to be bad."""
     grown: int | None = None
@@ -159,6 +161,8 @@ class Judge:
         return self._copies[1]
 
     def _judge_copies(self, cut: int, found: Copies) -> None:
+        if found.torn:
+            self.torn.append(cut)
         if found.away:
             self.away.append(cut)
         elif found.unequal:

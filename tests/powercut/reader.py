@@ -120,7 +120,12 @@ class Copies:
     away: int
     """How many stand-ins hold a block."""
     both: dict[int, tuple[int, bool]]
-    """The units that have an entry in both copies: the generation, and whether it holds data."""
+    """The units that have an entry in both copies: the generation, and whether it holds data.
+
+    A copy does not count that a refused write, or the medium, has destroyed.
+    """
+    torn: int = 0
+    """How many stand-ins are torn."""
 
 
 def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
@@ -132,20 +137,31 @@ def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
         for index in range(segment.table_blocks)
     ]
     newest: dict[int, tuple[int, bytes]] = {}
-    away = 0
+    away = torn = 0
+    damaged: dict[int, int] = {}
     for place in (*STANDINS, *(home for a, b, _ in homes for home in (a, b))):
         block = device.read_block(0, place)
         found = header(block, lib.DMR_TYPE_TABLE, place) if block else None
         if block and found and found.uuid == superblock.uuid:
             newest[found.home] = max((found.seq, block), newest.get(found.home, (0, b"")))
             away += place in STANDINS
+        elif block and any(block) and not _is_super(block, place):
+            torn += place in STANDINS
+            seq, named = (int.from_bytes(block[at : at + 8], "little") for at in (32, 40))
+            home = named if place in STANDINS else place
+            damaged[home] = max(damaged.get(home, 0), seq if place in STANDINS else 1)
     units: tuple[dict[int, tuple[int, bool]], ...] = ({}, {})
     for *pair, used in homes:
-        for home, known in zip(pair, units, strict=True):
+        whole = [h for h in pair if damaged.get(h, 0) <= newest.get(h, (0, b""))[0]]
+        for home, known in zip(whole * 2 if len(whole) == 1 else pair, units, strict=True):
             for entry in parse_entries(newest[home][1], used, 0) if home in newest else ():
                 if entry.state is not SlotState.BAD:
                     state = (entry.generation, entry.state is SlotState.MAPPED)
                     known[entry.unit] = max(state, known.get(entry.unit, state))
     seqs = [[newest.get(home, (0, b""))[0] for home in (a, b)] for a, b, _ in homes]
     both = {unit: min(units[0][unit], units[1][unit]) for unit in units[0].keys() & units[1]}
-    return Copies(sum(a != b for a, b in seqs), away, both)
+    return Copies(sum(a != b for a, b in seqs), away, both, torn)
+
+
+def _is_super(block: bytes, place: int) -> bool:
+    return header(block, lib.DMR_TYPE_SUPER, place) is not None

@@ -31,6 +31,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
+from random import Random
 from typing import TYPE_CHECKING, Protocol, Self
 
 from powercut.log import SECTOR, Flush, LogWriter, Mark, Write, Zeroes
@@ -93,6 +94,8 @@ class Export:
     bad_writes: frozenset[int] = frozenset()
     taken: frozenset[int] = frozenset()
     """Of the bad ones, those that a write changes although it fails."""
+    partly: Random | None = None
+    """Chooses the sectors that another write changes although it fails; None: there are none."""
     fd: int = field(default=-1, init=False, repr=False)
     size: int = field(default=0, init=False)
     unanswered: set[int] = field(default_factory=set, init=False, repr=False)
@@ -311,6 +314,12 @@ class PowerCutServer:
             if taken is not None:
                 self.legs[leg].taken = frozenset(taken)
 
+    def destroy(self, leg: str, offset: int, data: bytes) -> None:
+        """Have the medium hold something else from now on, without a command."""
+        with self._lock:
+            _write(self.legs[leg].fd, offset, data)
+            self._log.append(Write(leg, offset, data, fua=True))
+
     # The server's thread
 
     def _serve(self) -> None:
@@ -468,7 +477,7 @@ class PowerCutServer:
         payload = (yield length) if command == CMD_WRITE and length else b""
         fua = bool(flags & CMD_FLAG_FUA)
         leg = self.legs.get(name)
-        data, index = b"", None
+        data, indexes = b"", list[int]()
         with self._lock:
             if command != CMD_FLUSH and offset + length > self._size(name):
                 error = EINVAL if command == CMD_READ else ENOSPC
@@ -486,12 +495,13 @@ class PowerCutServer:
                     if command == CMD_WRITE
                     else Zeroes(leg.name, offset, length, fua, command == CMD_TRIM)
                 )
-                error, index = self._change(leg, change)
+                error, indexes = self._change(leg, change)
             else:
                 error = EINVAL
         client.put(_REPLY.pack(REPLY_MAGIC, error, cookie) + data)
-        if leg is not None and index is not None:
-            client.answers_write(leg, index)
+        if leg is not None:
+            for index in indexes:
+                client.answers_write(leg, index)
 
     def _do_mark(self, command: int, length: int, payload: bytes) -> tuple[int, bytes]:
         if command == CMD_WRITE:
@@ -503,18 +513,18 @@ class PowerCutServer:
             return EIO, b""
         return OK, os.pread(leg.fd, length, offset)
 
-    def _change(self, leg: Export, change: Write | Zeroes) -> tuple[int, int | None]:
+    def _change(self, leg: Export, change: Write | Zeroes) -> tuple[int, list[int]]:
         """Write, zero or discard.
 
         What fails is not done at all and not logged, unless it touches a sector that is taken:
-        then it is done and logged, and an error all the same.
+        then it is done and logged, and an error all the same. Or some sectors of it are.
         """
         discard = isinstance(change, Zeroes) and change.discard
         length = len(change.data) if isinstance(change, Write) else change.length
         error = OK
         if not discard and leg.fails(leg.bad_writes, change.offset, length):
             if not leg.fails(leg.taken, change.offset, length):
-                return EIO, None
+                return EIO, self._take_some(leg, change)
             error = EIO
         if isinstance(change, Write):
             _write(leg.fd, change.offset, change.data)
@@ -524,7 +534,20 @@ class PowerCutServer:
                 _write(leg.fd, start, bytes(end - start))
         index = self._log.append(change)
         leg.unanswered.add(index)
-        return error, index
+        return error, [index]
+
+    def _take_some(self, leg: Export, change: Write | Zeroes) -> list[int]:
+        """Write some sectors of what fails."""
+        indexes = []
+        data = change.data if isinstance(change, Write) else b""
+        for start in range(0, len(data), SECTOR):
+            if leg.partly and leg.partly.random() < 0.5:
+                part = data[start : start + SECTOR]
+                _write(leg.fd, change.offset + start, part)
+                entry = Write(leg.name, change.offset + start, part, change.fua)
+                indexes.append(self._log.append(entry))
+        leg.unanswered.update(indexes)
+        return indexes
 
 
 def _write(fd: int, offset: int, data: bytes) -> None:

@@ -82,7 +82,8 @@ class Plan:
 
     Round 0: main fails; then sectors that are not mapped are given up. Round 1: main fails
     elsewhere, slots fail that are in use and some that are free, and so do homes of table blocks
-    and a stand-in. Round 2: more of it, so that some sectors move twice. Round 3: copy A of the
+    and a stand-in; one home can be neither read nor written any more. What fails on the spare is
+    done in part. Round 2: more of it, so that some sectors move twice. Round 3: copy A of the
     table can be written nowhere: what is mapped or moved is in doubt. Round 4: main takes again
     what it has refused. Round 5: the set is loaded anew, grows, and goes on. Rounds 6 to 8: the
     same with copy B, but it does not grow.
@@ -139,7 +140,12 @@ class Plan:
             self.rounds[-1].reload = GROWN_BLOCKS * BLOCK_SECTORS
         self.rounds[HALVES[0] + 2].prepare = extension[0] + extension[1]
         self.taken = {sector for block in taken for sector in sectors_of(block)}
-        """Sectors of the spare that are changed by a write although it fails."""
+        """Sectors of the spare that are changed by a write although it fails.
+
+        Of what else fails some sectors are changed: it is torn.
+        """
+        self.dead = random.choice(tables)[0]
+        """The home of a copy that can be neither read nor written from round 1 on."""
 
 
 def homes_of(segment: Segment) -> list[list[int]]:
@@ -185,7 +191,10 @@ class Faults:
         self.mark("bad", task.broken)
         self.server.set_bad("main", writes=self.main)
         if number == 1:
-            self.spare |= plan.bad_spare
+            self.spare |= plan.bad_spare | {sector_in(plan.dead, random)}
+            # To a load it is the same if it cannot be read or has a wrong checksum.
+            self.server.destroy("spare", plan.dead * BLOCK, random.randbytes(BLOCK))
+            self.server.set_bad("spare", reads=sectors_of(plan.dead))
         if number:
             self.wear(task, random)
         # A slot that refuses its first data would be the first to be committed.
@@ -234,6 +243,7 @@ def run_workload(vm: Machine, plan: Plan, directory: Path) -> Path:
     for name, image in images.items():
         (directory / name).write_bytes(image)
         legs.append(Export(name, directory / name))
+    legs[1].partly = Random(plan.seed)
     log = directory / "log"
     with PowerCutServer(directory / "nbd", log, legs) as server:
         faults = Faults(plan, server)
@@ -328,7 +338,8 @@ def test_a_cut_at_any_moment(machine: MachineFactory, tmp_path: Path) -> None:
             f"{len(log)} entries, {len(judge.oracle.mapped)} remaps, "
             f"{judge.cuts} cuts, {judge.states} states: "
             f"{len(judge.formatting)} cuts before there is a set, {len(judge.between)} between "
-            f"copy A and B, {len(judge.away)} with a stand-in, {len(judge.moving)} in a move, "
+            f"copy A and B, {len(judge.away)} with a stand-in, {len(judge.torn)} with a torn one, "
+            f"{len(judge.moving)} in a move, "
             f"{len(judge.losing)} with lost sectors, {len(judge.problems)} problems; "
             f"{len(judge.oracle.moved)} sectors have moved, "
             f"{sum(n > 1 for n in judge.oracle.moved.values())} twice; "
@@ -349,7 +360,15 @@ def test_a_cut_at_any_moment(machine: MachineFactory, tmp_path: Path) -> None:
         assert judge.grown
         growing = [cut for cut in judge.away if -20 < cut - judge.grown < 5]
         doubtful = [cut for cut in judge.away if cut > healed][:20]
-        kinds = (judge.between, judge.away, judge.moving, judge.losing, doubtful, growing)
+        kinds = (
+            judge.between,
+            judge.away,
+            judge.torn,
+            judge.moving,
+            judge.losing,
+            doubtful,
+            growing,
+        )
         for cuts in (judge.formatting, *kinds):
             assert cuts, "no such cut: the workload does not do what it should"
         random = Random(plan.seed)
