@@ -60,3 +60,11 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     vm.write_file("/tmp/cases.json", json.dumps(cases).encode())
     env = {"HOSTILE_LONG": "1"} if long else {}
     run_script(vm, "hostile.py", "/tmp/cases.json", timeout=600 * many, env=env)
+
+
+def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: bool) -> None:
+    number = chosen_seed(long=long)
+    share = 4 if long else 0.02
+    run_script(
+        machine(), "failing_devices.py", str(number), str(share), timeout=7200 if long else 600
+    )
