@@ -161,8 +161,6 @@ static void command(struct bio *bio)
 		disk->failed[op != 'r']++;
 	else
 		transfer(disk, bio);
-	if (fake.on_command)
-		fake.on_command();
 }
 
 /* A fake disk is in no cgroup, so the block layer must not look for it. */

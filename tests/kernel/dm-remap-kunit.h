@@ -64,7 +64,6 @@ struct fake_disk {
  *	   add words of their own.
  * @events: how often report_event() was called
  * @units: the sum of its counts
- * @on_command: called after each command, if set
  */
 struct fake {
 	unsigned long		now;
@@ -72,7 +71,6 @@ struct fake {
 	size_t			traced;
 	unsigned int		events[16];
 	u64			units[16];
-	void			(*on_command)(void);
 };
 
 extern struct fake fake;
