@@ -68,3 +68,12 @@ def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: boo
     run_script(
         machine(), "failing_devices.py", str(number), str(share), timeout=7200 if long else 600
     )
+
+
+@pytest.mark.kernels("debug")
+def test_memory_that_fails(machine: MachineFactory, long: bool) -> None:
+    number = chosen_seed(long=long)
+    # What is scanned for leaks is all of it.
+    vm = machine(memory_mib=512)
+    arguments = (str(number), *(["all"] if long else []))
+    run_script(vm, "failing_memory.py", *arguments, timeout=7200 if long else 600)
