@@ -282,7 +282,7 @@ inline load_ambiguous()
 	}
 }
 
-#if defined(TORN_TRUSTED)
+#ifdef TORN_TRUSTED
 #define TORN_NEWER(h)	0
 #elif defined(TORN_NO_SEQ)
 #define TORN_NEWER(h)	(c_torn[h] > 0)

@@ -5,7 +5,8 @@ kernelshim/fuzz.c includes kernel/dm-remap-metadata.c and dm-remap-slots.c as th
 and damages them, and compares what is loaded with a second opinion that is written from
 docs/format.md. The first thing that is wrong, and the first report of a sanitizer, ends it.
 
-DM_REMAP_FUZZ_SEED and DM_REMAP_FUZZ_AREAS are for longer runs with other seeds.
+DM_REMAP_FUZZ_SEED and DM_REMAP_FUZZ_AREAS are for longer runs with other seeds; --long makes a
+million areas.
 """
 
 import os
@@ -22,7 +23,7 @@ SHIM = HERE / "kernelshim"
 KERNEL = HERE.parents[1] / "kernel"
 SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
 SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
-AREAS = int(os.environ.get("DM_REMAP_FUZZ_AREAS", "100000"))
+AREAS = os.environ.get("DM_REMAP_FUZZ_AREAS")
 
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
@@ -138,14 +139,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("fuzz"))
 
 
-def test_every_area_is_loaded_right_or_refused(program: Path) -> None:
-    done = fuzz(program, AREAS)
+def test_every_area_is_loaded_right_or_refused(program: Path, long: bool) -> None:
+    areas = int(AREAS or (1_000_000 if long else 100_000))
+    done = fuzz(program, areas)
     assert done.status == 0, done.text
     print(done.text)
     numbers = done.numbers
-    assert numbers["areas"] == numbers["accepted"] + numbers["refused"] == AREAS
+    assert numbers["areas"] == numbers["accepted"] + numbers["refused"] == areas
     assert sum(done.reasons.values()) == numbers["refused"]
-    if AREAS < 100_000:
+    if areas < 100_000:
         return
     # One that only refuses, or only accepts, proves nothing.
     assert numbers["accepted"] > 20_000

@@ -5,8 +5,7 @@
  *	fuzz SEED COUNT		areas 0..COUNT - 1 of this seed, then a histogram
  *	fuzz SEED FIRST COUNT	the same from FIRST on, to see one again
  *
- * With -DLIBFUZZER there is LLVMFuzzerTestOneInput() instead of main(): the input makes the
- * choices.  The oracle below is written from docs/format.md, and shares no check with the kernel.
+ * The oracle below is written from docs/format.md, and shares no check with the kernel.
  */
 #define alloc_page	plain_alloc_page
 #define __free_page	plain_free_page
@@ -133,8 +132,6 @@ __u32 dmr_crc32c_raw(__u32 crc, const void *data, size_t len)
  */
 
 static u64 rng_state;
-static const u8 *input;
-static size_t input_left;
 static u64 seed, iteration;
 
 static u64 rnd64(void)
@@ -144,14 +141,6 @@ static u64 rnd64(void)
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
 	z ^= z >> 31;
-	if (input_left) {
-		size_t n = input_left < 2 ? input_left : 2;
-
-		z = 0;
-		memcpy(&z, input, n);
-		input += n;
-		input_left -= n;
-	}
 	return z;
 }
 
@@ -1573,18 +1562,6 @@ static void one(u64 number)
 	one_area();
 }
 
-#ifdef LIBFUZZER
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
-{
-	crc_init();
-	input = data;
-	input_left = size;
-	one(0);
-	return 0;
-}
-#else
 int main(int argc, char **argv)
 {
 	u64 i, first, count;
@@ -1608,4 +1585,3 @@ int main(int argc, char **argv)
 		printf("reason %llu %s\n", reason[i].count, reason[i].text);
 	return 0;
 }
-#endif
