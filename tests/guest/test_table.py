@@ -898,7 +898,6 @@ def test_a_table_with_two_targets_is_asked_by_sector(disks: tuple[Path, Path]) -
             dm_remove("set")
 
 
-@pytest.mark.usefixtures("fresh_module")
 def test_who_is_killed_while_the_area_is_read_has_not_found_it_in_use() -> None:
     with (
         loop_device() as main,
