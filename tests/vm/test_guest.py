@@ -16,9 +16,16 @@ GUEST = ROOT / "tests/guest"
 # Those that need a real systemd-udevd, and those that must work with it and without.
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
+# Those that run on the debug kernel without being asked: a thousand damaged areas.
+DEBUG_TOO = {"test_corruption.py"}
 
 CASES = [
-    (path.name, udev)
+    pytest.param(
+        path.name,
+        udev,
+        id=f"{path.name}{'-udevd' * udev}",
+        marks=[pytest.mark.debug] * (path.name in DEBUG_TOO),
+    )
     for path in sorted(GUEST.glob("test_*.py"))
     for udev in (False, True)
     if path.name in UDEVD_TOO or udev == (path.name in UDEVD_ONLY)
@@ -37,9 +44,7 @@ def run_tests(vm: Machine, name: str) -> None:
     assert "skipped" not in summary
 
 
-@pytest.mark.parametrize(
-    ("name", "udev"), CASES, ids=[f"{name}{'-udevd' * udev}" for name, udev in CASES]
-)
+@pytest.mark.parametrize(("name", "udev"), CASES)
 def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
     """One file, on one kernel."""
     run_tests(machine(udev=udev), name)
