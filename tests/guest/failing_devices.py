@@ -57,6 +57,7 @@ MAPPED = (7, 8)
 KINDS = ("blank", "set", "uneven", "tagged")
 COPY_A, SLOTS, COPY_B = 256, 257, 258
 """Blocks of the smallest area, behind its head."""
+TIMES = 100
 LOST_PAGES = 64
 """As many more than before may be in use for other reasons."""
 REFUSED = {
@@ -193,6 +194,23 @@ def attempt(where: Place, failure: Failure) -> str:
     return step if ended != "OK" else ""
 
 
+def repeat(where: Place) -> None:
+    """Fail loads and resumes so often that a page lost each time shows."""
+    for direction, count in (("read", SMALLEST_AREA), ("write", SMALLEST_AREA), ("flush", 0)):
+        where.again()
+        dmioctl.create(NAME)
+        dmioctl.load(NAME, where.line)
+        where.spare.add(0, count, direction, "ioerr")
+        for _ in range(TIMES):
+            if direction == "read":
+                assert outcome(dmioctl.load, NAME, where.line) in REFUSED["load"]
+            elif outcome(dmioctl.resume, NAME) == "OK":
+                break  # nothing is written where nothing is to be mended
+        where.spare.clear()
+        dmioctl.remove(NAME)
+        Path("/dev/mapper", NAME).unlink(missing_ok=True)
+
+
 def main() -> None:
     """Try some or all failures on every kind of disks."""
     seed, share = int(sys.argv[1]), float(sys.argv[2])
@@ -210,6 +228,7 @@ def main() -> None:
                 except Exception:
                     print(f"{kind}: {failure}", flush=True)
                     raise
+            repeat(where)
             lost = loose_pages() - before
             print(
                 f"{kind}: {len(tried)} failures, refused at load {refused.count('load')}, "
