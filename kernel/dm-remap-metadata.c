@@ -1372,7 +1372,10 @@ static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
 	return 0;
 }
 
-/* Erase stand-ins that cannot be read or are torn.  False: one of them cannot be written. */
+/*
+ * Erase stand-ins that cannot be read or are torn.  False: one of them cannot be
+ * written.
+ */
 static bool erase_unreadable(struct remap *r, struct load *l)
 {
 	bool erased = true;
