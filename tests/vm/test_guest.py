@@ -16,7 +16,7 @@ GUEST = ROOT / "tests/guest"
 # Those that need a real systemd-udevd, and those that must work with it and without.
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
-# Those that run on the debug kernel without being asked: a thousand damaged areas.
+# Those that run on the debug kernel without being asked: damaged areas.
 DEBUG_TOO = {"test_corruption.py"}
 
 CASES = [
