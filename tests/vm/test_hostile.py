@@ -62,6 +62,8 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     run_script(vm, "hostile.py", "/tmp/cases.json", timeout=600 * many, env=env)
 
 
+# The debug kernel takes pages of its own for what it keeps records of: none can be missed there.
+@pytest.mark.kernels(*kernels.SERIES)
 def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
     share = 4 if long else 0.02
