@@ -53,7 +53,7 @@ COUNTED = ("remapped", "moved", "transient", "read_errors", "write_errors")
 # Each of a bio's ways into the target: NOWAIT, polled completions, FUA, several at a time.
 ENGINES = (
     "ioengine=libaio\niodepth=4",
-    "ioengine=io_uring\niodepth=4",
+    "ioengine=io_uring\niodepth=4\nforce_async=1",
     "ioengine=psync\nsync=dsync",
     "ioengine=libaio\niodepth=8\nfsync=16",
 )

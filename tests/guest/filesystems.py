@@ -81,13 +81,12 @@ def used_by_files(top: Path) -> int:
 @pytest.mark.parametrize("name", KINDS)
 def test_file_system(name: str, long: bool) -> None:
     for geometry in GEOMETRIES if long else [KINDS[name].geometry]:
-        _through(
-            name, geometry, tuple(WORKLOADS) if long else KINDS[name].workloads, 3 if long else 1
-        )
+        _through(name, geometry, tuple(WORKLOADS) if long else KINDS[name].workloads, long)
 
 
-def _through(name: str, geometry: str, workloads: tuple[str, ...], scale: int) -> None:
+def _through(name: str, geometry: str, workloads: tuple[str, ...], long: bool) -> None:
     """Make, use, check, and use again, with blocks going bad all the time."""
+    scale = 3 if long else 1
     kind = KINDS[name]
     log = nothing_logged(kind.complaints)
     with worn_set(*GEOMETRIES[geometry]) as (made, wear), log:
@@ -125,7 +124,8 @@ def _through(name: str, geometry: str, workloads: tuple[str, ...], scale: int) -
                 begin = time.monotonic()
                 work.verify(MOUNT / title)
                 timed(f"{title} again", begin)
-            if name == "btrfs":
+            # It has met blocks that cannot be read, probably allocated and never written.
+            if name == "btrfs" and long:
                 scrub(MOUNT)
         run(*kind.check, made.path, timeout=300)
         wear.judge(written)
