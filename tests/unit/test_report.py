@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from harness import paths, report
@@ -92,12 +93,15 @@ def test_a_directory_with_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_worst_of_setup_call_and_teardown_counts() -> None:
-    def part(when: str, outcome: str) -> pytest.TestReport:
+    def part(
+        when: Literal["setup", "call", "teardown"], outcome: Literal["passed", "failed"]
+    ) -> pytest.TestReport:
         location = ("t", 1, "t")
-        return pytest.TestReport("t", location, {}, outcome, None, when, duration=0.5)  # type: ignore[arg-type]
+        return pytest.TestReport("t", location, {}, outcome, None, when, duration=0.5)
 
     outcome = Outcome("t", "-")
-    for when, what in (("setup", "passed"), ("call", "passed"), ("teardown", "failed")):
-        outcome.add(part(when, what))
+    outcome.add(part("setup", "passed"))
+    outcome.add(part("call", "passed"))
+    outcome.add(part("teardown", "failed"))
     assert (outcome.status, outcome.seconds) == ("error", 1.5)
     assert report.matrix("m", [{"a": 1, "ok": True}]).endswith("| ok | 1 |")

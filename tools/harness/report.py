@@ -43,9 +43,9 @@ class Outcome:
     def add(self, report: pytest.TestReport) -> None:
         """Take in one of the three reports of a test: setup, call, teardown."""
         self.seconds += report.duration
-        status = report.outcome
+        status: str = report.outcome
         if status == "failed" and report.when != "call":
-            status = "error"  # type: ignore[assignment]
+            status = "error"
         if WORST.index(status) < WORST.index(self.status):
             self.status = status
         if report.longreprtext:
