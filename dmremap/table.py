@@ -23,6 +23,7 @@ Mode = Literal["init", "rw", "ro"]
 Identity = Literal["tag", "id", "size"]
 Breaker = Literal["closed", "open"]
 Obstacle = Literal["unreadable", "full", "failed"]
+Scrubbed = Literal["written", "failed"]
 SlotState = Literal["mapped", "lost", "bad", "doubt"]
 
 _U64 = (1 << 64) - 1
@@ -433,6 +434,33 @@ class RemapReply:
         return line if self.obstacle is None else f"{line} {self.obstacle} {self.sector}"
 
 
+@dataclass(frozen=True, slots=True)
+class ScrubEntry:
+    """A copy of a metadata block that was gone.
+
+    copy: its number; first copy A of every metadata block is counted, then copy B.
+    block: its home, in blocks of 4096 bytes of the area. `written`: it is there again, at home or
+    on a stand-in; `failed`: no place takes it.
+    """
+
+    copy: int
+    block: int
+    result: Scrubbed
+
+    @property
+    def line(self) -> str:
+        """The line as the kernel prints it."""
+        return f"{self.copy} {self.block} {self.result}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubPage:
+    """A reply to `scrub`; next is the copy to go on from, None at the end."""
+
+    entries: tuple[ScrubEntry, ...]
+    next: int | None
+
+
 def remap_message(sector: int, count: int, *, lost: bool = False) -> str:
     """The message that maps sectors of the mapped device, all of it whole units.
 
@@ -449,6 +477,11 @@ def list_message(start: int, count: int) -> str:
 def pending_message(start: int, count: int) -> str:
     """The message that asks for at most `count` ranges, from sector `start` on."""
     return f"pending {start} {count}"
+
+
+def scrub_message(start: int, count: int) -> str:
+    """The message that has at most `count` copies of metadata blocks read, from copy `start` on."""
+    return f"scrub {start} {count}"
 
 
 def _split_page(reply: str) -> tuple[list[list[str]], int | None]:
@@ -497,6 +530,25 @@ def parse_pending(reply: str) -> PendingPage:
             PendingEntry(_number(sector, "sector", line), _number(sectors, "sectors", line))
         )
     return PendingPage(tuple(entries), following)
+
+
+def parse_scrub(reply: str) -> ScrubPage:
+    """Parse the reply to `scrub`."""
+    lines, following = _split_page(reply)
+    entries: list[ScrubEntry] = []
+    for words in lines:
+        line = " ".join(words)
+        if len(words) != 3:
+            raise LineError(f"expected <copy> <block> <result>, got {line!r}")
+        copy, block, result = words
+        entries.append(
+            ScrubEntry(
+                copy=_number(copy, "copy", line),
+                block=_number(block, "block", line),
+                result=cast("Scrubbed", _choice(result, get_args(Scrubbed), "result", line)),
+            )
+        )
+    return ScrubPage(tuple(entries), following)
 
 
 def parse_remap(reply: str) -> RemapReply:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What an administrator asks for: blocks mapped by hand, and another name.
+ * What an administrator asks for: blocks mapped by hand, another name, and a look
+ * at the metadata.
  *
  * Mapping by hand copies readable blocks of main to slots, or marks blocks whose
  * content is given up as LOST.  A block that main can still write may be written
@@ -38,7 +39,7 @@ static bool slot_refused(struct mapping *m, u32 slot, int error)
 	struct remap *r = m->r;
 
 	if (!repair_suspect(r, errno_to_blk_status(error), true) ||
-	    !metadata_readable(r)) {
+	    !metadata_readable(r, r->probe_page)) {
 		slots_give_back(r, slot);
 		return false;
 	}
@@ -199,6 +200,41 @@ out:
 }
 
 /**
+ * manual_refusal() - may metadata be written at all
+ * @r: the target
+ *
+ * Return: 0, -EBUSY: the set was never started, -EROFS: the mode is ro.
+ */
+int manual_refusal(struct remap *r)
+{
+	switch (READ_ONCE(r->mode)) {
+	case DMR_MODE_RW:
+		return 0;
+	case DMR_MODE_RO:
+		return -EROFS;
+	default:
+		return -EBUSY;
+	}
+}
+
+/* Have the commit work do it. */
+static int request(struct remap *r, struct dmr_request *rq)
+{
+	int ret = manual_refusal(r);
+
+	if (ret)
+		return ret;
+	repair_request(r, rq);
+	return rq->result;
+}
+
+static int do_rename(struct remap *r, struct dmr_request *rq)
+{
+	metadata_set_name(r, rq->name);
+	return metadata_commit(r);
+}
+
+/**
  * manual_rename() - write another name into both superblocks
  * @r: the target
  * @name: NUL terminated
@@ -209,32 +245,50 @@ out:
  */
 int manual_rename(struct remap *r, const char *name)
 {
-	struct dmr_rename rename = { };
+	struct dmr_request rq = { .fn = do_rename };
 	size_t i, len = strlen(name);
 	int ret;
 
-	if (!len || len >= sizeof(rename.name))
+	if (!len || len >= sizeof(rq.name))
 		return -EINVAL;
 	/* DM has split the words as if they were Latin-1: not beyond ASCII. */
 	for (i = 0; i < len; i++)
 		if (!isascii(name[i]) || !isprint(name[i]) || name[i] == '/')
 			return -EINVAL;
-	memcpy(rename.name, name, len);
+	memcpy(rq.name, name, len);
 
 	ret = mutex_lock_interruptible(&r->manual_lock);
 	if (ret)
 		return ret;
-	switch (READ_ONCE(r->mode)) {
-	case DMR_MODE_RW:
-		repair_rename(r, &rename);
-		ret = rename.result;
-		break;
-	case DMR_MODE_RO:
-		ret = -EROFS;
-		break;
-	default:
-		ret = -EBUSY;
-	}
+	ret = request(r, &rq);
+	mutex_unlock(&r->manual_lock);
+	return ret;
+}
+
+static int do_scrub(struct remap *r, struct dmr_request *rq)
+{
+	return metadata_scrub(r, rq->mb, rq->copy);
+}
+
+/**
+ * manual_scrub() - read a copy of a metadata block, write it again if it is gone
+ * @r: the target
+ * @mb: the metadata block
+ * @copy: which copy
+ *
+ * Return: as metadata_scrub(), or as manual_refusal(), -EAGAIN: a suspend waits,
+ * or -EINTR.
+ */
+int manual_scrub(struct remap *r, u32 mb, int copy)
+{
+	struct dmr_request rq = { .fn = do_scrub, .mb = mb, .copy = copy };
+	int ret = mutex_lock_interruptible(&r->manual_lock);
+
+	if (ret)
+		return ret;
+	ret = -EAGAIN;
+	if (r->quiet || !READ_ONCE(r->suspend_deadline))
+		ret = request(r, &rq);
 	mutex_unlock(&r->manual_lock);
 	return ret;
 }

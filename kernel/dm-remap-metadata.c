@@ -32,6 +32,10 @@
  * there instead, nothing was ever completed since it was blank, or a load has
  * begun to erase it, when every block had two durable copies: it hides nothing.
  *
+ * A scrub reads every copy where it lives.  It writes one that is gone again with
+ * the sequence that both have, and leaves the other one alone: that may be the
+ * last good one, which a commit's order, A before B, would overwrite first.
+ *
  * A set grows onto tables that the control plane has written behind the area: ctr
  * accepts a longer spare_len only if all of them are there and empty, and the load
  * that finds the superblocks without the new segment writes them with it when
@@ -660,8 +664,15 @@ static const struct dmr_seg *mblock_seg(struct remap *r, u32 mb)
 	return seg;
 }
 
-/* Home of a copy, in blocks. */
-static u64 mblock_home(struct remap *r, u32 mb, int copy)
+/**
+ * metadata_home() - where a copy of a metadata block belongs
+ * @r: the target
+ * @mb: the metadata block, 0 is the superblock
+ * @copy: which copy, 0 or 1
+ *
+ * Return: a block of the area.
+ */
+u64 metadata_home(struct remap *r, u32 mb, int copy)
 {
 	const struct dmr_seg *seg;
 
@@ -809,7 +820,7 @@ static int inspect_extension(struct remap *r, struct scan *s, char **error)
 
 	*error = "spare_len is more than the set has recorded: run dmremapctl grow";
 	for (copy = 0; copy < 2 && !ret; copy++)
-		ret = scan_blocks(s, mblock_home(r, seg->first_mblock, copy),
+		ret = scan_blocks(s, metadata_home(r, seg->first_mblock, copy),
 				  seg->table_blocks, extension_block, NULL);
 	return ret;
 }
@@ -903,6 +914,12 @@ static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
 	}
 }
 
+/* Where a copy lives, in blocks. */
+static u64 copy_place(struct remap *r, u32 mb, int copy)
+{
+	return r->mblock[mb].standin[copy] ?: metadata_home(r, mb, copy);
+}
+
 /* Fill r->page with the body of a block. */
 static void build_image(struct remap *r, u32 mb)
 {
@@ -919,20 +936,17 @@ static void build_image(struct remap *r, u32 mb)
 		slot_entry(&r->slot[first + i], &t->entry[i]);
 }
 
-/* Write r->page as one copy of a block.  Durable when it returns 0. */
-static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
+/*
+ * Write r->page to a stand-in, as one copy of a block.  The place that the copy
+ * leaves stays marked as used: it refuses writes, or does not keep them.
+ */
+static int move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 {
 	struct dmr_mblock *m = &r->mblock[mb];
 	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
-	u64 home = mblock_home(r, mb, copy);
-	u64 place = m->standin[copy] ?: home;
+	u64 home = metadata_home(r, mb, copy), place;
 	unsigned int tries, bit;
 
-	dmr_seal(page_address(r->page), type, (u8 *)&r->uuid, seq, home, place);
-	if (!area_write(r, place, r->page))
-		return 0;
-
-	/* The place it leaves stays marked as used: it refuses writes. */
 	for (tries = 0; tries < STANDIN_TRIES; tries++) {
 		/* A suspend that waits for long has time for one of them. */
 		if (tries && dmr_must_stop(r))
@@ -959,19 +973,33 @@ static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 	return -EIO;
 }
 
-/* Does the spare still answer?  One of four metadata blocks is enough. */
-bool metadata_readable(struct remap *r)
+/* Write r->page as one copy of a block.  Durable when it returns 0. */
+static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
+{
+	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
+	u64 home = metadata_home(r, mb, copy);
+	u64 place = copy_place(r, mb, copy);
+
+	dmr_seal(page_address(r->page), type, (u8 *)&r->uuid, seq, home, place);
+	if (!area_write(r, place, r->page))
+		return 0;
+	return move_copy(r, mb, copy, seq);
+}
+
+/**
+ * metadata_readable() - does the spare still answer
+ * @r: the target
+ * @page: read into
+ *
+ * Return: whether one of four metadata blocks could be read.
+ */
+bool metadata_readable(struct remap *r, struct page *page)
 {
 	unsigned long end = jiffies + READABLE_TIME;
 	unsigned int i;
 
 	for (i = 0; i < 4 && !time_after(jiffies, end); i++) {
-		u32 mb = i / 2;
-		int copy = i % 2;
-		u64 place = r->mblock[mb].standin[copy] ?:
-			    mblock_home(r, mb, copy);
-
-		if (!area_read(r, place, r->probe_page))
+		if (!area_read(r, copy_place(r, i / 2, i % 2), page))
 			return true;
 	}
 	return false;
@@ -999,12 +1027,6 @@ void metadata_set_name(struct remap *r, const u8 *name)
 {
 	memcpy(r->super->name, name, DMR_NAME_SIZE);
 	mark_dirty(r, 0);
-}
-
-/* After a commit: did it make the superblock durable in both copies? */
-bool metadata_super_durable(struct remap *r)
-{
-	return !r->mblock[0].failed;
 }
 
 /* After a commit: did it make the slot's entry durable in both copies? */
@@ -1077,6 +1099,85 @@ int metadata_commit(struct remap *r)
 }
 
 /*----------------------------------------------------------------
+ * Scrub
+ *----------------------------------------------------------------
+ */
+
+/*
+ * Read a copy where it lives.  Returns 0: it is as it was written last, 1: it is
+ * gone, or why that is not known.
+ */
+static int look_at_copy(struct remap *r, u32 mb, int copy)
+{
+	const struct dmr_header *hdr = page_address(r->page);
+	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
+	u64 place = copy_place(r, mb, copy);
+	u64 seq = r->mblock[mb].seq;
+	int ret = area_read(r, place, r->page);
+
+	if (ret) {
+		/* Else it is no bad block, but a spare that is away for now. */
+		if (repair_suspect(r, errno_to_blk_status(ret), false) &&
+		    metadata_readable(r, r->page))
+			return 1;
+		return -EIO;
+	}
+	if (!dmr_header_ok(hdr, type, place) ||
+	    memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid)) ||
+	    dmr_get64(hdr->home) != metadata_home(r, mb, copy) ||
+	    dmr_get64(hdr->seq) < seq)
+		return 1;
+	if (dmr_get64(hdr->seq) == seq)
+		return 0;
+	DMERR_LIMIT("%s: something else has written metadata block %llu of a running set",
+		    dmr_name(r), place);
+	return -EUCLEAN;
+}
+
+/**
+ * metadata_scrub() - read a copy of a metadata block, write it again if it is gone
+ * @r: the target
+ * @mb: the metadata block, 0 is the superblock
+ * @copy: which copy
+ *
+ * The other copy may be the only good one, so it is not touched: this one gets
+ * the sequence and the content that both had, as they are in memory, at its
+ * place or else on a stand-in.  For the commit work, while nothing is dirty.
+ *
+ * Return: what became of it, or -EIO: the spare does not answer, -EUCLEAN:
+ * something else writes to it.
+ */
+int metadata_scrub(struct remap *r, u32 mb, int copy)
+{
+	u64 place = copy_place(r, mb, copy);
+	u64 seq = r->mblock[mb].seq;
+	int ret = look_at_copy(r, mb, copy);
+	unsigned int tries;
+
+	if (ret <= 0)
+		return ret;
+	DMWARN_LIMIT("%s: metadata block %llu is gone and is written again",
+		     dmr_name(r), place);
+	for (tries = 0; tries < STANDIN_TRIES; tries++) {
+		build_image(r, mb);
+		/* From the second time on its place did not keep what it took. */
+		if (tries ? move_copy(r, mb, copy, seq) :
+			    write_copy(r, mb, copy, seq))
+			break;
+		ret = look_at_copy(r, mb, copy);
+		if (ret < 0)
+			return ret;
+		if (ret)
+			continue;
+		/* A move is told already. */
+		if (place == copy_place(r, mb, copy))
+			report_event(r, DMR_EV_COPIES, U64_MAX, 1);
+		return DMR_SCRUB_WRITTEN;
+	}
+	return DMR_SCRUB_FAILED;
+}
+
+/*----------------------------------------------------------------
  * Format
  *----------------------------------------------------------------
  */
@@ -1099,7 +1200,7 @@ static int format_write(struct remap *r, struct page *check, u64 block)
 
 static int format_super(struct remap *r, struct page *check, int copy, u64 seq)
 {
-	u64 home = mblock_home(r, 0, copy);
+	u64 home = metadata_home(r, 0, copy);
 
 	memcpy(page_address(r->page), r->super, DMR_BLOCK_SIZE);
 	dmr_seal(page_address(r->page), DMR_TYPE_SUPER, (u8 *)&r->uuid, seq,
@@ -1116,7 +1217,7 @@ static int format_area(struct remap *r, struct page *check)
 	ret = format_super(r, check, 0, 1);
 	for (copy = 0; copy < 2; copy++) {
 		for (mb = 1; mb < r->nr_mblocks && !ret; mb++) {
-			u64 home = mblock_home(r, mb, copy);
+			u64 home = metadata_home(r, mb, copy);
 
 			clear_page(page_address(r->page));
 			dmr_seal(page_address(r->page), DMR_TYPE_TABLE,
@@ -1235,7 +1336,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 {
 	u64 best = max(l->copy[mb][0].seq, l->copy[mb][1].seq);
 	struct copy *c = &l->copy[mb][copy];
-	u64 home = mblock_home(r, mb, copy);
+	u64 home = metadata_home(r, mb, copy);
 	const char *why;
 	u64 seq;
 	u32 nr;
@@ -1282,7 +1383,7 @@ static int load_homes(struct remap *r, struct scan *s, struct load *l)
 
 		for (l->pass = 0; l->pass < 2 && !ret; l->pass++) {
 			l->mb = seg->first_mblock;
-			ret = scan_blocks(s, mblock_home(r, l->mb, l->pass),
+			ret = scan_blocks(s, metadata_home(r, l->mb, l->pass),
 					  seg->table_blocks, load_block, l);
 		}
 	}
@@ -1439,13 +1540,13 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 
 	if (c[0].ambiguous) {
 		DMERR("%s: the copies of metadata block %llu contradict each other",
-		      dmr_name(r), mblock_home(r, mb, 0));
+		      dmr_name(r), metadata_home(r, mb, 0));
 		return -EINVAL;
 	}
 	/* What is written next must be valid, too, or both copies would go. */
 	if (c[0].seq > DMR_SEQ_MAX / 2 || c[1].seq > DMR_SEQ_MAX / 2) {
 		DMERR("%s: metadata block %llu has an impossible sequence",
-		      dmr_name(r), mblock_home(r, mb, 0));
+		      dmr_name(r), metadata_home(r, mb, 0));
 		return -EINVAL;
 	}
 	/*
@@ -1457,8 +1558,8 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 		return 0;
 	if (!r->nr_gone)
 		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
-		      dmr_name(r), mblock_home(r, mb, 0),
-		      mblock_home(r, mb, 1));
+		      dmr_name(r), metadata_home(r, mb, 0),
+		      metadata_home(r, mb, 1));
 	r->nr_gone++;
 	return r->accept_stale ? 0 : -EIO;
 }

@@ -527,7 +527,7 @@ static bool may_map(struct narrow *n)
 static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
 {
 	struct remap *r = n->r;
-	bool fails = !metadata_readable(r);
+	bool fails = !metadata_readable(r, r->probe_page);
 	unsigned int i;
 
 	if (fails) {
@@ -1106,24 +1106,33 @@ static void mark_left(struct remap *r, u32 slot)
 }
 
 /* Nothing of these was written: their slots stay as they are. */
-static void fail_batch(struct remap *r, struct list_head *batch,
-		       struct dmr_rename *rename)
+static void fail_batch(struct remap *r, struct list_head *batch)
 {
 	struct dmr_io *io, *next;
 
 	list_for_each_entry_safe(io, next, batch, commit)
 		complete_io(r, io, io->status);
-	if (rename) {
-		rename->result = -EROFS;
-		complete(&rename->done);
-	}
+}
+
+/* Make the batch durable, publish it, and answer for it. */
+static void commit_batch(struct remap *r, struct list_head *batch, u32 left)
+{
+	struct dmr_io *io, *next;
+
+	mark_left(r, left);
+	list_for_each_entry(io, batch, commit)
+		seal(r, io);
+	metadata_commit(r);
+	list_for_each_entry_safe(io, next, batch, commit)
+		complete_io(r, io, publish(r, io));
+	/* The old slots of what has moved and is acknowledged. */
+	metadata_commit(r);
 }
 
 static void do_commit(struct work_struct *work)
 {
 	struct remap *r = container_of(work, struct remap, commit_work);
-	struct dmr_rename *rename;
-	struct dmr_io *io, *next;
+	struct dmr_request *rq;
 	LIST_HEAD(batch);
 	bool fails;
 	u32 left;
@@ -1132,49 +1141,39 @@ static void do_commit(struct work_struct *work)
 	list_splice_init(&r->commit, &batch);
 	left = r->first_left;
 	r->first_left = DMR_NO_SLOT;
-	rename = r->rename;
-	r->rename = NULL;
+	rq = r->request;
+	r->request = NULL;
 	fails = r->spare_fails;
 	spin_unlock_irq(&r->lock);
 
 	if (fails)
 		metadata_set_ro(r);
-	if (r->mode != DMR_MODE_RW) {
-		fail_batch(r, &batch, rename);
-		return;
-	}
-	mark_left(r, left);
-	list_for_each_entry(io, &batch, commit)
-		seal(r, io);
-	if (rename)
-		metadata_set_name(r, rename->name);
-	metadata_commit(r);
-	list_for_each_entry_safe(io, next, &batch, commit)
-		complete_io(r, io, publish(r, io));
-	/* The old slots of what has moved and is acknowledged. */
-	metadata_commit(r);
+	if (r->mode == DMR_MODE_RW)
+		commit_batch(r, &batch, left);
+	else
+		fail_batch(r, &batch);
 	/* Last of all: a message on a quiet device may follow at once. */
-	if (rename) {
-		rename->result = metadata_super_durable(r) ? 0 : -EIO;
-		complete(&rename->done);
+	if (rq) {
+		rq->result = r->mode == DMR_MODE_RW ? rq->fn(r, rq) : -EROFS;
+		complete(&rq->done);
 	}
 }
 
 /**
- * repair_rename() - have the commit work write the set's name
+ * repair_request() - have the commit work do something with the metadata
  * @r: the target
- * @rename: with the name; set to the result
+ * @rq: what; set to the result
  *
  * Process context; waits for the disk.  One caller at a time.
  */
-void repair_rename(struct remap *r, struct dmr_rename *rename)
+void repair_request(struct remap *r, struct dmr_request *rq)
 {
-	init_completion(&rename->done);
+	init_completion(&rq->done);
 	spin_lock_irq(&r->lock);
-	r->rename = rename;
+	r->request = rq;
 	queue_work(r->commit_wq, &r->commit_work);
 	spin_unlock_irq(&r->lock);
-	wait_for_completion(&rename->done);
+	wait_for_completion(&rq->done);
 }
 
 /*----------------------------------------------------------------

@@ -573,6 +573,54 @@ static int message_lost(struct remap *r, char **argv, char *result,
 	return remap_by_hand(r, argv, true, result, maxlen);
 }
 
+static const char * const scrubbed_name[] = {
+	[DMR_SCRUB_WRITTEN] = "written", [DMR_SCRUB_FAILED] = "failed",
+};
+
+#define SCRUB_TIME (10 * HZ)	/* then the reply says where to go on */
+
+/*
+ * scrub <from copy> <max>
+ *
+ * Copy A of every metadata block, then copy B: in the order in which they lie on
+ * the spare, more or less.
+ */
+static int message_scrub(struct remap *r, char **argv, char *result,
+			 unsigned int maxlen)
+{
+	unsigned long deadline = jiffies + SCRUB_TIME;
+	unsigned int max, sz = 0;
+	int ret;
+	u64 i;
+
+	if (parse_page(argv, &i, &max))
+		return -EINVAL;
+	ret = manual_refusal(r);
+	if (ret)
+		return ret;
+	for (; i < 2 * (u64)r->nr_mblocks; i++) {
+		int copy = i >= r->nr_mblocks;
+		u32 mb = i - copy * r->nr_mblocks;
+
+		ret = -EAGAIN;
+		if (max && maxlen - sz >= 2 * LINE_SIZE &&
+		    time_before(jiffies, deadline))
+			ret = manual_scrub(r, mb, copy);
+		if (ret == -EAGAIN) {
+			DMEMIT("next %llu\n", i);
+			return 1;
+		}
+		if (ret < 0)
+			return ret;
+		if (ret != DMR_SCRUB_GOOD)
+			DMEMIT("%llu %llu %s\n", i, metadata_home(r, mb, copy),
+			       scrubbed_name[ret]);
+		max--;
+	}
+	DMEMIT("end\n");
+	return 1;
+}
+
 /*
  * Of a word that may be anything the log has so much, escaped: it shall say what
  * was expected, in one line.
@@ -595,6 +643,8 @@ static const struct message {
 	{ "rename", 2, message_rename,
 	  "rename <name>, 1 to 127 printable ASCII characters without '/'",
 	  "the set was never started: resume the device" },
+	{ "scrub", 3, message_scrub, "scrub <from copy> <max>",
+	  "the set was never started: resume the device" },
 	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first, again if it is" },
 	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first, again if it is" },
 };
@@ -603,7 +653,7 @@ static const struct message {
 int report_message(struct dm_target *ti, unsigned int argc, char **argv,
 		   char *result, unsigned int maxlen)
 {
-	const char *expected = "list, pending, breaker, rename or remap";
+	const char *expected = "list, pending, breaker, rename, scrub or remap";
 	const char *busy = NULL;
 	struct remap *r = ti->private;
 	int ret = -EINVAL;

@@ -153,11 +153,29 @@ struct dmr_breaker {
 	bool		open;
 };
 
-/* A request for the commit work. */
-struct dmr_rename {
-	u8			name[DMR_NAME_SIZE];
+/**
+ * struct dmr_request - what a message has the commit work do
+ * @fn: called between two commits; nothing is dirty before and after it
+ * @result: what it has returned, or -EROFS: it was not called, the mode is ro
+ * @name: another name of the set
+ * @mb: a metadata block
+ * @copy: and which of its copies
+ * @done: for repair_request()
+ */
+struct dmr_request {
+	int			(*fn)(struct remap *r, struct dmr_request *rq);
 	int			result;
+	u8			name[DMR_NAME_SIZE];
+	u32			mb;
+	int			copy;
 	struct completion	done;
+};
+
+/* What became of a copy of a metadata block that was read. */
+enum dmr_scrubbed {
+	DMR_SCRUB_GOOD,		/* it is as it was written last */
+	DMR_SCRUB_WRITTEN,	/* it was gone, and is there again */
+	DMR_SCRUB_FAILED,	/* it is gone, and no place takes it */
 };
 
 /* The values that status and sysfs show, in the order of status. */
@@ -305,7 +323,7 @@ struct remap {
 	/* See dm-remap-manual.c. */
 	struct mutex		manual_lock;
 	bool			quiet;		/* between suspend and resume */
-	struct dmr_rename	*rename;	/* for the commit work */
+	struct dmr_request	*request;	/* for the commit work */
 
 	/* Events; see dm-remap-report.c. */
 	spinlock_t		event_lock;
@@ -481,8 +499,9 @@ int metadata_load(struct remap *r);
 int metadata_commit(struct remap *r);
 void metadata_set_ro(struct remap *r);
 void metadata_set_name(struct remap *r, const u8 *name);
-bool metadata_super_durable(struct remap *r);
-bool metadata_readable(struct remap *r);
+bool metadata_readable(struct remap *r, struct page *page);
+int metadata_scrub(struct remap *r, u32 mb, int copy);
+u64 metadata_home(struct remap *r, u32 mb, int copy);
 void metadata_mark_dirty(struct remap *r, u32 slot);
 bool metadata_slot_durable(struct remap *r, u32 slot);
 
@@ -498,12 +517,14 @@ void repair_set_breaker(struct remap *r, bool open);
 u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 		      unsigned int *got);
 bool repair_settle(struct remap *r, u32 slot, unsigned int state);
-void repair_rename(struct remap *r, struct dmr_rename *rename);
+void repair_request(struct remap *r, struct dmr_request *rq);
 
 /* dm-remap-manual.c */
 int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
 		 const char **stop);
+int manual_refusal(struct remap *r);
 int manual_rename(struct remap *r, const char *name);
+int manual_scrub(struct remap *r, u32 mb, int copy);
 void manual_allow(struct remap *r);
 void manual_forbid(struct remap *r);
 

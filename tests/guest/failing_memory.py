@@ -258,7 +258,7 @@ def of_a_running_device(bench: Bench) -> list[Operation]:
         dmioctl.lines(NAME)
         dmioctl.lines(NAME, table=True)
 
-    messages = ("list 0 10", "pending 0 10", "breaker close", "rename other")
+    messages = ("list 0 10", "pending 0 10", "breaker close", "rename other", "scrub 0 10")
     return [
         *(
             Operation(f"message {text}", nothing, said(text), bench.check, nothing, 2, 2, 4)

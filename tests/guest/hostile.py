@@ -58,7 +58,7 @@ from guest.remapset import (
     status,
 )
 
-from dmremap.table import parse_list, parse_pending, parse_remap, parse_table_line
+from dmremap.table import parse_list, parse_pending, parse_remap, parse_scrub, parse_table_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,6 +191,8 @@ def check_reply(text: str, words: list[str], reply: str, room: int, blocks: Bloc
             sectors = [entry.sector for entry in parse_pending(reply).entries]
             assert all(sector >= int(words[1]) for sector in sectors), text
             assert len(sectors) <= int(words[2]), text
+        case "scrub":
+            assert parse_scrub(reply).entries == (), text
         case "remap":
             done = parse_remap(reply).done
             blocks.note(int(words[1]), done, lost=len(words) == 4)

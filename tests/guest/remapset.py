@@ -51,6 +51,7 @@ from dmremap.table import (
     parse_list,
     parse_pending,
     parse_remap,
+    parse_scrub,
     parse_status_line,
     parse_table_line,
     remap_message,
@@ -157,6 +158,17 @@ def pending(name: str, sector: int = 0, page: int = 1000) -> list[int]:
     while start is not None:
         reply = parse_pending(dm_message(name, "pending", start, page, sector=sector))
         found += [entry.sector for entry in reply.entries]
+        start = reply.next
+    return found
+
+
+def scrub(name: str, sector: int = 0, page: int = 1000) -> list[tuple[int, str]]:
+    """Have all metadata read; return the homes of what was gone and what became of it."""
+    found: list[tuple[int, str]] = []
+    start: int | None = 0
+    while start is not None:
+        reply = parse_scrub(dm_message(name, "scrub", start, page, sector=sector))
+        found += [(entry.block, entry.result) for entry in reply.entries]
         start = reply.next
     return found
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from guest.lib import MIB, dm_message, pattern, try_write, write
-from guest.remapset import RemapSet, held, remap_set, segment_of, texts
+from guest.lib import MIB, CommandError, dm_message, pattern, try_write, write
+from guest.remapset import RemapSet, held, remap_set, scrub, segment_of, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,8 @@ def mapped_set(*options: str, spare_size: int = 2 * MIB) -> Iterator[RemapSet]:
 
 def fail(made: RemapSet, place: str, how: str) -> None:
     """Make a home fail."""
-    for direction in ("write",) if how == "writes" else ("write", "read"):
+    directions = {"writes": ["write"], "reads": ["read"], "everything": ["write", "read"]}
+    for direction in directions[how]:
         made.spare.add(home(made, place), 8, direction, "medium")
 
 
@@ -106,14 +107,82 @@ def test_both_homes_fail_while_the_set_runs(place: str) -> None:
         now = made.status
         written = 0 if number == 0 else 2
         assert (now.mode, now.copies, now.mapped) == ("rw", written, end)
-        if written:
-            made.recreate()
-            assert (made.status.mode, made.status.mapped) == ("rw", end)
-            assert held(made.path, 0, end) == texts(0, end)
-            return
-        # Nobody had to write the block, so memory was all that still knew it.
+        # Nobody had to write the first table block: until a scrub only memory knows it.
+        lost = [] if written else [(home(made, each) // 8, "written") for each in homes]
+        assert scrub(made.name) == lost
+        now = made.status
+        assert (now.mode, now.copies, now.mapped) == ("rw", 2, end)
+        made.recreate()
+        assert (made.status.mode, made.status.mapped) == ("rw", end)
+        assert held(made.path, 0, end) == texts(0, end)
+
+
+def test_both_homes_fail_and_nothing_reads_them() -> None:
+    with mapped_set() as made:
+        for each in ("A 0", "B 0"):
+            fail(made, each, "everything")
         made.remove()
         assert "both copies of metadata block" in made.refused()
+
+
+@pytest.mark.parametrize("how", ["reads", "everything"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_scrub_finds_what_nothing_else_reads(place: str, how: str) -> None:
+    with mapped_set() as made:
+        assert scrub(made.name, page=3) == []
+        assert made.status.copies == 0
+        fail(made, place, how)
+        made.reset()
+        before = made.status.seq
+        assert scrub(made.name, page=3) == [(home(made, place) // 8, "written")]
+        # The home refuses it, or takes it and does not give it back.
+        assert made.spare.counters()["writes"] == 2
+        now = made.status
+        assert (now.mode, now.copies, now.mapped, now.doubt) == ("rw", 1, MAPPED, 0)
+        made.wait_event(before)
+        assert scrub(made.name) == []
+        made.reset()
+        made.recreate()
+        assert made.spare.counters()["writes"] == 0, "there were two good copies"
+        assert (made.status.mode, made.status.copies, made.status.mapped) == ("rw", 1, MAPPED)
+        assert held(made.path, 0, MAPPED) == texts(0, MAPPED)
+
+
+def test_a_home_that_reads_again_when_it_is_written() -> None:
+    with mapped_set() as made:
+        made.spare.add(home(made, "A 0"), 8, "read", "medium", "until_written")
+        made.reset()
+        assert scrub(made.name) == [(home(made, "A 0") // 8, "written")]
+        assert made.spare.counters()["writes"] == 1
+        assert made.status.copies == 0
+        made.recreate()
+        assert held(made.path, 0, MAPPED) == texts(0, MAPPED)
+
+
+def test_a_scrub_that_finds_no_place() -> None:
+    with mapped_set() as made:
+        fail(made, "B 0", "everything")
+        made.spare.add(STAND_INS.start * 8, len(STAND_INS) * 8, "write", "medium")
+        assert scrub(made.name) == [(home(made, "B 0") // 8, "failed")]
+        # The set goes on with the copy that is left.
+        now = made.status
+        assert (now.mode, now.copies, now.mapped) == ("rw", 0, MAPPED)
+        made.spare.clear()
+        assert scrub(made.name) == []
+
+
+@pytest.mark.usefixtures("fresh_module")
+def test_a_spare_that_is_away_is_not_written() -> None:
+    with mapped_set() as made:
+        for dead in ("medium", "transport"):
+            made.spare.dead(dead)
+            made.reset()
+            with pytest.raises(CommandError, match="Input/output error"):
+                scrub(made.name)
+            assert made.spare.counters()["writes"] == 0
+            made.spare.dead("off")
+            assert scrub(made.name) == []
+        assert made.status.mode == "rw"
 
 
 def test_127_bad_blocks_are_the_limit() -> None:

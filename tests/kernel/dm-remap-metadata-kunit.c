@@ -576,15 +576,15 @@ static void homes_of_blocks(struct kunit *test)
 			continue;
 		KUNIT_EXPECT_EQ(test, mb, want_mb);
 		KUNIT_EXPECT_EQ(test, copy, want);
-		KUNIT_EXPECT_EQ(test, mblock_home(r, mb, copy), block);
+		KUNIT_EXPECT_EQ(test, metadata_home(r, mb, copy), block);
 	}
 	block = 256 + (1ull << 32);
 	KUNIT_EXPECT_FALSE(test, home_mblock(r, block, &mb, &copy));
 	block = 256 + (1ull << 63);
 	KUNIT_EXPECT_FALSE(test, home_mblock(r, block, &mb, &copy));
 	KUNIT_EXPECT_FALSE(test, home_mblock(r, U64_MAX, &mb, &copy));
-	KUNIT_EXPECT_EQ(test, mblock_home(r, 0, 0), 0);
-	KUNIT_EXPECT_EQ(test, mblock_home(r, 0, 1), 255);
+	KUNIT_EXPECT_EQ(test, metadata_home(r, 0, 0), 0);
+	KUNIT_EXPECT_EQ(test, metadata_home(r, 0, 1), 255);
 	/* Slots stand between the two copies of their segment. */
 	KUNIT_EXPECT_EQ(test, slots_sector(r, 0), 258 * 8);
 	KUNIT_EXPECT_EQ(test, slots_sector(r, SEGMENT_SLOTS - 1), 294 * 8 - 1);
@@ -1465,7 +1465,6 @@ static void commit_fails(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 251));
 	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 252));
 	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 300));
-	KUNIT_EXPECT_TRUE(test, metadata_super_durable(r));
 	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
 	expect_table(test, 294, TABLE_SEQ);
@@ -1535,7 +1534,6 @@ static void commit_of_a_name(struct kunit *test)
 	metadata_set_name(r, name);
 	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW255+1");
-	KUNIT_EXPECT_TRUE(test, metadata_super_durable(r));
 	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "north");
 	KUNIT_EXPECT_STREQ(test, super_at(test, 255)->name, "north");
 	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 1);
@@ -1543,7 +1541,6 @@ static void commit_of_a_name(struct kunit *test)
 	unwritable(test, 128, 127);
 	metadata_set_name(r, name);
 	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
-	KUNIT_EXPECT_FALSE(test, metadata_super_durable(r));
 	KUNIT_EXPECT_EQ(test, start(test), -EIO);
 }
 
@@ -1553,25 +1550,183 @@ static void spare_answers(struct kunit *test)
 	struct metadata_test *t = metadata_test(test);
 	struct remap *r = start_dirty(test, 3, 4);
 
-	KUNIT_EXPECT_TRUE(test, metadata_readable(r));
+	KUNIT_EXPECT_TRUE(test, metadata_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1");
 	unwritable(test, 256, 1);
 	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
 	fake_traced();
 	unreadable(test, 0);
 	unreadable(test, 255);
-	KUNIT_EXPECT_TRUE(test, metadata_readable(r));
+	KUNIT_EXPECT_TRUE(test, metadata_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1! Sr255+1! Sr128+1");
 	unreadable(test, 128);
-	KUNIT_EXPECT_TRUE(test, metadata_readable(r));
+	KUNIT_EXPECT_TRUE(test, metadata_readable(r, r->probe_page));
 	unreadable(test, 294);
 	fake_traced();
-	KUNIT_EXPECT_FALSE(test, metadata_readable(r));
+	KUNIT_EXPECT_FALSE(test, metadata_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr0+1! Sr255+1! Sr128+1! Sr294+1!");
 	t->spare->fail_ticks = 8 * HZ;
-	KUNIT_EXPECT_FALSE(test, metadata_readable(r));
+	KUNIT_EXPECT_FALSE(test, metadata_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1! Sr255+1!");
+}
+
+/*----------------------------------------------------------------
+ * Scrubs
+ *----------------------------------------------------------------
+ */
+
+/* A running set with a mapping in block 1 and one in block 3. */
+static struct remap *start_mapped(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 300);
+
+	KUNIT_ASSERT_EQ(test, metadata_commit(r), 0);
+	fake_traced();
+	return r;
+}
+
+static void scrub_in_order(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+	u32 mb;
+
+	for (mb = 0; mb < MBLOCKS; mb++) {
+		KUNIT_EXPECT_EQ(test, metadata_scrub(r, mb, 0), DMR_SCRUB_GOOD);
+		KUNIT_EXPECT_EQ(test, metadata_scrub(r, mb, 1), DMR_SCRUB_GOOD);
+	}
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr0+1 Sr255+1 Sr256+1 Sr294+1 Sr257+1 Sr295+1 Sr296+1 Sr334+1 Sr297+1 Sr335+1");
+	/* A copy is read where it lives. */
+	unwritable(test, 294, 1);
+	metadata_mark_dirty(r, 3);
+	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_GOOD);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr128+1");
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 1);
+}
+
+/* Of two copies the one that is gone is written, and no other. */
+static void scrub_of_one_copy(struct kunit *test)
+{
+	static const struct {
+		u32 mb;
+		int copy;
+		const char *trace;
+	} rows[] = {
+		{ 0, 0, "Sr0+1! Sr0+1! Sr255+1 SW0+1 Sr0+1" },
+		{ 0, 1, "Sr255+1! Sr0+1 SW255+1 Sr255+1" },
+		{ 1, 0, "Sr256+1! Sr0+1 SW256+1 Sr256+1" },
+		{ 1, 1, "Sr294+1! Sr0+1 SW294+1 Sr294+1" },
+		{ 4, 1, "Sr335+1! Sr0+1 SW335+1 Sr335+1" },
+	};
+	struct remap *r = start_mapped(test);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		u32 mb = rows[i].mb;
+		u64 home = homes[mb][rows[i].copy];
+		u64 seq = r->mblock[mb].seq;
+
+		memset(block_at(test, home), 0, DMR_BLOCK_SIZE);
+		unreadable(test, home);
+		KUNIT_EXPECT_EQ(test, metadata_scrub(r, mb, rows[i].copy),
+				DMR_SCRUB_WRITTEN);
+		KUNIT_EXPECT_STREQ(test, fake_traced(), rows[i].trace);
+		KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], i + 1);
+		KUNIT_EXPECT_EQ(test, r->mblock[mb].seq, seq);
+		KUNIT_EXPECT_EQ(test, seq_at(test, homes[mb][0]), seq);
+		KUNIT_EXPECT_EQ(test, seq_at(test, homes[mb][1]), seq);
+	}
+	/* A load finds nothing to do. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], i);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, slots_first(r, 1003, 1003), 3);
+	KUNIT_EXPECT_EQ(test, slots_first(r, 1300, 1300), 300);
+}
+
+/* Readable, and not what was written last. */
+static void scrub_of_what_is_wrong(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+	struct dmr_table *t = table_at(test, 256);
+	u64 seq = r->mblock[1].seq;
+
+	t->entry[9].zero = dmr_put32(1);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	/* A write that the disk has lost. */
+	seal_table(test, 256, seq - 1, 256);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	dmr_seal((void *)t, DMR_TYPE_TABLE, other_uuid, seq, 256, 256);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	seal_table(test, 256, seq, 294);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	expect_table(test, 256, seq);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_GOOD);
+
+	/* This is of somebody who believes that the set is his. */
+	seal_table(test, 256, seq + 1, 256);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), -EUCLEAN);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr256+1");
+}
+
+static void scrub_of_both_copies(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	memset(block_at(test, 294), 0, DMR_BLOCK_SIZE);
+	unreadable(test, 256);
+	unreadable(test, 294);
+	unwritable(test, 294, 1);
+	unwritable(test, 128, 2);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr256+1! Sr0+1 SW256+1 Sr256+1 Sr294+1! Sr0+1 SW294+1! SW128+1! SW129+1! SW130+1 Sr130+1");
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 2);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, slots_first(r, 1003, 1003), 3);
+	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[1], 130);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 2);
+}
+
+/* The set goes on with the copy that it has. */
+static void scrub_fails(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+
+	unreadable(test, 294);
+	unwritable(test, 294, 1);
+	unwritable(test, 128, 127);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_FAILED);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr294+1! Sr0+1 SW294+1! SW128+1! SW129+1! SW130+1!");
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RW);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 0);
+}
+
+/* A spare that is away burns no stand-in. */
+static void scrub_without_an_answer(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r = start_mapped(test);
+
+	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS,
+		      BLK_STS_MEDIUM);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 3, 1), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr334+1! Sr0+1! Sr255+1! Sr256+1! Sr294+1!");
+	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	fake_disk_bad(t->spare, READ, 334 * DMR_BLOCK_SECTORS,
+		      DMR_BLOCK_SECTORS, BLK_STS_TIMEOUT);
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 3, 1), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr334+1!");
 }
 
 /*----------------------------------------------------------------
@@ -1869,6 +2024,12 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(commit_takes_its_time),
 	KUNIT_CASE(commit_of_a_name),
 	KUNIT_CASE(spare_answers),
+	KUNIT_CASE(scrub_in_order),
+	KUNIT_CASE(scrub_of_one_copy),
+	KUNIT_CASE(scrub_of_what_is_wrong),
+	KUNIT_CASE(scrub_of_both_copies),
+	KUNIT_CASE(scrub_fails),
+	KUNIT_CASE(scrub_without_an_answer),
 	KUNIT_CASE(format_blank),
 	KUNIT_CASE(format_refused),
 	KUNIT_CASE(format_goes_on),

@@ -63,8 +63,6 @@ static struct {
 	DECLARE_BITMAP(failed, SLOTS);
 	bool	fails;		/* the next commits do */
 	bool	readable;
-	bool	name_dirty;
-	char	name[DMR_NAME_SIZE];
 } meta;
 
 static void test_mark_dirty(struct remap *r, u32 slot)
@@ -72,7 +70,7 @@ static void test_mark_dirty(struct remap *r, u32 slot)
 	__set_bit(slot, meta.dirty);
 }
 
-static bool test_readable(struct remap *r)
+static bool test_readable(struct remap *r, struct page *page)
 {
 	return meta.readable;
 }
@@ -81,17 +79,6 @@ static void test_set_ro(struct remap *r)
 {
 	if (r->mode == DMR_MODE_RW)
 		r->mode = DMR_MODE_RO;
-}
-
-static void test_set_name(struct remap *r, const u8 *name)
-{
-	strscpy(meta.name, name, sizeof(meta.name));
-	meta.name_dirty = true;
-}
-
-static bool test_super_durable(struct remap *r)
-{
-	return !meta.fails;
 }
 
 static bool test_slot_durable(struct remap *r, u32 slot)
@@ -122,9 +109,6 @@ static int test_commit(struct remap *r)
 	};
 	u32 slot, n;
 
-	if (meta.name_dirty)
-		fake_trace("C[%s]", meta.name);
-	meta.name_dirty = false;
 	for (slot = 0; slot < SLOTS; slot += n) {
 		unsigned int state = dmr_slot_state(r, slot);
 
@@ -154,8 +138,6 @@ static void test_wait(struct completion *done);
 #define metadata_mark_dirty	test_mark_dirty
 #define metadata_readable	test_readable
 #define metadata_set_ro		test_set_ro
-#define metadata_set_name	test_set_name
-#define metadata_super_durable	test_super_durable
 #define metadata_slot_durable	test_slot_durable
 #define metadata_commit		test_commit
 #undef wait_for_completion
@@ -1599,20 +1581,37 @@ static void too_late_for_a_commit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, dmr_slot_state(r, 0), DMR_TAKEN);
 }
 
-static void rename(struct kunit *test)
+static int asked(struct remap *r, struct dmr_request *rq)
+{
+	fake_trace("%s", rq->name);
+	return 5;
+}
+
+/* A request comes between two commits, and not at all once the mode is ro. */
+static void request(struct kunit *test)
 {
 	struct remap *r = &repair_test(test)->r;
-	struct dmr_rename name = { .name = "north" };
+	struct dmr_request rq = { .fn = asked, .name = "north" };
 
-	repair_rename(r, &name);
-	KUNIT_EXPECT_EQ(test, name.result, 0);
-	KUNIT_EXPECT_STREQ(test, fake_traced(), "C[north]");
+	repair_request(r, &rq);
+	KUNIT_EXPECT_EQ(test, rq.result, 5);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "north");
+
+	main_bad(test, WRITE, 0, 1);
+	write(test, 0, 1);
+	repair_request(r, &rq);
+	KUNIT_EXPECT_EQ(test, rq.result, 5);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Mw0+1! Mr1023+1 SW0+1 C[0+1:S0] =0 north");
+
+	main_bad(test, WRITE, 9, 1);
+	write(test, 9, 1);
 	meta.fails = true;
-	repair_rename(r, &name);
-	KUNIT_EXPECT_EQ(test, name.result, -EIO);
+	repair_request(r, &rq);
+	KUNIT_EXPECT_EQ(test, rq.result, -EROFS);
 	fake_traced();
-	repair_rename(r, &name);
-	KUNIT_EXPECT_EQ(test, name.result, -EROFS);
+	repair_request(r, &rq);
+	KUNIT_EXPECT_EQ(test, rq.result, -EROFS);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
 }
 
@@ -1717,7 +1716,7 @@ static struct kunit_case repair_cases[] = {
 	KUNIT_CASE(overlapping_bios_wait),
 	KUNIT_CASE(half_failed_commit),
 	KUNIT_CASE(too_late_for_a_commit),
-	KUNIT_CASE(rename),
+	KUNIT_CASE(request),
 	KUNIT_CASE(random_writes),
 	{ }
 };

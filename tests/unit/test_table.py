@@ -17,10 +17,12 @@ from dmremap.table import (
     PendingEntry,
     RemapReply,
     RemapTable,
+    ScrubEntry,
     Status,
     parse_list,
     parse_pending,
     parse_remap,
+    parse_scrub,
     parse_status,
     parse_status_line,
     parse_table,
@@ -90,7 +92,14 @@ def test_status_prints_and_parses_back(status: Status) -> None:
 
 @given(st.text(max_size=60))
 def test_garbage_is_an_error_and_nothing_else(text: str) -> None:
-    for parse in (parse_table_line, parse_status_line, parse_list, parse_pending, parse_remap):
+    for parse in (
+        parse_table_line,
+        parse_status_line,
+        parse_list,
+        parse_pending,
+        parse_remap,
+        parse_scrub,
+    ):
         with pytest.raises(LineError) as caught:
             parse(text)
         assert caught.value.code == "DMR-E106"
@@ -241,12 +250,21 @@ def test_pending() -> None:
     assert parse_pending("next 512").next == 512
 
 
+def test_scrub() -> None:
+    page = parse_scrub("3 258 written\n40 255 failed\nnext 41\n")
+    assert page == table.ScrubPage(
+        (ScrubEntry(3, 258, "written"), ScrubEntry(40, 255, "failed")), 41
+    )
+    assert parse_scrub("end") == table.ScrubPage((), None)
+    with pytest.raises(LineError, match="result"):
+        parse_scrub("3 258 good\nend")
+
+
 @pytest.mark.parametrize("reply", ["", "1024 8 0 mapped 1", "next", "next x", "1 2 3\nend"])
 def test_a_reply_that_was_cut_is_an_error(reply: str) -> None:
-    with pytest.raises(LineError):
-        parse_list(reply)
-    with pytest.raises(LineError):
-        parse_pending(reply)
+    for parse in (parse_list, parse_pending, parse_scrub):
+        with pytest.raises(LineError):
+            parse(reply)
 
 
 entries = st.lists(
@@ -272,6 +290,16 @@ def test_list_prints_and_parses_back(rows: list[ListEntry], following: int | Non
 def test_pending_prints_and_parses_back(rows: list[PendingEntry]) -> None:
     page = parse_pending("\n".join([*(row.line for row in rows), "end"]))
     assert page == table.PendingPage(tuple(rows), None)
+
+
+@given(
+    st.lists(st.builds(ScrubEntry, numbers, numbers, st.sampled_from(["written", "failed"]))),
+    st.none() | numbers,
+)
+def test_scrub_prints_and_parses_back(rows: list[ScrubEntry], following: int | None) -> None:
+    last = "end" if following is None else f"next {following}"
+    page = parse_scrub("\n".join([*(row.line for row in rows), last]))
+    assert page == table.ScrubPage(tuple(rows), following)
 
 
 @pytest.mark.parametrize(

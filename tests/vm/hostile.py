@@ -150,14 +150,14 @@ def spoiled(words: SearchStrategy[Sequence[bytes]]) -> SearchStrategy[Sequence[b
 inside = st.integers(0, LENGTH - 1).map(lambda n: b"%d" % n)
 some = st.sampled_from([b"1", b"2", b"3", b"17", b"+5", b"0004", b"6\\\n"])
 good_message = st.one_of(
-    st.tuples(st.sampled_from([b"list", b"LIST", b"pending"]), inside | count, some),
+    st.tuples(st.sampled_from([b"list", b"LIST", b"pending", b"scrub"]), inside | count, some),
     st.tuples(st.just(b"breaker"), st.sampled_from([b"open", b"close", b"OPEN", b"Close"])),
     st.tuples(st.just(b"rename"), st.from_regex(rb"\A[a-zA-Z0-9%.:_-]{1,20}\Z")),
     st.tuples(st.sampled_from([b"remap", b"ReMap"]), inside, some),
     st.tuples(st.just(b"remap"), inside, some, st.sampled_from([b"lost", b"LOST"])),
 )
 odd_message = st.one_of(
-    st.tuples(st.sampled_from([b"list", b"pending", b"remap"]), count, count),
+    st.tuples(st.sampled_from([b"list", b"pending", b"scrub", b"remap"]), count, count),
     st.tuples(st.just(b"rename"), long_word | odd),
     st.tuples(st.just(b"breaker"), varied(b"open")),
     st.tuples(st.just(b"remap"), count, count, varied(b"lost")),
@@ -189,12 +189,15 @@ PINNED = [
     b"remap 1 18446744073709551615",
     b"pending 18446744073709551615 10",
     b"list 18446744073709551615 4294967295",
+    b"scrub 0 4294967295",
+    b"scrub 18446744073709551615 4294967295",
 ]
 """Sent whatever the seed is, and first, while every line is logged."""
 EXPECTED = {
     b"list": "list <from slot> <max>",
     b"pending": "pending <from sector> <max>",
     b"breaker": "breaker open|close",
+    b"scrub": "scrub <from copy> <max>",
     b"rename": "rename <name>, 1 to 127 printable ASCII characters without '/'",
     b"remap": "remap <sector> <count> [lost], whole blocks of this target",
 }
@@ -203,7 +206,7 @@ EXPECTED = {
 def _well_formed(name: bytes, arguments: list[bytes]) -> bool:
     """Say whether a message is one of those in docs/interface.md."""
     match name, arguments:
-        case b"list" | b"pending", [start, most]:
+        case b"list" | b"pending" | b"scrub", [start, most]:
             return number(start) is not None and bool(number(most, 1 << 32))
         case b"breaker", [how]:
             return how.lower() in (b"open", b"close")
@@ -224,12 +227,12 @@ def message_outcome(state: str, sector: int, text: bytes) -> tuple[str, str]:
         return "EINVAL", ""
     name = words[0].lower()
     if not _well_formed(name, words[1:]):
-        return "EINVAL", EXPECTED.get(name, "list, pending, breaker, rename or remap")
-    if name == b"rename" and state == "failed":
+        return "EINVAL", EXPECTED.get(name, "list, pending, breaker, rename, scrub or remap")
+    if name in (b"rename", b"scrub") and state == "failed":
         return "EBUSY", "the set was never started"
     if name == b"remap" and "suspended" not in state:
         return "EBUSY", "suspend the device first"
-    if name in (b"rename", b"remap") and state.startswith("ro"):
+    if name in (b"rename", b"scrub", b"remap") and state.startswith("ro"):
         return "EROFS", "the set is in mode ro"
     return "OK", ""
 

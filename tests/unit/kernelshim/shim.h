@@ -146,6 +146,8 @@ static inline void init_completion(struct completion *c) { (void)c; }
 static inline void complete(struct completion *c) { (void)c; }
 static inline void wait_for_completion_io(struct completion *c) { (void)c; }
 
+static inline blk_status_t errno_to_blk_status(int e) { return e ? 10 : 0; }
+
 static inline void *page_address(struct page *page) { return page->data; }
 static inline void clear_page(void *p) { memset(p, 0, PAGE_SIZE); }
 static inline struct page *alloc_page(gfp_t g) { (void)g; return calloc(1, sizeof(struct page)); }
