@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from guest.lib import MIB, CommandError, dm_message, pattern, try_write, write
+from guest.lib import (
+    MIB,
+    CommandError,
+    background,
+    dm_message,
+    dm_resume,
+    dm_suspend,
+    pattern,
+    try_write,
+    wait_for,
+    write,
+)
 from guest.remapset import RemapSet, held, remap_set, scrub, segment_of, texts
 
 if TYPE_CHECKING:
@@ -169,6 +180,49 @@ def test_a_scrub_that_finds_no_place() -> None:
         assert (now.mode, now.copies, now.mapped) == ("rw", 0, MAPPED)
         made.spare.clear()
         assert scrub(made.name) == []
+
+
+def test_a_scrub_makes_way_for_a_suspend() -> None:
+    with mapped_set() as made:
+        made.main.hold("write", GOOD)
+        writer = background(write, made.path, GOOD, pattern(GOOD))
+        made.main.wait_held()
+        suspend = background(dm_suspend, made.name)
+        wait_for(lambda: dm_message(made.name, "scrub", 5, 100) == "next 5", "the suspend to wait")
+        assert not suspend.done()
+        made.main.release()
+        writer.result(30)
+        suspend.result(30)
+        try:
+            # On a quiet device nobody waits.
+            fail(made, "B 1", "reads")
+            assert scrub(made.name) == [(home(made, "B 1") // 8, "written")]
+        finally:
+            dm_resume(made.name)
+        assert scrub(made.name) == []
+        assert (made.status.mode, made.status.copies) == ("rw", 1)
+
+
+def test_a_write_waits_for_one_copy_of_a_scrub() -> None:
+    with mapped_set() as made:
+        made.spare.add(home(made, "A 0"), 8, "read", "medium", "until_written")
+        made.spare.delay(3)
+        made.spare.hold("read", home(made, "B 0"), 8)
+        made.reset()
+        asked = background(scrub, made.name)
+        wait_for(lambda: made.spare.counters()["reads"] == 2, "the first table block to be read")
+        writer = background(write, made.path, MAPPED, pattern(MAPPED))
+        # What goes to main or to a slot does not wait.
+        write(made.path, GOOD, pattern(GOOD))
+        write(made.path, 0, pattern(0))
+        assert not writer.done()
+        # Else this would wait for the copy that is held.
+        writer.result(30)
+        made.spare.wait_held()
+        assert not asked.done()
+        made.spare.release()
+        assert asked.result(30) == [(home(made, "A 0") // 8, "written")]
+        assert made.status.mapped == MAPPED + 1
 
 
 @pytest.mark.usefixtures("fresh_module")

@@ -170,9 +170,14 @@ def test_a_flush(leg: str, status: str, small: RemapSet) -> None:
     assert held(small.path, 8) == ["8/1"]
 
 
-def test_a_message_that_waits_for_the_disk(small: RemapSet) -> None:
-    small.spare.hold("write")
-    message = background(dm_message, small.name, "rename", "other")
+@pytest.mark.parametrize(
+    ("words", "direction"), [(("rename", "other"), "write"), (("scrub", "0", "100"), "read")]
+)
+def test_a_message_that_waits_for_the_disk(
+    small: RemapSet, words: tuple[str, ...], direction: str
+) -> None:
+    small.spare.hold(direction)
+    message = background(dm_message, small.name, *words)
     small.spare.wait_held()
     removal = start_removal(small, force=False)
     assert not removal.done()
@@ -288,6 +293,9 @@ def test_an_event_that_is_due_later(small: RemapSet) -> None:
 # All of it
 
 
+ASKED = (("list", "0", "9"), ("rename", "x"), ("scrub", "0", "9"))
+
+
 class Busy:
     """Threads that do something over and over until the device is gone."""
 
@@ -298,7 +306,7 @@ class Busy:
         self.asked = 0
         self.futures = [
             *(background(self._write, number) for number in range(3)),
-            *(background(self._ask, *words) for words in (("list", "0", "9"), ("rename", "x"))),
+            *(background(self._ask, *words) for words in ASKED),
             background(self._look),
         ]
 
