@@ -55,6 +55,24 @@ def test_the_counts_of_several_guests_are_added_up(built: Kernel, tmp_path: Path
     assert counted.share([counts]) == 1 - 1 / len(counts.lines)
 
 
+def test_a_suite_that_includes_the_source_counts_it(built: Kernel, tmp_path: Path) -> None:
+    counts = counted.count(built, [run(built, tmp_path / "one")])
+    assert counts["dm-remap-small.c"].never == [5, 7]
+    suite = built.build / "tests/kernel"
+    suite.mkdir(parents=True)
+    (suite / "dm-remap-small-kunit.c").write_text('#include "../../kernel/dm-remap-small.c"\n')
+    name = "tests/kernel/dm-remap-small-kunit"
+    argv = ["gcc", "--coverage", "-c", f"{name}.c", "-o", f"{name}.o"]
+    subprocess.run(argv, cwd=built.build, check=True)
+    subprocess.run(["gcc", "--coverage", f"{name}.o", "-o", "suite"], cwd=built.build, check=True)
+    subprocess.run(["./suite", "an argument"], cwd=built.build, check=True)
+    data = built.build / f"{name}.gcda"
+    data.rename(tmp_path / "one" / data.name)
+    both = counted.count(built, [tmp_path / "one"])
+    assert set(both) == {"dm-remap-small.c"}
+    assert both["dm-remap-small.c"].never == [7]
+
+
 def test_a_line_that_is_not_run_needs_a_reason(built: Kernel, tmp_path: Path) -> None:
     counts = counted.count(built, [run(built, tmp_path / "one")])["dm-remap-small.c"]
     known = counted.reasons(

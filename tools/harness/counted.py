@@ -1,6 +1,7 @@
 """Which lines of the module and of the package the tests run.
 
-The debug kernel's build of the module counts (gcov); what a guest has counted is copied out of it
+The debug kernel's builds of the module and of its KUnit suites, which are the same lines compiled
+again, count (gcov); what a guest has counted is copied out of it
 when its machine is closed, to ``gcov<n>`` beside the machine's directory. The package's lines are
 counted by coverage.py in every Python process, in guests too, that has :func:`environment`; a file
 of the virtual environment's site-packages starts it (see tools/prepare).
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 BAR = 0.95
 WHOLE = ("dm-remap-repair.c", "dm-remap-metadata.c")
 """Every line of these is run, or there is a reason why not."""
+BUILT = ("kernel", "tests/kernel")
+"""Where the compiler leaves what goes with the counts, below a kernel's build."""
 NOT_RUN = paths.ROOT / "tests/kernel/not-run.txt"
 DEBUGFS = Path("/sys/kernel/debug/gcov")
 START = "COVERAGE_PROCESS_START"
@@ -70,7 +73,7 @@ def environment() -> dict[str, str]:
 
 def collect(machine: Machine, directory: Path) -> None:
     """Copy what a guest has counted; a kernel without gcov has counted nothing."""
-    built = DEBUGFS / machine.kernel.build.relative_to("/") / "kernel"
+    built = DEBUGFS / machine.kernel.build.relative_to("/")
     for name in machine.run(["find", built, "-name", "*.gcda"], check=False).stdout.split():
         directory.mkdir(exist_ok=True)
         (directory / Path(name).name).write_bytes(machine.read_file(name))
@@ -91,12 +94,16 @@ def count(kernel: Kernel, directories: Iterable[Path]) -> dict[str, Counts]:
         with tempfile.TemporaryDirectory() as scratch:
             for data in directory.glob("*.gcda"):
                 shutil.copy(data, scratch)
-                shutil.copy(kernel.build / "kernel" / f"{data.stem}.gcno", scratch)
+                for where in BUILT:
+                    notes = kernel.build / where / f"{data.stem}.gcno"
+                    if notes.exists():
+                        shutil.copy(notes, scratch)
             names = [os.fspath(path) for path in Path(scratch).glob("*.gcda")]
             for line in run(["gcov", "--json-format", "--stdout", *names]).splitlines():
                 for file in json.loads(line)["files"]:
                     path = Path(file["file"])
-                    if path.parent.name != "kernel" or not path.name.startswith("dm-remap"):
+                    tests = path.parent.parent.name == "tests"
+                    if tests or path.parent.name != "kernel" or path.name[:8] != "dm-remap":
                         continue
                     for entry in file["lines"]:
                         total[path.name].lines[entry["line_number"]] += entry["count"]
