@@ -601,6 +601,16 @@ def test_a_read_only_table_is_not_renamed(small: RemapSet) -> None:
     assert names(small) == ("good", "good")
 
 
+@pytest.mark.usefixtures("fresh_module")
+def test_scrubs_that_are_refused(small: RemapSet) -> None:
+    for words in ("scrub", "scrub 0", "scrub 0 0", "scrub x 1", "scrub 0 1 2"):
+        refused(small, words, errno="EINVAL", log="expected: scrub <from copy> <max>")
+    assert dm_message(small.name, "scrub", (1 << 64) - 1, 1) == "end"
+    assert dm_message(small.name, "scrub", 1, 1) == "next 2"
+    small.recreate(readonly=True)
+    refused(small, "scrub 0 1", errno="EROFS", log="message scrub: the set is in mode ro")
+
+
 def test_a_rename_while_suspended(small: RemapSet) -> None:
     with suspended(small.name):
         dm_message(small.name, "rename", "quiet")

@@ -851,8 +851,6 @@ WRONG_MESSAGES = [
     ("list 0 -1", "list <from slot> <max>"),
     ("pending 0", "pending <from sector> <max>"),
     ("pending 18446744073709551616 1", "pending <from sector> <max>"),
-    ("scrub", "scrub <from copy> <max>"),
-    ("scrub 0 0", "scrub <from copy> <max>"),
     ("nonsense", "message nonsense: expected: list, pending, breaker, rename, scrub or remap"),
     ("nonsense 1 2", "message nonsense: expected: list, pending, breaker, rename, scrub or remap"),
 ]
