@@ -52,8 +52,8 @@ COUNTED = ("remapped", "moved", "transient", "read_errors", "write_errors")
 
 # Each of a bio's ways into the target: NOWAIT, polled completions, FUA, several at a time. Without
 # force_async a bio that was split and of which a part meets a suspend ends with EAGAIN, which
-# dm-linear does, too: two jobs of random 64 KiB writes on linear targets of 32 KiB that are suspended
-# twice a second ended so within 13 seconds.
+# dm-linear does, too: two jobs of random 64 KiB writes on linear targets of 32 KiB that are
+# suspended twice a second ended so within 13 seconds.
 ENGINES = (
     "ioengine=libaio\niodepth=4",
     "ioengine=io_uring\niodepth=4\nforce_async=1",
