@@ -396,6 +396,8 @@ class DmRemapError(Exception):
         self.code = code
         self.message = message
         self.hint = CODES[code].action if hint is None else hint
+        self.errno: int | None = None
+        """What the kernel returned, where a device-mapper call failed."""
 
     def __str__(self) -> str:
         """Return the sentence with its code."""

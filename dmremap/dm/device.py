@@ -110,7 +110,9 @@ class _Task:
         try:
             if not lib.dm_task_run(self.handle):
                 err = lib.dm_task_get_errno(self.handle)
-                raise _failed(verb, name, err, _take_log(), _reasons(log, name))
+                failed = _failed(verb, name, err, _take_log(), _reasons(log, name))
+                failed.errno = err
+                raise failed
         finally:
             log.close()
             _take_log()
