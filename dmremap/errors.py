@@ -85,6 +85,13 @@ CODES: dict[str, Code] = {
         "The command was stopped by a signal. What it had begun to make was taken back.",
         "Run it again.",
     ),
+    "DMR-E110": Code(
+        "something else writes to the spare",
+        "A block of the metadata of a running set is newer than what the set has written. "
+        "Something else writes to its spare: another machine, or another path to the same disk.",
+        "Find out what it is and stop it. Then stop the set, and look with 'dmremapctl check' "
+        "before it is started again.",
+    ),
     # 2xx: usage
     "DMR-E201": Code(
         "wrong usage",
@@ -374,11 +381,24 @@ CODES: dict[str, Code] = {
         "The kernel refused to unload the module.",
         "See the kernel log.",
     ),
+    "DMR-E707": Code(
+        "module is too old",
+        "The kernel module does not know what this version of dmremapctl asks of it.",
+        "Install the module of this version; 'dmremapctl version' shows both. Stop all sets, then "
+        "'dmremapctl module unload' and 'dmremapctl module load'.",
+    ),
     # 8xx: partial
     "DMR-E801": Code(
         "only some of it was done",
         "Of several sets or steps, some failed.",
         "The message and the data say which; fix them and run the command again.",
+    ),
+    "DMR-E802": Code(
+        "no place for a copy of the metadata",
+        "A copy of the set's metadata is gone, and neither its place on the spare nor a stand-in "
+        "takes it. The set goes on. When the other copy of the block goes too, or has gone, the "
+        "set cannot be started any more once it is stopped.",
+        "Copy the data to another disk while the set runs, and make a new set with another spare.",
     ),
 }
 

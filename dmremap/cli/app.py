@@ -27,6 +27,7 @@ VERBS: Final[dict[str, str]] = {
     "list": "List sets, running or found on disk.",
     "status": "Show how running sets are.",
     "health": "Judge running sets and say what to do.",
+    "scrub": "Have a running set read and mend its metadata.",
     "monitor": "Watch sets and report what happens.",
     "examine": "Say what a device is to dm-remap.",
     "check": "Check the metadata on a spare; writes nothing.",

@@ -202,6 +202,11 @@ def change_options(function: Callable[P, R]) -> Callable[P, R]:
     function = click.option(
         "-y", "--yes", is_flag=True, help="Answer questions with yes; needed without a terminal."
     )(function)
+    return dry_run_option(function)
+
+
+def dry_run_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add --dry-run alone, for verbs that change something and neither ask nor lock."""
     return click.option(
         "-n", "--dry-run", is_flag=True, help="Check everything, say what would be done, stop."
     )(function)

@@ -91,7 +91,8 @@ _CODES = (
         "Copies of the set's metadata cannot be written where they belong and live on stand-ins.",
         "{copies} copies of the set's metadata live on stand-ins.",
         "Both copies of every block are there, nothing is lost. Look at the spare's SMART values "
-        "and plan a replacement of the spare.",
+        "and plan a replacement of the spare. `dmremapctl scrub --metadata {name}` reads all "
+        "copies again.",
     ),
     HealthCode(
         "DMR-H301",

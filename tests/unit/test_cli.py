@@ -132,6 +132,7 @@ def test_wrong_usage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         ["adopt", "/dev/a", "/dev/b"],
         ["assemble", "--all"],
         ["remove", "x"],
+        ["scrub", "x", "--metadata"],
         ["module", "load"],
         ["module", "unload"],
     ],
