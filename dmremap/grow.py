@@ -14,7 +14,7 @@ from uuid import UUID
 
 from dmremap import blockdev, dm, safety, sets
 from dmremap.blockdev import DeviceFacts
-from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
+from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -96,21 +96,9 @@ class _Now:
 
 def _look(name: str) -> _Now:
     """Return the set as it runs, if it may grow at all."""
-    try:
-        found = sets.running([name])
-    except NotFound as err:
-        raise NotFound(
-            err.code,
-            err.message,
-            hint="A set grows while it runs: start it with 'dmremapctl assemble'.",
-        ) from None
-    if len(found) > 1:
-        raise Usage(
-            "DMR-E201",
-            f"{name!r} is the name or uuid of several sets",
-            hint="Name the one that is meant by its uuid or by its device.",
-        )
-    one = found[0]
+    one = sets.running_one(
+        name, stopped="A set grows while it runs: start it with 'dmremapctl assemble'."
+    )
     _check_running(one)
     targets = tuple(dm.table(one.name))
     lines = [parse_table(t.start, t.length, t.params) for t in targets if t.type == TARGET]
@@ -120,14 +108,7 @@ def _look(name: str) -> _Now:
             f"device {one.name!r} has {len(lines)} targets of dm-remap in its table",
             hint="Write a table with a longer spare_len by hand; see docs/interface.md.",
         )
-    spare = blockdev.facts(blockdev.table_path(lines[0].spare), look_inside=False)
-    if sets.suspended(spare):
-        raise Busy(
-            "DMR-E409",
-            f"the spare {spare.path} is suspended",
-            hint="Resume it, or whatever it consists of, with 'dmsetup resume'.",
-        )
-    now = _Now(one, lines[0], targets, spare)
+    now = _Now(one, lines[0], targets, sets.spare_facts(lines[0]))
     _check_inactive(now)
     return now
 

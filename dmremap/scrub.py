@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import blockdev, dm, sets
+from dmremap import dm, sets
 from dmremap.errors import (
     Busy,
     DmRemapError,
@@ -27,7 +27,6 @@ from dmremap.errors import (
     KernelError,
     NotFound,
     Refused,
-    Usage,
 )
 from dmremap.ondisk import Progress, opened, read_head
 from dmremap.sets import Running
@@ -141,22 +140,11 @@ class Done:
 
 def plan(name: str) -> Plan:
     """Check everything and return what is to be read."""
-    try:
-        found = sets.running([name])
-    except NotFound as err:
-        raise NotFound(
-            err.code,
-            err.message,
-            hint="A set that does not run reads its metadata when it is started; 'dmremapctl "
-            "check' reads it without starting it.",
-        ) from None
-    if len(found) > 1:
-        raise Usage(
-            "DMR-E201",
-            f"{name!r} is the name or uuid of several sets",
-            hint="Name the one that is meant by its uuid or by its device.",
-        )
-    one = found[0]
+    one = sets.running_one(
+        name,
+        stopped="A set that does not run reads its metadata when it is started; 'dmremapctl "
+        "check' reads it without starting it.",
+    )
     _check_running(one)
     parts = tuple(
         _part(table, status) for table, status in zip(one.tables, one.status, strict=True)
@@ -188,14 +176,8 @@ def _read_only(name: str) -> Refused:
 
 
 def _part(table: RemapTable, status: Status) -> Part:
-    path = blockdev.table_path(table.spare)
-    if sets.suspended(blockdev.facts(path, look_inside=False)):
-        raise Busy(
-            "DMR-E409",
-            f"the spare {path} is suspended",
-            hint="Resume it, or whatever it consists of, with 'dmsetup resume'.",
-        )
-    return _counted(Part(table.start, status.uuid, path, table.spare_start, None))
+    spare = sets.spare_facts(table)
+    return _counted(Part(table.start, status.uuid, spare.path, table.spare_start, None))
 
 
 def _counted(part: Part) -> Part:

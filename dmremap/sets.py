@@ -783,6 +783,33 @@ def running(names: Sequence[str] = ()) -> list[Running]:
     return chosen
 
 
+def running_one(name: str, *, stopped: str) -> Running:
+    """Return the one running set of a name or uuid. stopped: what to do if it does not run."""
+    try:
+        found = running([name])
+    except NotFound as err:
+        raise NotFound(err.code, err.message, hint=stopped) from None
+    if len(found) > 1:
+        raise Usage(
+            "DMR-E201",
+            f"{name!r} is the name or uuid of several sets",
+            hint="Name the one that is meant by its uuid or by its device.",
+        )
+    return found[0]
+
+
+def spare_facts(table: RemapTable) -> DeviceFacts:
+    """Return what is known of a running set's spare, without a read: one that hangs is refused."""
+    spare = blockdev.facts(blockdev.table_path(table.spare), look_inside=False)
+    if suspended(spare):
+        raise Busy(
+            "DMR-E409",
+            f"the spare {spare.path} is suspended",
+            hint="Resume it, or whatever it consists of, with 'dmsetup resume'.",
+        )
+    return spare
+
+
 def _running(device: dm.Device) -> Running | None:
     tables = _tables(device.name)
     if not tables:

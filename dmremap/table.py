@@ -484,70 +484,63 @@ def scrub_message(start: int, count: int) -> str:
     return f"scrub {start} {count}"
 
 
-def _split_page(reply: str) -> tuple[list[list[str]], int | None]:
-    """Split a paged reply into the words of its lines and where to go on."""
-    lines = [line.split() for line in reply.splitlines() if line.strip()]
-    last = lines.pop() if lines else []
+def _split_page(reply: str, expected: str) -> tuple[list[tuple[str, list[str]]], int | None]:
+    """Split a paged reply into its lines, with the words of each, and where to go on.
+
+    expected: a line of the reply, with a name for each word.
+    """
+    lines = [(" ".join(line.split()), line.split()) for line in reply.splitlines() if line.strip()]
+    text, last = lines.pop() if lines else ("", [])
     if last == ["end"]:
-        return lines, None
-    if len(last) == 2 and last[0] == "next":
-        return lines, _number(last[1], "next", " ".join(last))
-    # A reply that the kernel's buffer cut short must not pass for a full one.
-    raise LineError(f"the reply ends with {' '.join(last)!r} and not with 'next <n>' or 'end'")
+        following = None
+    elif len(last) == 2 and last[0] == "next":
+        following = _number(last[1], "next", text)
+    else:
+        # A reply that the kernel's buffer cut short must not pass for a full one.
+        raise LineError(f"the reply ends with {text!r} and not with 'next <n>' or 'end'")
+    for line, words in lines:
+        if len(words) != len(expected.split()):
+            raise LineError(f"expected {expected}, got {line!r}")
+    return lines, following
 
 
 def parse_list(reply: str) -> ListPage:
     """Parse the reply to `list`."""
-    lines, following = _split_page(reply)
-    entries: list[ListEntry] = []
-    for words in lines:
-        line = " ".join(words)
-        if len(words) != 5:
-            raise LineError(f"expected <sector> <sectors> <slot> <state> <gen>, got {line!r}")
-        sector, sectors, slot, state, generation = words
-        entries.append(
-            ListEntry(
-                sector=None if sector == "-" else _number(sector, "sector", line),
-                sectors=_number(sectors, "sectors", line),
-                slot=_number(slot, "slot", line),
-                state=cast("SlotState", _choice(state, get_args(SlotState), "state", line)),
-                generation=_number(generation, "generation", line),
-            )
+    lines, following = _split_page(reply, "<sector> <sectors> <slot> <state> <gen>")
+    entries = (
+        ListEntry(
+            sector=None if sector == "-" else _number(sector, "sector", line),
+            sectors=_number(sectors, "sectors", line),
+            slot=_number(slot, "slot", line),
+            state=cast("SlotState", _choice(state, get_args(SlotState), "state", line)),
+            generation=_number(generation, "generation", line),
         )
+        for line, (sector, sectors, slot, state, generation) in lines
+    )
     return ListPage(tuple(entries), following)
 
 
 def parse_pending(reply: str) -> PendingPage:
     """Parse the reply to `pending`."""
-    lines, following = _split_page(reply)
-    entries: list[PendingEntry] = []
-    for words in lines:
-        line = " ".join(words)
-        if len(words) != 2:
-            raise LineError(f"expected <sector> <sectors>, got {line!r}")
-        sector, sectors = words
-        entries.append(
-            PendingEntry(_number(sector, "sector", line), _number(sectors, "sectors", line))
-        )
+    lines, following = _split_page(reply, "<sector> <sectors>")
+    entries = (
+        PendingEntry(_number(sector, "sector", line), _number(sectors, "sectors", line))
+        for line, (sector, sectors) in lines
+    )
     return PendingPage(tuple(entries), following)
 
 
 def parse_scrub(reply: str) -> ScrubPage:
     """Parse the reply to `scrub`."""
-    lines, following = _split_page(reply)
-    entries: list[ScrubEntry] = []
-    for words in lines:
-        line = " ".join(words)
-        if len(words) != 3:
-            raise LineError(f"expected <copy> <block> <result>, got {line!r}")
-        copy, block, result = words
-        entries.append(
-            ScrubEntry(
-                copy=_number(copy, "copy", line),
-                block=_number(block, "block", line),
-                result=cast("Scrubbed", _choice(result, get_args(Scrubbed), "result", line)),
-            )
+    lines, following = _split_page(reply, "<copy> <block> <result>")
+    entries = (
+        ScrubEntry(
+            copy=_number(copy, "copy", line),
+            block=_number(block, "block", line),
+            result=cast("Scrubbed", _choice(result, get_args(Scrubbed), "result", line)),
         )
+        for line, (copy, block, result) in lines
+    )
     return ScrubPage(tuple(entries), following)
 
 

@@ -936,6 +936,19 @@ static void build_image(struct remap *r, u32 mb)
 		slot_entry(&r->slot[first + i], &t->entry[i]);
 }
 
+static int mblock_type(u32 mb)
+{
+	return mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
+}
+
+/* Write r->page as one copy of a block to a place.  Durable when it returns 0. */
+static int write_at(struct remap *r, u32 mb, int copy, u64 seq, u64 place)
+{
+	dmr_seal(page_address(r->page), mblock_type(mb), (u8 *)&r->uuid, seq,
+		 metadata_home(r, mb, copy), place);
+	return area_write(r, place, r->page);
+}
+
 /*
  * Write r->page to a stand-in, as one copy of a block.  The place that the copy
  * leaves stays marked as used: it refuses writes, or does not keep them.
@@ -943,7 +956,6 @@ static void build_image(struct remap *r, u32 mb)
 static int move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 {
 	struct dmr_mblock *m = &r->mblock[mb];
-	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
 	u64 home = metadata_home(r, mb, copy), place;
 	unsigned int tries, bit;
 
@@ -956,9 +968,7 @@ static int move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 			break;
 		__set_bit(bit, r->standin_used);
 		place = DMR_STANDIN_FIRST + bit;
-		dmr_seal(page_address(r->page), type, (u8 *)&r->uuid, seq, home,
-			 place);
-		if (area_write(r, place, r->page))
+		if (write_at(r, mb, copy, seq, place))
 			continue;
 		DMWARN_LIMIT("%s: metadata block %llu moves to block %llu",
 			     dmr_name(r), home, place);
@@ -976,12 +986,7 @@ static int move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 /* Write r->page as one copy of a block.  Durable when it returns 0. */
 static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 {
-	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
-	u64 home = metadata_home(r, mb, copy);
-	u64 place = copy_place(r, mb, copy);
-
-	dmr_seal(page_address(r->page), type, (u8 *)&r->uuid, seq, home, place);
-	if (!area_write(r, place, r->page))
+	if (!write_at(r, mb, copy, seq, copy_place(r, mb, copy)))
 		return 0;
 	return move_copy(r, mb, copy, seq);
 }
@@ -1110,7 +1115,6 @@ int metadata_commit(struct remap *r)
 static int look_at_copy(struct remap *r, u32 mb, int copy)
 {
 	const struct dmr_header *hdr = page_address(r->page);
-	int type = mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
 	u64 place = copy_place(r, mb, copy);
 	u64 seq = r->mblock[mb].seq;
 	int ret = area_read(r, place, r->page);
@@ -1122,7 +1126,7 @@ static int look_at_copy(struct remap *r, u32 mb, int copy)
 			return 1;
 		return -EIO;
 	}
-	if (!dmr_header_ok(hdr, type, place) ||
+	if (!dmr_header_ok(hdr, mblock_type(mb), place) ||
 	    memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid)) ||
 	    dmr_get64(hdr->home) != metadata_home(r, mb, copy) ||
 	    dmr_get64(hdr->seq) < seq)

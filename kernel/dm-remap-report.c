@@ -627,6 +627,7 @@ static int message_scrub(struct remap *r, char **argv, char *result,
  */
 #define WORD_SIZE 32
 
+#define NEVER_STARTED "the set was never started: resume the device"
 #define EXPECT_REMAP "remap <sector> <count> [lost], whole blocks of this target"
 
 static const struct message {
@@ -642,9 +643,8 @@ static const struct message {
 	{ "breaker", 2, message_breaker, "breaker open|close" },
 	{ "rename", 2, message_rename,
 	  "rename <name>, 1 to 127 printable ASCII characters without '/'",
-	  "the set was never started: resume the device" },
-	{ "scrub", 3, message_scrub, "scrub <from copy> <max>",
-	  "the set was never started: resume the device" },
+	  NEVER_STARTED },
+	{ "scrub", 3, message_scrub, "scrub <from copy> <max>", NEVER_STARTED },
 	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first, again if it is" },
 	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first, again if it is" },
 };

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID, uuid4
 
 from guest.lib import (
@@ -45,8 +45,11 @@ from dmremap.ondisk import (
 )
 from dmremap.table import (
     ListEntry,
+    ListPage,
+    PendingPage,
     RemapReply,
     RemapTable,
+    ScrubPage,
     Status,
     parse_list,
     parse_pending,
@@ -58,8 +61,10 @@ from dmremap.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+P = TypeVar("P", ListPage, PendingPage, ScrubPage)
 
 SMALLEST_AREA = 2072
 """Sectors of the smallest area: it has one block of slots."""
@@ -131,15 +136,19 @@ def table(name: str) -> RemapTable:
     return parse_table_line(line)
 
 
-def entries(name: str, sector: int = 0, page: int = 1000) -> list[ListEntry]:
-    """Return all slots that are not free, of the target at a sector."""
-    found: list[ListEntry] = []
+def _pages(parse: Callable[[str], P], name: str, word: str, sector: int, page: int) -> Iterator[P]:
+    """Yield all replies to a message that is answered in pages."""
     start: int | None = 0
     while start is not None:
-        reply = parse_list(dm_message(name, "list", start, page, sector=sector))
-        found += reply.entries
+        reply = parse(dm_message(name, word, start, page, sector=sector))
+        yield reply
         start = reply.next
-    return found
+
+
+def entries(name: str, sector: int = 0, page: int = 1000) -> list[ListEntry]:
+    """Return all slots that are not free, of the target at a sector."""
+    replies = _pages(parse_list, name, "list", sector, page)
+    return [entry for reply in replies for entry in reply.entries]
 
 
 def mapped(name: str, sector: int = 0) -> list[int]:
@@ -153,24 +162,14 @@ def mapped(name: str, sector: int = 0) -> list[int]:
 
 def pending(name: str, sector: int = 0, page: int = 1000) -> list[int]:
     """Return the first sectors of all pending units."""
-    found: list[int] = []
-    start: int | None = 0
-    while start is not None:
-        reply = parse_pending(dm_message(name, "pending", start, page, sector=sector))
-        found += [entry.sector for entry in reply.entries]
-        start = reply.next
-    return found
+    replies = _pages(parse_pending, name, "pending", sector, page)
+    return [entry.sector for reply in replies for entry in reply.entries]
 
 
 def scrub(name: str, sector: int = 0, page: int = 1000) -> list[tuple[int, str]]:
     """Have all metadata read; return the homes of what was gone and what became of it."""
-    found: list[tuple[int, str]] = []
-    start: int | None = 0
-    while start is not None:
-        reply = parse_scrub(dm_message(name, "scrub", start, page, sector=sector))
-        found += [(entry.block, entry.result) for entry in reply.entries]
-        start = reply.next
-    return found
+    replies = _pages(parse_scrub, name, "scrub", sector, page)
+    return [(entry.block, entry.result) for reply in replies for entry in reply.entries]
 
 
 def texts(first: int, count: int, generation: int = 0, **other: Iterable[int]) -> list[str]:

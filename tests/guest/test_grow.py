@@ -10,8 +10,8 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -75,23 +75,7 @@ AREA, SPARE = 4096, 8192
 UNPREPARED = "spare_len is more than the set has recorded: run dmremapctl grow"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    code: int
-    whole: dict[str, Any]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        assert self.code == 0, self.whole
-        data: dict[str, Any] = self.whole["data"]
-        return data
-
-    @property
-    def error(self) -> str:
-        assert self.code, self.whole
-        code: str = self.whole["error"]["code"]
-        return code
-
+class Answer(answers.Answer):
     @property
     def words(self) -> str:
         error = self.whole["error"]
@@ -103,12 +87,7 @@ Ctl = Callable[..., Answer]
 
 @pytest.fixture
 def grow(capfd: pytest.CaptureFixture[str]) -> Ctl:
-    def call(*args: object) -> Answer:
-        capfd.readouterr()
-        code = dmremapctl(["grow", *map(str, args), "--yes", "-o", "json"])
-        return Answer(code, answers.answer(capfd.readouterr().out))
-
-    return call
+    return lambda *args: Answer(*answers.ask(capfd, "grow", *args, "--yes"))
 
 
 @pytest.fixture

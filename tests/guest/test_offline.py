@@ -47,7 +47,6 @@ from guest.remapset import (
     with_seq,
 )
 
-from dmremap.cli import main as dmremapctl
 from dmremap.ondisk import BLOCK, Entry, SlotState, Superblock, opened, read_head
 from dmremap.ondisk.layout import ENTRIES, pack_super, pack_table
 
@@ -104,14 +103,7 @@ Ctl = Callable[..., Answer]
 
 @pytest.fixture
 def ctl(capfd: pytest.CaptureFixture[str]) -> Ctl:
-    def call(*args: object) -> Answer:
-        capfd.readouterr()
-        code = dmremapctl([*map(str, args), "-o", "json"])
-        whole = answers.answer(capfd.readouterr().out)
-        assert whole["command"] == args[0]
-        return Answer(code, whole)
-
-    return call
+    return lambda *args: Answer(*answers.ask(capfd, *args))
 
 
 @dataclass

@@ -7,8 +7,7 @@ What the kernel's message does by itself is in test_media.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
@@ -35,7 +34,6 @@ from guest.remapset import (
 )
 
 from dmremap import scrub as dmremap_scrub
-from dmremap.cli import main as dmremapctl
 from dmremap.ondisk.layout import pack_empty_table
 
 if TYPE_CHECKING:
@@ -49,21 +47,10 @@ DATA = 2048
 """The sector of main at which the data of a tagged set begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    code: int
-    whole: dict[str, Any]
-
+class Answer(answers.Answer):
     @property
-    def data(self) -> dict[str, Any]:
-        assert self.code == 0, self.whole
-        data: dict[str, Any] = self.whole["data"]
-        return data
-
-    @property
-    def error(self) -> tuple[int, str]:
-        assert self.code, self.whole
-        return self.code, self.whole["error"]["code"]
+    def ended(self) -> tuple[int, str]:
+        return self.code, self.error
 
     @property
     def gone(self) -> list[tuple[str, int, str]]:
@@ -75,12 +62,7 @@ Ctl = Callable[..., Answer]
 
 @pytest.fixture
 def ctl(capfd: pytest.CaptureFixture[str]) -> Ctl:
-    def call(*args: object) -> Answer:
-        capfd.readouterr()
-        code = dmremapctl([*map(str, args), "-o", "json"])
-        return Answer(code, answers.answer(capfd.readouterr().out))
-
-    return call
+    return lambda *args: Answer(*answers.ask(capfd, *args))
 
 
 @pytest.fixture
@@ -151,7 +133,7 @@ def test_no_place(ctl: Ctl, one: RemapSet) -> None:
     fail(one, segment.copy_b + 1)
     no_stand_in(one)
     answer = scrub(ctl)
-    assert (answer.error, answer.gone) == ((8, "DMR-E802"), [("B", 2, "failed")])
+    assert (answer.ended, answer.gone) == ((8, "DMR-E802"), [("B", 2, "failed")])
     assert answer.whole["data"]["result"] == "partial"
     fail(one, segment.copy_a + 1)
     answer = scrub(ctl)
@@ -166,16 +148,16 @@ def test_no_place(ctl: Ctl, one: RemapSet) -> None:
 
 
 def test_sets_that_cannot_be_scrubbed(ctl: Ctl, one: RemapSet) -> None:
-    assert ctl("scrub", "set").error == (2, "DMR-E201")
-    assert ctl("scrub", "nosuch", "--metadata").error == (3, "DMR-E303")
+    assert ctl("scrub", "set").ended == (2, "DMR-E201")
+    assert ctl("scrub", "nosuch", "--metadata").ended == (3, "DMR-E303")
     one.spare.dead("medium")
-    assert scrub(ctl).error == (1, "DMR-E103")
+    assert scrub(ctl).ended == (1, "DMR-E103")
     one.spare.dead("off")
     one.recreate(readonly=True)
-    assert scrub(ctl).error == (5, "DMR-E529")
+    assert scrub(ctl).ended == (5, "DMR-E529")
     one.remove()
     answer = scrub(ctl)
-    assert answer.error == (3, "DMR-E303")
+    assert answer.ended == (3, "DMR-E303")
     assert "dmremapctl check" in answer.whole["error"]["hint"]
 
 
@@ -187,7 +169,7 @@ def test_a_set_that_has_become_read_only(ctl: Ctl, one: RemapSet) -> None:
         write(one.path, 1000, pattern(1000))
     assert one.status.mode == "ro"
     answer = scrub(ctl)
-    assert answer.error == (5, "DMR-E529")
+    assert answer.ended == (5, "DMR-E529")
     assert "dmremapctl health set" in answer.whole["error"]["hint"]
 
 
@@ -196,7 +178,7 @@ def test_another_writes_to_the_spare(ctl: Ctl, one: RemapSet) -> None:
     home = segment_of(one).copy_a
     write(one.spare_disk, home * 8, pack_empty_table(uuid, home, 1 << 40))
     answer = scrub(ctl)
-    assert answer.error == (1, "DMR-E110")
+    assert answer.ended == (1, "DMR-E110")
     assert "something else has written" in answer.whole["error"]["notes"][0]
 
 
@@ -205,7 +187,7 @@ def test_a_module_that_does_not_know_it(
 ) -> None:
     monkeypatch.setattr(dmremap_scrub, "scrub_message", lambda at, most: f"unheard {at} {most}")
     answer = scrub(ctl)
-    assert answer.error == (7, "DMR-E707")
+    assert answer.ended == (7, "DMR-E707")
     assert "expected: list" in answer.whole["error"]["notes"][0]
     assert one.status.mode == "rw"
 
@@ -224,7 +206,7 @@ def test_a_suspended_set(ctl: Ctl, one: RemapSet) -> None:
 def test_a_suspended_spare(ctl: Ctl) -> None:
     dm_suspend("set-spare")
     try:
-        assert scrub(ctl).error == (4, "DMR-E409")
+        assert scrub(ctl).ended == (4, "DMR-E409")
     finally:
         dm_resume("set-spare")
 

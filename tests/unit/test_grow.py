@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from unit.areas import AREA_BLOCKS, JUNK, OTHER, SB, SET, fresh, mapped
+from unit.devices import a_device
 
 from dmremap import blockdev, dm, grow, sets
 from dmremap.blockdev import DeviceFacts, Signature, Use
@@ -250,26 +251,8 @@ def test_limits_of_the_format() -> None:
     assert grow.grown(SB, huge, START, None, most).slots <= MAX_SLOTS
 
 
-def a_device(name: str, **changes: Any) -> Device:
-    made = Device(
-        name=name,
-        uuid=f"REMAP-{SET}",
-        major=253,
-        minor=0,
-        suspended=False,
-        read_only=False,
-        live_table=True,
-        inactive_table=False,
-        open_count=0,
-        event_nr=0,
-        target_count=1,
-        deferred_remove=False,
-    )
-    return replace(made, **changes)
-
-
 def a_set(name: str, minor: int, *areas: tuple[int, int], targets: int = 1) -> Running:
-    made = a_device(name, minor=minor, target_count=targets)
+    made = a_device(name, uuid=f"REMAP-{SET}", minor=minor, target_count=targets)
     tables = tuple(RemapTable(0, 8, "8:0", "8:16", start, size) for start, size in areas)
     return Running(made, None, tables, ())
 
@@ -355,7 +338,12 @@ class FakeDm:
         self.log.append("unlock")
 
     def device(self) -> Device:
-        return a_device("one", suspended=self.suspended, inactive_table=bool(self.inactive))
+        return a_device(
+            "one",
+            uuid=f"REMAP-{SET}",
+            suspended=self.suspended,
+            inactive_table=bool(self.inactive),
+        )
 
     def running(self, names: object = ()) -> list[Running]:
         if names and list(names) != ["one"]:  # type: ignore[call-overload]

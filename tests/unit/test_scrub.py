@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 import jsonschema
 import pytest
 from unit.areas import AREA_BLOCKS, HOMES, SET, fresh
+from unit.devices import a_device
 
 from dmremap import blockdev, dm, scrub, sets
 from dmremap.blockdev import DeviceFacts
 from dmremap.cli import main
-from dmremap.dm import Device, Target
+from dmremap.dm import Target
 from dmremap.errors import Busy, DmRemapError, KernelError, NotFound
 from dmremap.ondisk import BLOCK
 from dmremap.sets import Running
@@ -39,20 +40,7 @@ class FakeDm:
         self.image = image
         self.table = [Target(0, 1000, "remap", line.params)]
         self.mode = "rw"
-        self.device = Device(
-            name="one",
-            uuid=f"REMAP-{SET}",
-            major=253,
-            minor=0,
-            suspended=False,
-            read_only=False,
-            live_table=True,
-            inactive_table=False,
-            open_count=0,
-            event_nr=0,
-            target_count=1,
-            deferred_remove=False,
-        )
+        self.device = a_device("one", uuid=f"REMAP-{SET}")
         self.bad: dict[int, dict[int, str]] = {0: {}}
         self.log: list[tuple[int, int]] = []
         self.now = 0.0
@@ -61,8 +49,8 @@ class FakeDm:
         self.waits = 0
         """So many messages read nothing, for a suspend waits."""
 
-    def running(self, names: object = ()) -> list[Running]:
-        if names and list(names) != ["one"]:  # type: ignore[call-overload]
+    def running(self, names: Sequence[str] = ()) -> list[Running]:
+        if names and list(names) != ["one"]:
             raise NotFound("DMR-E303", "no such set is running")
         text = (
             f"{self.mode} 512 0/9 lost=0 pending=0 bad=0 free=0 doubt=0 read_errors=0 "
@@ -114,11 +102,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDm:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(sets, "running", made.running)
     monkeypatch.setattr(sets, "suspended", lambda _facts: False)
-    monkeypatch.setattr(
-        blockdev,
-        "facts",
-        lambda path, look_inside: DeviceFacts(path),  # noqa: ARG005
-    )
+    monkeypatch.setattr(blockdev, "facts", lambda path, **_how: DeviceFacts(path))
     monkeypatch.setattr(blockdev, "table_path", lambda _word: str(made.image))
     monkeypatch.setattr(dm, "table", lambda _name: made.table)
     monkeypatch.setattr(dm, "message", made.message)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from unit.devices import a_device
 
-from dmremap import blockdev, dm, sets
+from dmremap import blockdev, sets
 from dmremap.blockdev import DeviceFacts, Use
 from dmremap.errors import Failure, NotFound, Refused, Usage
 from dmremap.ondisk import Segment, SetState, Superblock
@@ -107,20 +108,7 @@ def test_a_set_on_another_area_of_the_spare_does_not_hold_it(
     def other(
         start: int, size: int, main: str = "8:32", name: str = "b", targets: int = 1
     ) -> sets.Running:
-        device = dm.Device(
-            name=name,
-            uuid="",
-            major=253,
-            minor=3,
-            suspended=False,
-            read_only=False,
-            live_table=True,
-            inactive_table=False,
-            open_count=0,
-            event_nr=0,
-            target_count=targets,
-            deferred_remove=False,
-        )
+        device = a_device(name, minor=3, target_count=targets)
         line = RemapTable(
             start=0, length=8, main=main, spare="8:16", spare_start=start, spare_len=size
         )
