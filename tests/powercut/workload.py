@@ -4,7 +4,7 @@
 The argument is JSON: the server's port, a seed, the sectors of the legs, and the rounds: the pieces
 to write to (first sector and number of sectors), whether they are written whole each time, those
 to give up at the end of the round, and whether the table is loaded anew at its begin, with how many
-sectors of the spare, and what blocks of it get empty tables before. Before round n, the first
+sectors of the spare, what blocks of it get empty tables before, and what a scrub finds gone. Before round n, the first
 apart, it waits for the file /run/round-n. What the marks mean stands in oracle.py.
 """
 
@@ -34,6 +34,7 @@ from guest.lib import (
     pattern,
     wait_for,
 )
+from guest.remapset import scrub
 
 from dmremap.ondisk import BLOCK_SECTORS
 from dmremap.ondisk.layout import pack_empty_table
@@ -151,6 +152,8 @@ def main() -> None:
                     uuid = UUID(dm_status(NAME).split(" uuid=")[1].split()[0])
                     prepare(legs[1], task["prepare"], uuid)
                     dm_reload(NAME, line % task["reload"])
+                if task["scrub"]:
+                    assert scrub(NAME) == [(home, "written") for home in task["scrub"]]
                 work.failed = 0
                 pieces = [(first, count) for first, count in task["pieces"]]
                 work.round(pieces, plan["seed"] + 100 * number, whole=task["whole"])

@@ -69,6 +69,8 @@ class Round:
     half: tuple[int, ...] = ()
     """Blocks of the spare that fail in this round only."""
     whole: bool = False
+    scrub: list[int] = field(default_factory=list)
+    """Blocks of the spare that a scrub finds gone, and writes elsewhere, before all else."""
     reload: int = 0
     """With so many sectors of the spare."""
     prepare: list[int] = field(default_factory=list)
@@ -82,8 +84,8 @@ class Plan:
 
     Round 0: main fails; then sectors that are not mapped are given up. Round 1: main fails
     elsewhere, slots fail that are in use and some that are free, and so do homes of table blocks
-    and a stand-in; one home can be neither read nor written any more. What fails on the spare is
-    done in part. Round 2: more of it, so that some sectors move twice. Round 3: copy A of the
+    and a stand-in; one home can be neither read nor written any more, which a scrub finds out. What
+    fails on the spare is done in part. Round 2: more of it, so that some sectors move twice. Round 3: copy A of the
     table can be written nowhere: what is mapped or moved is in doubt. Round 4: main takes again
     what it has refused. Round 5: the set is loaded anew, grows, and goes on. Rounds 6 to 8: the
     same with copy B, but it does not grow.
@@ -145,7 +147,12 @@ class Plan:
         Of what else fails some sectors are changed: it is torn.
         """
         self.dead = random.choice(tables)[0]
-        """The home of a copy that can be neither read nor written from round 1 on."""
+        """The home of a copy that can be neither read nor written from round 1 on.
+
+        Until somebody has noticed the other copy is the only one, and a write to that one that is
+        torn leaves none. So nothing is written before the scrub.
+        """
+        self.rounds[1].scrub = [self.dead]
 
 
 def homes_of(segment: Segment) -> list[list[int]]:
@@ -258,6 +265,7 @@ def run_workload(vm: Machine, plan: Plan, directory: Path) -> Path:
                     "pieces": task.pieces,
                     "lose": task.lose,
                     "whole": task.whole,
+                    "scrub": task.scrub,
                     "reload": task.reload,
                     "prepare": task.prepare,
                 }
