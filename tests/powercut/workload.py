@@ -4,8 +4,9 @@
 The argument is JSON: the server's port, a seed, the sectors of the legs, and the rounds: the pieces
 to write to (first sector and number of sectors), whether they are written whole each time, those
 to give up at the end of the round, and whether the table is loaded anew at its begin, with how many
-sectors of the spare, what blocks of it get empty tables before, and what a scrub finds gone. Before round n, the first
-apart, it waits for the file /run/round-n. What the marks mean stands in oracle.py.
+sectors of the spare, what blocks of it get empty tables before, and what a scrub finds gone.
+Before round n, the first apart, it waits for the file /run/round-n. What the marks mean stands in
+oracle.py.
 """
 
 from __future__ import annotations

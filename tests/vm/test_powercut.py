@@ -85,10 +85,10 @@ class Plan:
     Round 0: main fails; then sectors that are not mapped are given up. Round 1: main fails
     elsewhere, slots fail that are in use and some that are free, and so do homes of table blocks
     and a stand-in; one home can be neither read nor written any more, which a scrub finds out. What
-    fails on the spare is done in part. Round 2: more of it, so that some sectors move twice. Round 3: copy A of the
-    table can be written nowhere: what is mapped or moved is in doubt. Round 4: main takes again
-    what it has refused. Round 5: the set is loaded anew, grows, and goes on. Rounds 6 to 8: the
-    same with copy B, but it does not grow.
+    fails on the spare is done in part. Round 2: more of it, so that some sectors move twice.
+    Round 3: copy A of the table can be written nowhere: what is mapped or moved is in doubt.
+    Round 4: main takes again what it has refused. Round 5: the set is loaded anew, grows, and
+    goes on. Rounds 6 to 8: the same with copy B, but it does not grow.
     """
 
     def __init__(self, seed: int) -> None:

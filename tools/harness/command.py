@@ -39,6 +39,8 @@ KERNEL_WORDS = (
     "tsc=reliable",
     "no_timer_check",
     "kfence.sample_interval=50",
+    # A leak is told with the backtrace of its allocation, not only counted.
+    "kmemleak.verbose=1",
     # By which the tests in tests/guest know that they may load modules and make devices.
     "dmremap.guest",
 )
