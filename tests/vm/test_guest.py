@@ -13,9 +13,11 @@ from harness.paths import ROOT
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
 GUEST = ROOT / "tests/guest"
-# Those that need a real systemd-udevd, and those that must work with it and without.
+# Those that need a real systemd-udevd, and those that must work with it and without: what they
+# test is the control plane, which is the same on all kernels, so each way has one of them.
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
+UDEVD_ON = {False: "6.1", True: "6.12"}
 # Those that run on the debug kernel without being asked: damaged areas.
 DEBUG_TOO = {"test_corruption.py"}
 
@@ -24,7 +26,8 @@ CASES = [
         path.name,
         udev,
         id=f"{path.name}{'-udevd' * udev}",
-        marks=[pytest.mark.debug] * (path.name in DEBUG_TOO),
+        marks=[pytest.mark.debug] * (path.name in DEBUG_TOO)
+        + [pytest.mark.usually(UDEVD_ON[udev])] * (path.name in UDEVD_TOO),
     )
     for path in sorted(GUEST.glob("test_*.py"))
     for udev in (False, True)

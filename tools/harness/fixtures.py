@@ -5,7 +5,7 @@
     next two, runs once for each series of ``--kernels``, or of its own mark
     ``@pytest.mark.kernels("6.12")``. The debug kernel is slow: unless it is asked for
     with ``--kernels``, only tests with ``@pytest.mark.debug`` run on it, and all that may
-    with ``--long``.
+    with ``--long``. So a test with ``@pytest.mark.usually("6.12")`` does on the others.
 ``machine``
     Boots a machine for one test: ``machine(disks=[...], udev=True, ...)``, any number of
     times. What is left running is closed at the end, and fails the test if a console
@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line("markers", "kernels(*series): run on these series only, such as '6.12'")
     config.addinivalue_line("markers", "debug: run on the debug kernel, too, without being asked")
+    config.addinivalue_line("markers", "usually(*series): run on others when asked, or for long")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,7 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose what runs on the debug kernel, and give the tests the time that they may take."""
+    """Choose what runs on which kernel, and give the tests the time that they may take."""
     asked = config.getoption("--kernels") != ",".join(kernels.ALL)
     chosen, others = [], []
     for item in items:
@@ -88,15 +89,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if seconds is not None:
                 more = seconds.args[0] * kernels.DEBUG_PATIENCE
                 item.add_marker(pytest.mark.timeout(more), append=False)
+        elif not asked and not _usual(item):
+            others.append(item)
+            continue
         chosen.append(item)
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = chosen
 
 
-def _on_debug(item: pytest.Item) -> bool:
+def _series(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("kernel") == kernels.DEBUG
+    return None if callspec is None else callspec.params.get("kernel")
+
+
+def _on_debug(item: pytest.Item) -> bool:
+    return _series(item) == kernels.DEBUG
+
+
+def _usual(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("usually")
+    return mark is None or _series(item) in mark.args
 
 
 @pytest.fixture(scope="session")
