@@ -10,11 +10,15 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from guest.lib import run
 from guest.wear import mounted, nothing_logged, worn_set
 from guest.workloads import WORKLOADS, checksums, timed
+
+if TYPE_CHECKING:
+    from guest.remapset import RemapSet
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
@@ -68,9 +72,18 @@ KINDS = {
 }
 
 
-def scrub(where: Path) -> None:
-    """Read all copies of everything and compare the checksums (btrfs)."""
-    assert "no errors found" in run("btrfs", "scrub", "start", "-B", where)
+def scrub(made: RemapSet, where: Path) -> None:
+    """Read all copies of everything and compare the checksums (btrfs).
+
+    Linux 6.12 reads 64 KiB at a time for it, with the gaps between what is allocated, and counts
+    what cannot be read there as errors (scrub_submit_initial_read() in fs/btrfs/scrub.c). So main
+    serves all reads by now: what was written to its bad blocks is on the spare.
+    """
+    made.main.clear()
+    begin = time.monotonic()
+    with mounted(made.path, where):
+        assert "no errors found" in run("btrfs", "scrub", "start", "-B", where)
+    timed("scrub", begin)
 
 
 def used_by_files(top: Path) -> int:
@@ -124,8 +137,7 @@ def _through(name: str, geometry: str, workloads: tuple[str, ...], long: bool) -
                 begin = time.monotonic()
                 work.verify(MOUNT / title)
                 timed(f"{title} again", begin)
-            # It has met blocks that cannot be read, probably allocated and never written.
-            if name == "btrfs" and long:
-                scrub(MOUNT)
+        if name == "btrfs":
+            scrub(made, MOUNT)
         run(*kind.check, made.path, timeout=300)
         wear.judge(written)
