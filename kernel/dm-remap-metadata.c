@@ -753,9 +753,6 @@ static int inspect_blank(struct remap *r, struct scan *s, struct head *h,
 		uuid_gen(&r->uuid);
 	r->format = true;
 	new_super(r);
-	*error = (char *)dmr_super_check(r->super);
-	if (*error)
-		return -EINVAL;
 	return 0;
 }
 
@@ -1258,14 +1255,22 @@ static int format_needed(struct remap *r, struct scan *s, struct head *h)
 
 static int metadata_format(struct remap *r)
 {
-	struct page *check = alloc_page(GFP_KERNEL);
+	struct page *check;
+	const char *why;
 	int ret;
 
-	if (!check)
-		return -ENOMEM;
 	new_super(r);
 	dm_copy_name_and_uuid(dm_table_get_md(r->ti->table),
 			      (char *)r->super->name, NULL);
+	/* Main may have shrunk since ctr, and no load would take that. */
+	why = dmr_super_check(r->super);
+	if (why) {
+		DMERR("%s: %s", dmr_name(r), why);
+		return -EINVAL;
+	}
+	check = alloc_page(GFP_KERNEL);
+	if (!check)
+		return -ENOMEM;
 	ret = format_area(r, check);
 	__free_page(check);
 	return ret;

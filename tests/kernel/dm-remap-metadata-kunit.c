@@ -1843,6 +1843,30 @@ static void format_goes_on(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state), DMR_READY);
 }
 
+/* Main may change between ctr and the first resume.  Nothing is written then. */
+static void main_of_a_format(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	erase(test);
+	t->main->disk.fops = &has_id;
+	r = create_without_uuid(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, r->identity, DMR_BY_ID);
+	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	KUNIT_EXPECT_EQ(test, load(test), -EINVAL);
+	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
+	t->main->bdev.bd_nr_sectors--;
+	KUNIT_EXPECT_EQ(test, load(test), -EINVAL);
+	t->main->bdev.bd_nr_sectors++;
+	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(block_at(test, 0), 0,
+					     DISK * DMR_BLOCK_SIZE), NULL);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, super_at(test, 0)->main_id_type, BLK_UID_EUI64);
+	KUNIT_EXPECT_EQ(test, super_at(test, 255)->main_id_len, 8);
+}
+
 static struct remap *create_longer(struct kunit *test)
 {
 	struct remap *r = create(test);
@@ -2033,6 +2057,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(format_blank),
 	KUNIT_CASE(format_refused),
 	KUNIT_CASE(format_goes_on),
+	KUNIT_CASE(main_of_a_format),
 	KUNIT_CASE(growth),
 	KUNIT_CASE(random_areas),
 	{ }

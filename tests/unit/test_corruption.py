@@ -69,6 +69,7 @@ REASONS = (
     "load: dm: metadata block # cannot be written anywhere",
     "load: dm: metadata block # has an impossible sequence",
     "load: dm: no metadata can be written any more, nothing new will be mapped",
+    "load: dm: superblock: data lies outside of main",  # of an area that is to be formatted
     "load: dm: the copies of metadata block # contradict each other",
     "load: dm: the extension is in use, run dmremapctl grow",
     "load: dm: unit # is mapped twice, to slots # and #",
