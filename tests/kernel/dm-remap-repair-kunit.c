@@ -639,46 +639,40 @@ static void units_count_too(struct kunit *test)
 	expect_content(test, 1, 23, 1);
 }
 
-/* A third of a second is not slow. */
-static void quick_failures_are_free(struct kunit *test)
+/* How often main is asked for ten bad units and two good ones. */
+static void budget_of_a_write(struct kunit *test)
 {
+	static const struct {
+		unsigned long ticks;		/* that each failure takes */
+		unsigned int failed, slots;
+	} rows[] = {
+		/* A third of a second is not slow. */
+		{ HZ / 3, 10, 10 },
+		/* But all of them together may take four seconds. */
+		{ HZ / 2, 8, 12 },
+		/* Those that are slow are counted. */
+		{ 3 * HZ, 8, 12 },
+		/* Thirty seconds after the bio failed main is asked no more. */
+		{ 7 * HZ, 5, 12 },
+	};
 	struct repair_test *t = repair_test(test);
+	unsigned int i, free = SLOTS;
 
-	main_bad(test, WRITE, 0, 80);
-	t->main->fail_ticks = HZ / 3;
-	write(test, 0, 96);
-	run();
-	KUNIT_EXPECT_EQ(test, t->main->failed[WRITE], 10);
-	expect_content(test, 0, 96, 1);
-	expect_free(test, SLOTS - 80);
-}
+	t->r.piece = 1;
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		u64 unit = 12 * i;
 
-/* But all of them together may take four seconds. */
-static void quick_failures_take_time(struct kunit *test)
-{
-	struct repair_test *t = repair_test(test);
-
-	main_bad(test, WRITE, 0, 80);
-	t->main->fail_ticks = HZ / 2;
-	write(test, 0, 96);
-	run();
-	KUNIT_EXPECT_EQ(test, t->main->failed[WRITE], 8);
-	expect_content(test, 0, 96, 1);
-	expect_free(test, SLOTS - 96);
-}
-
-/* Thirty seconds after the bio failed main is asked no more. */
-static void thirty_seconds(struct kunit *test)
-{
-	struct repair_test *t = repair_test(test);
-
-	main_bad(test, WRITE, 0, 80);
-	t->main->fail_ticks = 7 * HZ;
-	write(test, 0, 80);
-	run();
-	KUNIT_EXPECT_EQ(test, t->main->failed[WRITE], 5);
-	expect_content(test, 0, 80, 1);
-	expect_free(test, SLOTS - 80);
+		main_bad(test, WRITE, unit, 10);
+		t->main->fail_ticks = rows[i].ticks;
+		t->main->failed[WRITE] = 0;
+		write(test, unit, 12);
+		run();
+		KUNIT_EXPECT_EQ_MSG(test, t->main->failed[WRITE],
+				    rows[i].failed, "row %u", i);
+		expect_content(test, unit, 12, 1);
+		free -= rows[i].slots;
+		expect_free(test, free);
+	}
 }
 
 /* A queue uses the time up, but only if it was main that made it long. */
@@ -1672,9 +1666,7 @@ static struct kunit_case repair_cases[] = {
 	KUNIT_CASE(write_zeroes),
 	KUNIT_CASE(eight_slow_failures),
 	KUNIT_CASE(units_count_too),
-	KUNIT_CASE(quick_failures_are_free),
-	KUNIT_CASE(quick_failures_take_time),
-	KUNIT_CASE(thirty_seconds),
+	KUNIT_CASE(budget_of_a_write),
 	KUNIT_CASE(time_in_the_queue),
 	KUNIT_CASE(budget_of_a_read),
 	KUNIT_CASE(budget_while_a_suspend_waits),
