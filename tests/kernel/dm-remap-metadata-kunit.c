@@ -1116,6 +1116,45 @@ static void load_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, slots_first(t->r, 101, UNITS), 288);
 }
 
+/* The first resume finds something else than ctr, and then that again. */
+static void changed_since_ctr(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+
+	create(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	memset(block_at(test, 0), 0, DMR_BLOCK_SIZE);
+	memset(block_at(test, 255), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, load(test), -ENODATA);
+	put_set(test);
+	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	KUNIT_EXPECT_EQ(test, load(test), -EINVAL);
+	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
+	/* The second segment is still described, but is none of the set's. */
+	super_at(test, 0)->nr_segments = dmr_put32(1);
+	seal_super(test, 0, SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, load(test), -EAGAIN);
+	put_set(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+}
+
+/* Nothing could be written that outranks it. */
+static void impossible_sequences(struct kunit *test)
+{
+	int copy;
+
+	for (copy = 0; copy < 2; copy++)
+		seal_table(test, homes[1][copy], DMR_SEQ_MAX / 2,
+			   homes[1][copy]);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	for (copy = 0; copy < 2; copy++) {
+		put_set(test);
+		seal_table(test, homes[1][copy], DMR_SEQ_MAX / 2 + 1,
+			   homes[1][copy]);
+		KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+	}
+}
+
 /* The newer copy counts, whichever it is. */
 static void newer_copy(struct kunit *test)
 {
@@ -1256,6 +1295,23 @@ static void copy_in_a_stand_in(struct kunit *test)
 	}
 }
 
+/* It dies between the two reads of a load, and hides what it had. */
+static void stand_in_that_dies(struct kunit *test)
+{
+	struct remap *r;
+
+	put_stand_in(test, 128);
+	memset(block_at(test, 294), 0, DMR_BLOCK_SIZE);
+	r = create(test);
+	/* Else the load would fail anyway, when it writes. */
+	r->read_only = true;
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	fake_traced();
+	metadata_test(test)->spare->dies_after = 7;
+	KUNIT_EXPECT_EQ(test, metadata_load(r), -EIO);
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " Sr334+2 Sr128+1!"));
+}
+
 /* Headers of stand-ins that belong to nobody. */
 static void hostile_stand_ins(struct kunit *test)
 {
@@ -1312,6 +1368,46 @@ static void torn_stand_ins(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, torn[77], 1);
 	torn[77] = 0;
 	KUNIT_EXPECT_EQ(test, start(test), 0);
+}
+
+/*
+ * One with a header is held against the copy that it names.  Where the header
+ * cannot be believed it may hide any.  Copy B of block 1 is a lone copy here.
+ */
+static void headers_of_torn_stand_ins(struct kunit *test)
+{
+	static const struct {
+		int type;
+		const u8 *uuid;
+		u64 seq, home;
+		int error;
+	} rows[] = {
+		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 256, 0 },
+		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ, 294, 0 },
+		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 294, -EIO },
+		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 295, 0 },
+		{ DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 255, 0 },
+		{ DMR_TYPE_TABLE, uuid, 1, 258, -EIO },
+		{ DMR_TYPE_SUPER, uuid, 1, 256, -EIO },
+		{ DMR_TYPE_TAG, uuid, 1, 255, -EIO },
+		{ DMR_TYPE_TABLE, uuid, 0, 256, -EIO },
+		{ DMR_TYPE_TABLE, uuid, DMR_SEQ_MAX + 1, 256, -EIO },
+		{ DMR_TYPE_TABLE, other_uuid, 1, 256, -EIO },
+	};
+	u8 *torn = block_at(test, 200);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		put_set(test);
+		memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+		dmr_seal(torn, rows[i].type, rows[i].uuid, rows[i].seq,
+			 rows[i].home, 200);
+		torn[DMR_BLOCK_SIZE - 1]++;
+		KUNIT_EXPECT_EQ_MSG(test, start(test), rows[i].error, "row %u",
+				    i);
+		KUNIT_EXPECT_EQ_MSG(test, torn[0], rows[i].error ? 'd' : 0,
+				    "row %u", i);
+	}
 }
 
 /* One that cannot be erased: every block outranks whatever it hides. */
@@ -1729,6 +1825,20 @@ static void scrub_without_an_answer(struct kunit *test)
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr334+1!");
 }
 
+/* The spare goes away before a copy that it took is read: no stand-in is burnt. */
+static void scrub_loses_the_spare(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+
+	unreadable(test, 294);
+	metadata_test(test)->spare->dies_after = 4;
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr294+1! Sr0+1 SW294+1 Sr294+1! Sr0+1! Sr255+1! Sr256+1! Sr294+1!");
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 0);
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(r->standin_used, DMR_NR_STANDINS));
+}
+
 /*----------------------------------------------------------------
  * Format and growth
  *----------------------------------------------------------------
@@ -1941,6 +2051,44 @@ static void growth(struct kunit *test)
 		       "spare_len is less than the set has recorded");
 }
 
+/* The superblocks of a set that has grown by one segment, up to @end. */
+static void put_grown(struct kunit *test, u64 end, u32 slots)
+{
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+		put_super(sb);
+		sb->area_blocks = dmr_put64(end);
+		sb->nr_segments = dmr_put32(3);
+		set_segment(&sb->segment[2], AREA, end, slots);
+		seal_super(test, homes[0][copy], SUPER_SEQ + 1);
+	}
+}
+
+/* Somebody else has grown the set since ctr, which allocated for this much. */
+static void grown_by_another(struct kunit *test)
+{
+	struct remap *r;
+
+	put_extension(test);
+	r = create_longer(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	/* Not as far: a fourth segment would be needed, or fits no more. */
+	put_grown(test, AREA + 20, 1);
+	KUNIT_EXPECT_EQ(test, load(test), -EAGAIN);
+	put_grown(test, DISK - 2, 1);
+	KUNIT_EXPECT_EQ(test, load(test), -EAGAIN);
+	/* Just as far, with other slots, and then with the same. */
+	put_grown(test, DISK, SEGMENT_SLOTS - 1);
+	KUNIT_EXPECT_EQ(test, load(test), -EAGAIN);
+	put_grown(test, DISK, SEGMENT_SLOTS);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 3 * SEGMENT_SLOTS);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1);
+}
+
 /*----------------------------------------------------------------
  * At random
  *----------------------------------------------------------------
@@ -2032,13 +2180,17 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(bad_second_copies),
 	KUNIT_CASE(both_copies_gone),
 	KUNIT_CASE(load_again),
+	KUNIT_CASE(changed_since_ctr),
+	KUNIT_CASE(impossible_sequences),
 	KUNIT_CASE(newer_copy),
 	KUNIT_CASE(contradicting_copies),
 	KUNIT_CASE(unit_mapped_twice),
 	KUNIT_CASE(unit_that_has_moved),
 	KUNIT_CASE(copy_in_a_stand_in),
+	KUNIT_CASE(stand_in_that_dies),
 	KUNIT_CASE(hostile_stand_ins),
 	KUNIT_CASE(torn_stand_ins),
+	KUNIT_CASE(headers_of_torn_stand_ins),
 	KUNIT_CASE(stand_in_that_stays),
 	KUNIT_CASE(order_of_a_commit),
 	KUNIT_CASE(images_of_states),
@@ -2054,11 +2206,13 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(scrub_of_both_copies),
 	KUNIT_CASE(scrub_fails),
 	KUNIT_CASE(scrub_without_an_answer),
+	KUNIT_CASE(scrub_loses_the_spare),
 	KUNIT_CASE(format_blank),
 	KUNIT_CASE(format_refused),
 	KUNIT_CASE(format_goes_on),
 	KUNIT_CASE(main_of_a_format),
 	KUNIT_CASE(growth),
+	KUNIT_CASE(grown_by_another),
 	KUNIT_CASE(random_areas),
 	{ }
 };

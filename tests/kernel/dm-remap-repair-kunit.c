@@ -1148,6 +1148,11 @@ static void spare_offline(struct kunit *test)
 	write(test, 0, 8);
 	RUN(test, "Mw0+8! Mr1023+1 SW0+8! =-61");
 	expect_free(test, SLOTS);
+	/* Nor do they make a unit move. */
+	map(test, 50, 4, dmr_info(DMR_MAPPED, 0));
+	write_slots(test, 4, 1);
+	RUN(test, "Sw50+1! =-19");
+	expect_free(test, SLOTS - 1);
 	KUNIT_EXPECT_EQ(test, t->r.mode, DMR_MODE_RW);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SLOT_BAD], 0);
 }
