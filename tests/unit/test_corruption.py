@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Damaged and hostile areas through the kernel's own loader: a correct table or a refusal.
 
-kernelshim/fuzz.c includes kernel/dm-remap-metadata.c and dm-remap-slots.c as they are, makes areas
-and damages them, and compares what is loaded with a second opinion that is written from
-docs/format.md. The first thing that is wrong, and the first report of a sanitizer, ends it.
+A generator chooses the areas and the damage; fuzzers.py says of what the fuzzer is made.
 
 DM_REMAP_FUZZ_SEED and DM_REMAP_FUZZ_AREAS are for longer runs with other seeds; --long makes a
 million areas.
@@ -17,18 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from unit.fuzzers import KERNEL, RULES, SANITIZERS, SOURCES, WRONG, build_seeded, copy_kernel
 
-HERE = Path(__file__).parent
-SHIM = HERE / "kernelshim"
-KERNEL = HERE.parents[1] / "kernel"
-SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
 SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
 AREAS = os.environ.get("DM_REMAP_FUZZ_AREAS")
-
-SANITIZERS = {
-    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
-    "UBSAN_OPTIONS": "print_stacktrace=1",
-}
 
 REASONS = (
     "ctr: main carries no tag of a set, but the spare's main does",
@@ -85,26 +75,6 @@ OTHERS = (
 )
 
 
-def build(where: Path, kernel: Path = KERNEL, *options: str) -> Path:
-    """Compile the fuzzer with a loader; return the program."""
-    for source in SOURCES[:1] + SOURCES[2:]:
-        for name in re.findall(r"#include <(linux/[^>]+)>", (kernel / source).read_text()):
-            (where / name).parent.mkdir(parents=True, exist_ok=True)
-            (where / name).touch()
-    flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
-    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *options]
-    flags += [f"-I{path}" for path in (SHIM, where, kernel)]
-    done = subprocess.run(
-        ["cc", *flags, "-o", str(where / "fuzz"), str(SHIM / "fuzz.c")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return where / "fuzz"
-
-
 @dataclass
 class Done:
     """What a run has printed."""
@@ -137,7 +107,7 @@ def fuzz(program: Path, areas: int, seed: str = SEED) -> Done:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("fuzz"))
+    return build_seeded(tmp_path_factory.mktemp("fuzz"))
 
 
 def test_every_area_is_loaded_right_or_refused(program: Path, long: bool) -> None:
@@ -179,70 +149,9 @@ def test_the_reasons_are_those_of_the_loader(program: Path) -> None:
     assert plain <= known, plain - known
 
 
-# Each of these rules is taken away once, and that is noticed. What only a cut can tell, such as the
-# sequence of a mend, is in the model and in the power cuts.
-RULES = {
-    "unit": ("dm-remap-format.h", "if (unit >= units)", "if (0)"),
-    "state": (
-        "dm-remap-format.h",
-        '\t\tdefault:\n\t\t\treturn "table block: unknown slot state";\n',
-        "",
-    ),
-    "free": ("dm-remap-format.h", "if (unit || sg >> 8)", "if (0)"),
-    "behind": ("dm-remap-format.h", "if (i >= used && (unit || sg))", "if (0)"),
-    "segments": (
-        "dm-remap-format.h",
-        "if (dmr_get64(s->start) != next || blocks > area - next)",
-        "if (0)",
-    ),
-    "slots": ("dm-remap-format.h", "!slots || slots > dmr_segment_slots(blocks, unit) ||", ""),
-    "crc": ("dm-remap-format.h", "dmr_get32(h->crc) == dmr_block_crc(block, place)", "1"),
-    "place": ("dm-remap-format.h", "where = dmr_put64(place)", "where = dmr_put64(0 * place)"),
-    "incompat": ("dm-remap-format.h", "if (dmr_get64(sb->incompat)", "if (0"),
-    "area": (
-        "dm-remap-metadata.c",
-        "if (area < dmr_get64(sb->area_blocks))",
-        "if (0)",
-    ),
-    "uuid": ("dm-remap-metadata.c", "memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||", ""),
-    "home": ("dm-remap-metadata.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
-    "ambiguous": ("dm-remap-metadata.c", "if (c[0].ambiguous)", "if (0)"),
-    "unreadable": ("dm-remap-metadata.c", "if (l->unreadable > 1)", "if (0)"),
-    "lone": ("dm-remap-metadata.c", "if (known > !!l->unreadable)", "if (known)"),
-    "newer": ("dm-remap-metadata.c", "return c->seq && c->seq >= c->torn;", "return c->seq;"),
-    "torn": (
-        "dm-remap-metadata.c",
-        "l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);",
-        ";",
-    ),
-    "torn superblock": ("dm-remap-metadata.c", "c->torn = max(c->torn, seq);", ";"),
-    "torn another's": (
-        "dm-remap-metadata.c",
-        "seq > DMR_SEQ_MAX || memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid))",
-        "seq > DMR_SEQ_MAX",
-    ),
-    "torn blank": ("dm-remap-metadata.c", "if (!memchr_inv(hdr, 0, SECTOR_SIZE))", "if (0)"),
-    "twice": ("dm-remap-metadata.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
-    "losers": ("dm-remap-metadata.c", "\t\tload_losers(r);\n", "\t\t;\n"),
-    "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
-    "standins": (
-        "dm-remap-metadata.c",
-        "\t\tstandin_torn(s->r, h, i, hdr);",
-        "\t\t;",
-    ),
-}
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_that_is_missing_is_found(rule: str, tmp_path: Path) -> None:
-    copy = tmp_path / "kernel"
-    copy.mkdir()
-    for name in SOURCES:
-        (copy / name).write_text((KERNEL / name).read_text())
-    name, old, new = RULES[rule]
-    text = (copy / name).read_text()
-    assert text.count(old) == 1, "the rule is to be found in the sources"
-    (copy / name).write_text(text.replace(old, new))
-    done = fuzz(build(tmp_path, copy, "-w", "-O1"), 20_000)
+    copy = copy_kernel(tmp_path, *RULES[rule])
+    done = fuzz(build_seeded(tmp_path, copy, "-w", "-O1"), 20_000)
     assert done.status != 0, "nothing was noticed"
-    assert re.search(r"^seed .* area|Sanitizer|runtime error", done.text, re.MULTILINE), done.text
+    assert WRONG.search(done.text), done.text

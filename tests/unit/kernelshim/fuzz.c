@@ -2,85 +2,11 @@
 /*
  * Damaged and hostile areas for the loader of dm-remap-metadata.c, and a second opinion.
  *
- *	fuzz SEED COUNT		areas 0..COUNT - 1 of this seed, then a histogram
- *	fuzz SEED FIRST COUNT	the same from FIRST on, to see one again
- *
- * The oracle below is written from docs/format.md, and shares no check with the kernel.
+ * What is chosen where is for choice() to say.  The oracle below is written from
+ * docs/format.md, and shares no check with the kernel.
  */
-#define alloc_page	plain_alloc_page
-#define __free_page	plain_free_page
-#define memchr_inv	plain_memchr_inv
-#include "shim.h"
-#undef alloc_page
-#undef __free_page
-#undef memchr_inv
-#undef shim_say
-#define shim_say(f, ...) snprintf(shim_log, sizeof(shim_log), f, ##__VA_ARGS__)
-#undef DMERR_LIMIT
-#define DMERR_LIMIT(f, ...) shim_say(f, ##__VA_ARGS__)
+#include "fuzz.h"
 #include <sanitizer/asan_interface.h>
-
-char shim_log[256];
-
-/* Pages are not zeroed, and poisoned while they are free. */
-static struct page *free_pages[1024];
-static unsigned int nr_free_pages;
-static int pages_out;
-
-
-static struct page *alloc_page(gfp_t g)
-{
-	struct page *p;
-
-	(void)g;
-	pages_out++;
-	if (!nr_free_pages)
-		return memset(malloc(sizeof(*p)), 0xa5, sizeof(*p));
-	p = free_pages[--nr_free_pages];
-	ASAN_UNPOISON_MEMORY_REGION(p, sizeof(*p));
-	return p;
-}
-
-static void __free_page(struct page *p)
-{
-	pages_out--;
-	if (nr_free_pages == ARRAY_SIZE(free_pages)) {
-		free(p);
-		return;
-	}
-	free_pages[nr_free_pages++] = p;
-	ASAN_POISON_MEMORY_REGION(p, sizeof(*p));
-}
-
-static void *memchr_inv(const void *p, int c, size_t n)
-{
-	const u8 *s = p;
-
-	if (!n || (*s == (u8)c && !memcmp(s, s + 1, n - 1)))
-		return NULL;
-	return plain_memchr_inv(p, c, n);
-}
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#pragma GCC diagnostic ignored "-Wformat"
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#include "dm-remap-metadata.c"
-#include "dm-remap-slots.c"
-#pragma GCC diagnostic pop
-
-bool repair_suspect(struct remap *r, blk_status_t status, bool write)
-{
-	(void)r; (void)write;
-	return status;
-}
-
-void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
-{
-	(void)r; (void)what; (void)unit; (void)count;
-}
 
 /*----------------------------------------------------------------
  * Checksum, eight bytes at a time
@@ -89,7 +15,7 @@ void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 
 static u32 crc_table[8][256];
 
-static void crc_init(void)
+void fuzz_init(void)
 {
 	u32 i, j;
 
@@ -137,24 +63,12 @@ __u32 dmr_crc32c_raw(__u32 crc, const void *data, size_t len)
  *----------------------------------------------------------------
  */
 
-static u64 rng_state;
-static u64 seed, iteration;
-
-static u64 rnd64(void)
-{
-	u64 z = (rng_state += 0x9e3779b97f4a7c15ull);
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	z ^= z >> 31;
-	return z;
-}
-
-static u32 rnd(u32 n) { return rnd64() % n; }
+static u64 rnd64(void) { return choice(0); }
+static u32 rnd(u32 n) { return choice(n); }
 static bool one_in(u32 n) { return !rnd(n); }
 
 #define fail(f, ...)	do {							\
-	printf("seed %llu area %llu: " f "\n", seed, iteration, ##__VA_ARGS__);	\
+	printf("%s: " f "\n", area_name, ##__VA_ARGS__);			\
 	fflush(stdout);								\
 	abort();								\
 } while (0)
@@ -180,6 +94,7 @@ typedef union {
 
 static block_t disk[MAX_BLOCKS], original[MAX_BLOCKS];
 static bool used[MAX_BLOCKS];		/* else it reads as zero */
+static bool dirty[MAX_BLOCKS];		/* not zero in disk[], used or not */
 static bool touched[MAX_BLOCKS];	/* not as original any more */
 static u8 bad[MAX_BLOCKS], stuck[MAX_BLOCKS];
 static u64 blocks;			/* that can be read */
@@ -213,6 +128,8 @@ static struct {
 
 static bool honest;			/* nothing was sealed by hand */
 
+char area_name[64];
+
 int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, unsigned int n,
 	    blk_opf_t opf)
 {
@@ -245,7 +162,7 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 			if (stuck[block])
 				return -EIO;
 			memcpy(&disk[block], page, DMR_BLOCK_SIZE);
-			used[block] = true;
+			used[block] = dirty[block] = true;
 			bad[block] = 0;
 		} else if (bad[block]) {
 			return -EIO;
@@ -263,7 +180,7 @@ static block_t *edit(u64 block)
 {
 	if (!used[block])
 		memset(&disk[block], 0, DMR_BLOCK_SIZE);
-	used[block] = true;
+	used[block] = dirty[block] = true;
 	touched[block] = true;
 	return &disk[block];
 }
@@ -376,13 +293,19 @@ static void make_move(void)
 	}
 }
 
-static void make_area(void)
+void make_area(void)
 {
 	u32 kind = rnd(16), i;
 	u64 area, start;
 	struct dmr_super *sb;
 	bool full;
 
+	/* Nothing is left of the area before: one area alone is what it is among others. */
+	forget_pages();
+	for (i = 0; i < MAX_BLOCKS; i++)
+		if (dirty[i])
+			memset(&disk[i], 0, DMR_BLOCK_SIZE);
+	memset(dirty, 0, sizeof(dirty));
 	memset(used, 0, sizeof(used));
 	memset(touched, 0, sizeof(touched));
 	memset(bad, 0, sizeof(bad));
@@ -395,6 +318,10 @@ static void make_area(void)
 	base.tagged = one_in(4);
 	has_id = one_in(8);
 	main_now = MAIN_SECTORS;
+	line.read_only = one_in(8);
+	line.accept_stale = line.read_only && one_in(2);
+	line.has_uuid = !one_in(4);
+	base.blank = one_in(24);
 	base.nr_segs = kind < 8 ? 1 : 2 + (kind == 8);
 	base.end[0] = DMR_HEAD_BLOCKS;
 	for (i = 1; i <= base.nr_segs; i++)
@@ -450,13 +377,9 @@ static void make_area(void)
 	line.unit = base.unit;
 	line.main_start = start;
 	line.len = MAIN_SECTORS - start;
-	line.read_only = one_in(8);
-	line.accept_stale = line.read_only && one_in(2);
-	line.has_uuid = !one_in(4);
 
 	/* No set at all, or one whose format was cut. */
-	if (one_in(24)) {
-		base.blank = true;
+	if (base.blank) {
 		honest = false;
 		line.has_uuid = one_in(4);
 		if (base.tagged)
@@ -728,6 +651,7 @@ static void wrong_line(void)
 		break;
 	case 3:
 		line.area = one_in(2) ? line.area + rnd(8) : base.end[rnd(base.nr_segs) + 1];
+		line.area = min(line.area, (u64)MAX_BLOCKS);
 		break;
 	case 4:
 		main_now = MAIN_SECTORS - 8 + 8 * rnd(3);
@@ -751,7 +675,7 @@ static void wrong_line(void)
 	}
 }
 
-static void damage(void)
+void damage(void)
 {
 	u64 a = any_place(), b = any_place();
 	u32 i, n;
@@ -859,6 +783,9 @@ static void damage(void)
 		forge();
 	}
 }
+
+/* How many changes an area gets. */
+u32 some_damage(void) { return one_in(20) ? 0 : 1 + rnd(one_in(4) ? 10 : 3); }
 
 /*----------------------------------------------------------------
  * A second opinion, from the page
@@ -1474,43 +1401,14 @@ static void check_original(void)
 	}
 }
 
-#define MAX_REASONS	100
-static struct { char text[160]; u64 count; } reason[MAX_REASONS];
-static unsigned int nr_reasons;
 static u64 accepted, formatted, grown, mended, refused, stale_accepted, undecided;
 
-/* Numbers in a reason are as good as any other. */
-static void note_reason(void)
-{
-	char text[160];
-	unsigned int i, n = 0;
-	const char *p;
-
-	for (p = why; *p && n < sizeof(text) - 1; p++) {
-		if (*p < '0' || *p > '9')
-			text[n++] = *p;
-		else if (!n || text[n - 1] != '#')
-			text[n++] = '#';
-	}
-	text[n] = 0;
-	for (i = 0; i < nr_reasons && strcmp(reason[i].text, text); i++)
-		;
-	if (i == MAX_REASONS)
-		fail("too many reasons");
-	if (i == nr_reasons)
-		strcpy(reason[nr_reasons++].text, text);
-	reason[i].count++;
-}
-
-static void one_area(void)
+const char *judge(void)
 {
 	static struct dmr_slot saved[MAX_SLOTS];
 	u32 n, s;
 	int ret;
 
-	make_area();
-	for (n = one_in(20) ? 0 : 1 + rnd(one_in(4) ? 10 : 3); n; n--)
-		damage();
 	opine();
 	ret = kernel_load();
 	if (ret) {
@@ -1521,10 +1419,9 @@ static void one_area(void)
 			fail("refused (%s) after %u writes", why, writes);
 		if (!want.refuse)
 			undecided++;
-		note_reason();
 		refused++;
 		kernel_free();
-		return;
+		return why;
 	}
 	if (want.refuse)
 		fail("accepted, but: %s", want.refuse);
@@ -1542,7 +1439,7 @@ static void one_area(void)
 	n = r.nr_slots;
 	kernel_free();
 	if (line.read_only)
-		return;
+		return NULL;
 
 	/* Again: the same, and now nothing is left to be written. */
 	line.has_uuid = line.has_uuid && !want.format;
@@ -1559,35 +1456,12 @@ static void one_area(void)
 		     (saved[s].unit != r.slot[s].unit || saved[s].info != r.slot[s].info)))
 			fail("the second load finds something else in slot %u", s);
 	kernel_free();
+	return NULL;
 }
 
-static void one(u64 number)
+void print_counts(void)
 {
-	iteration = number;
-	rng_state = seed * 0x2545f4914f6cdd1dull ^ number << 20;
-	one_area();
-}
-
-int main(int argc, char **argv)
-{
-	u64 i, first, count;
-
-	if (argc < 3)
-		return 2;
-	crc_init();
-	seed = strtoull(argv[1], NULL, 0);
-	first = argc > 3 ? strtoull(argv[2], NULL, 0) : 0;
-	count = strtoull(argv[argc - 1], NULL, 0);
-	for (i = first; i < first + count; i++)
-		one(i);
-	while (nr_free_pages) {
-		ASAN_UNPOISON_MEMORY_REGION(free_pages[nr_free_pages - 1], DMR_BLOCK_SIZE);
-		free(free_pages[--nr_free_pages]);
-	}
-	printf("seed %llu\nareas %llu\naccepted %llu\nrefused %llu\n", seed, count, accepted, refused);
+	printf("accepted %llu\nrefused %llu\n", accepted, refused);
 	printf("formatted %llu\ngrown %llu\nmended %llu\n", formatted, grown, mended);
 	printf("stale %llu\nundecided %llu\n", stale_accepted, undecided);
-	for (i = 0; i < nr_reasons; i++)
-		printf("reason %llu %s\n", reason[i].count, reason[i].text);
-	return 0;
 }

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The fuzzers of the kernel's own loader are built here, also from sources that lack a rule.
+
+kernelshim/loader.c includes kernel/dm-remap-metadata.c and dm-remap-slots.c as they are;
+kernelshim/fuzz.c makes areas, damages them, and compares what is loaded with a second opinion that
+is written from docs/format.md. What is chosen comes from kernelshim/seeded.c, a generator. The
+first thing that is wrong, and the first report of a sanitizer, ends it.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SHIM = HERE / "kernelshim"
+KERNEL = HERE.parents[1] / "kernel"
+SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
+
+WRONG = re.compile(r"^seed .* area|Sanitizer:|runtime error", re.MULTILINE)
+"""What a fuzzer says when it has found something."""
+
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+# Each of these rules is taken away once, and that is noticed. What only a cut can tell, such as the
+# sequence of a mend, is in the model and in the power cuts.
+RULES = {
+    "unit": ("dm-remap-format.h", "if (unit >= units)", "if (0)"),
+    "state": (
+        "dm-remap-format.h",
+        '\t\tdefault:\n\t\t\treturn "table block: unknown slot state";\n',
+        "",
+    ),
+    "free": ("dm-remap-format.h", "if (unit || sg >> 8)", "if (0)"),
+    "behind": ("dm-remap-format.h", "if (i >= used && (unit || sg))", "if (0)"),
+    "segments": (
+        "dm-remap-format.h",
+        "if (dmr_get64(s->start) != next || blocks > area - next)",
+        "if (0)",
+    ),
+    "slots": ("dm-remap-format.h", "!slots || slots > dmr_segment_slots(blocks, unit) ||", ""),
+    "crc": ("dm-remap-format.h", "dmr_get32(h->crc) == dmr_block_crc(block, place)", "1"),
+    "place": ("dm-remap-format.h", "where = dmr_put64(place)", "where = dmr_put64(0 * place)"),
+    "incompat": ("dm-remap-format.h", "if (dmr_get64(sb->incompat)", "if (0"),
+    "area": (
+        "dm-remap-metadata.c",
+        "if (area < dmr_get64(sb->area_blocks))",
+        "if (0)",
+    ),
+    "uuid": ("dm-remap-metadata.c", "memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||", ""),
+    "home": ("dm-remap-metadata.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
+    "ambiguous": ("dm-remap-metadata.c", "if (c[0].ambiguous)", "if (0)"),
+    "unreadable": ("dm-remap-metadata.c", "if (l->unreadable > 1)", "if (0)"),
+    "lone": ("dm-remap-metadata.c", "if (known > !!l->unreadable)", "if (known)"),
+    "newer": ("dm-remap-metadata.c", "return c->seq && c->seq >= c->torn;", "return c->seq;"),
+    "torn": (
+        "dm-remap-metadata.c",
+        "l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);",
+        ";",
+    ),
+    "torn superblock": ("dm-remap-metadata.c", "c->torn = max(c->torn, seq);", ";"),
+    "torn another's": (
+        "dm-remap-metadata.c",
+        "seq > DMR_SEQ_MAX || memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid))",
+        "seq > DMR_SEQ_MAX",
+    ),
+    "torn blank": ("dm-remap-metadata.c", "if (!memchr_inv(hdr, 0, SECTOR_SIZE))", "if (0)"),
+    "twice": ("dm-remap-metadata.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
+    "losers": ("dm-remap-metadata.c", "\t\tload_losers(r);\n", "\t\t;\n"),
+    "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
+    "standins": (
+        "dm-remap-metadata.c",
+        "\t\tstandin_torn(s->r, h, i, hdr);",
+        "\t\t;",
+    ),
+}
+
+
+def copy_kernel(where: Path, name: str, old: str, new: str) -> Path:
+    """Return a copy of the loader's sources, in one of which something is replaced."""
+    copy = where / "kernel"
+    copy.mkdir()
+    for source in SOURCES:
+        (copy / source).write_text((KERNEL / source).read_text())
+    text = (copy / name).read_text()
+    assert text.count(old) == 1, "what is replaced is to be found in the sources, once"
+    (copy / name).write_text(text.replace(old, new))
+    return copy
+
+
+def build_seeded(where: Path, kernel: Path = KERNEL, *options: str) -> Path:
+    """Compile the generator's fuzzer; return the program."""
+    flags = _flags(where, kernel, *options)
+    program = where / "seeded"
+    sources = [str(SHIM / name) for name in ("loader.c", "fuzz.c", "seeded.c")]
+    _run(["cc", *flags, "-o", str(program), *sources])
+    return program
+
+
+def _flags(where: Path, kernel: Path, *options: str) -> list[str]:
+    for source in SOURCES[:1] + SOURCES[2:]:
+        for name in re.findall(r"#include <(linux/[^>]+)>", (kernel / source).read_text()):
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
+            (where / name).touch()
+    flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *options]
+    return flags + [f"-I{path}" for path in (SHIM, where, kernel)]
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
