@@ -264,7 +264,7 @@ static void make_segment(u32 s, u64 start, u64 end, bool live)
 			u32 slot = rnd(here), what = rnd(8);
 			u64 unit = MAIN_SECTORS * 512ull / base.unit - 1 - mb * 252 - slot;
 
-			if (one_in(2))
+			if (one_in(2) && unit >= 64 * 100 + 3000)
 				unit -= 64 * 100 + rnd(2) * 3000;
 			put_entry(&disk[a].table.entry[slot], what ? unit : 0,
 				  what ? 1 + (what == 1) : 3, what ? rnd(5) : 0);
