@@ -3,12 +3,14 @@
 
 kernelshim/loader.c includes kernel/dm-remap-metadata.c and dm-remap-slots.c as they are;
 kernelshim/fuzz.c makes areas, damages them, and compares what is loaded with a second opinion that
-is written from docs/format.md. What is chosen comes from kernelshim/seeded.c, a generator. The
-first thing that is wrong, and the first report of a sanitizer, ends it.
+is written from docs/format.md. What is chosen comes from kernelshim/seeded.c, a generator, or from
+kernelshim/guided.c, which is libFuzzer. The first thing that is wrong, and the first report of a
+sanitizer, ends either.
 """
 
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -16,7 +18,7 @@ SHIM = HERE / "kernelshim"
 KERNEL = HERE.parents[1] / "kernel"
 SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
 
-WRONG = re.compile(r"^seed .* area|Sanitizer:|runtime error", re.MULTILINE)
+WRONG = re.compile(r"^(seed .* area|the area of this input)|Sanitizer:|runtime error", re.MULTILINE)
 """What a fuzzer says when it has found something."""
 
 SANITIZERS = {
@@ -97,6 +99,32 @@ def build_seeded(where: Path, kernel: Path = KERNEL, *options: str) -> Path:
     sources = [str(SHIM / name) for name in ("loader.c", "fuzz.c", "seeded.c")]
     _run(["cc", *flags, "-o", str(program), *sources])
     return program
+
+
+@dataclass
+class Guided:
+    """Compiles libFuzzer's fuzzer. It is guided by what the loader does, alone."""
+
+    where: Path
+    """For what it is compiled into; all but the loader is compiled once."""
+
+    def __post_init__(self) -> None:
+        """Compile what needs to know nothing of the loader's rules."""
+        self.others = [self._compile(name, KERNEL, self.where) for name in ("fuzz", "guided")]
+
+    def build(self, where: Path, kernel: Path = KERNEL, *options: str) -> Path:
+        """Return the program with a loader."""
+        loader = self._compile("loader", kernel, where, "-fsanitize=fuzzer-no-link", *options)
+        program = where / "guided"
+        link = ["clang", "-fsanitize=address,undefined,fuzzer", "-o", str(program)]
+        _run([*link, str(loader), *map(str, self.others)])
+        return program
+
+    def _compile(self, name: str, kernel: Path, where: Path, *options: str) -> Path:
+        flags = _flags(where, kernel, *options)
+        target = where / f"{name}.o"
+        _run(["clang", *flags, "-c", "-o", str(target), str(SHIM / f"{name}.c")])
+        return target
 
 
 def _flags(where: Path, kernel: Path, *options: str) -> list[str]:

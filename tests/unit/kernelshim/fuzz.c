@@ -787,6 +787,36 @@ void damage(void)
 /* How many changes an area gets. */
 u32 some_damage(void) { return one_in(20) ? 0 : 1 + rnd(one_in(4) ? 10 : 3); }
 
+/* Bytes as they come: not sealed, sealed, or sealed in both copies. */
+void overwrite(void)
+{
+	u32 how = rnd(4), mb = rnd(base.nr + 1), copy = rnd(2), n, at;
+	u64 home = mb == base.nr ? copy * 255 : base.home[mb][copy], place = home;
+	u64 other = mb == base.nr ? 255 - home : base.home[mb][!copy];
+	u32 where = rnd(8);
+	block_t *b;
+
+	if (where == 0)
+		place = copy ? 255 : 1;
+	if (where == 1)
+		place = some_standin();
+	b = where ? edit(place) : &main_tags[copy];
+	if (where == 1 && used[home])
+		*b = disk[home];
+	at = one_in(2) ? rnd(128) : rnd(DMR_BLOCK_SIZE);
+	for (n = 1 + rnd(16); n && at < DMR_BLOCK_SIZE; n--)
+		b->b[at++] = rnd(256);
+	if (!how)
+		return;
+	honest = false;
+	reseal(b, place);
+	if (where < 2 || how == 1)
+		return;
+	*edit(other) = *b;
+	disk[other].h.home = htole64(other);
+	reseal(&disk[other], other);
+}
+
 /*----------------------------------------------------------------
  * A second opinion, from the page
  *----------------------------------------------------------------

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The pieces of a fuzzer: loader.c is the loader, fuzz.c the areas and what must be so;
- * seeded.c chooses.
+ * seeded.c and guided.c are the two that choose.
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -35,11 +35,12 @@ void fuzz_init(void);
 void make_area(void);
 u32 some_damage(void);
 void damage(void);
+void overwrite(void);
 const char *judge(void);		/* why it is refused; ends the process if that is wrong */
 void print_counts(void);
 extern char area_name[64];		/* what is said then */
 
-/* seeded.c: a number below @n, or any if @n is 0. */
+/* seeded.c, guided.c: a number below @n, or any if @n is 0. */
 u64 choice(u64 n);
 
 static inline u64 splitmix(u64 *state)
