@@ -102,13 +102,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--keep", type=Path, metavar="DIR", help="keep the console's log and the disks there"
     )
     runner.add_argument("command", nargs="+", metavar="CMD", help="the command, after two dashes")
-    verbs.add_parser(
+    flavours = debugkernel.FLAVOURS.values()
+    builder = verbs.add_parser(
         "kernel",
-        help="build the debug kernel",
-        description="Build the kernel that --kernel debug and the tests boot: Linux 6.12 from "
-        "Debian's source with KASAN, lockdep, kmemleak, fault injection and more, as "
-        "tools/harness/debug.config says. It is kept in ~/.cache/dm-remap, so that this takes "
-        "ten to twenty minutes once, and prints where it is.",
+        help="build a debug kernel",
+        description="Build a kernel that --kernel and the tests boot: Linux 6.12 from Debian's "
+        "source, as the fragments of its configuration in tools/harness say. "
+        f"{'; '.join(f'{one.name}: with {one.purpose}' for one in flavours)}. It is kept in "
+        "~/.cache/dm-remap, so that this takes ten to twenty minutes once, and prints where it is.",
+    )
+    builder.add_argument(
+        "flavour",
+        nargs="?",
+        choices=kernels.FLAVOURS,
+        default=kernels.DEBUG,
+        help="which one (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -134,7 +142,7 @@ def disks(options: argparse.Namespace) -> list[Disk]:
 
 def find_built(series: str) -> Kernel:
     """Return a kernel with our modules built for it from the sources as they are now."""
-    options = ["--test"] if series == kernels.DEBUG else []
+    options = {kernels.DEBUG: ["--test"], kernels.KCSAN: ["--kcsan"]}.get(series, [])
     if process.attach([paths.ROOT / "tools" / "prepare", *options], stdout=sys.stderr) != 0:
         raise HarnessError("tools/prepare failed")
     return kernels.find(series)
@@ -175,7 +183,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="vm: %(message)s")
     try:
         if options.verb == "kernel":
-            print(debugkernel.build())
+            print(debugkernel.build(debugkernel.FLAVOURS[options.flavour]))
             return 0
         kernel = find_built(options.kernel)
         with tempfile.TemporaryDirectory(prefix="vm-") as directory:

@@ -1,10 +1,10 @@
-"""Build the debug kernel: Debian's Linux 6.12 with KASAN, lockdep, kmemleak and the like.
+"""Build the debug kernels from Debian's Linux 6.12, in several flavours: :data:`FLAVOURS`.
 
-It is kept outside the checkout, in ``$XDG_CACHE_HOME/dm-remap`` (or ``~/.cache``), under a
+They are kept outside the checkout, in ``$XDG_CACHE_HOME/dm-remap`` (or ``~/.cache``), each under a
 digest of all that it is made from, so that it is built once a machine and not once a
-checkout: twelve minutes on two processors. ``python3 -m harness.debugkernel``
-builds it and prints where it is. ``debug.config`` says what it has; a line of
-that file that does not hold in the final configuration is an error, because Kconfig drops
+checkout: twelve minutes on two processors. ``python3 -m harness.debugkernel <flavour>``
+builds one and prints where it is. The fragments of its flavour say what it has; a line of
+them that does not hold in the final configuration is an error, because Kconfig drops
 what lacks a dependency without a word.
 
 Everything a guest boots from is built in, so that it needs no modules to reach its root;
@@ -17,9 +17,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import paths
@@ -27,8 +30,6 @@ from harness.errors import HarnessError
 from harness.process import run
 
 SOURCE = Path("/usr/src/linux-source-6.12.tar.xz")
-FRAGMENT = paths.HARNESS / "debug.config"
-SERIES = "debug"
 RECIPE = 1
 """Raised when a kernel must be built anew although its configuration is the same."""
 PRUNED = (
@@ -36,6 +37,35 @@ PRUNED = (
     *("kernel", "lib", "mm", "net", "rust", "samples", "security", "sound", "usr", "virt"),
 )
 """What modules are not built with: a gigabyte."""
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A kernel with a configuration of its own."""
+
+    name: str
+    """Also the series by which it is asked for."""
+    fragments: tuple[Path, ...]
+    """What it has beyond tinyconfig; each overrules those before it."""
+    purpose: str
+
+
+FLAVOURS = {
+    flavour.name: flavour
+    for flavour in (
+        Flavour(
+            "debug",
+            (paths.HARNESS / "debug.config",),
+            "KASAN, lockdep, kmemleak, fault injection and more",
+        ),
+        # Two fragments, because what guests need beside it is the same.
+        Flavour(
+            "kcsan",
+            (paths.HARNESS / "debug.config", paths.HARNESS / "kcsan.config"),
+            "KCSAN, which reports data races and cannot be had together with KASAN",
+        ),
+    )
+}
 
 
 def cache() -> Path:
@@ -51,11 +81,11 @@ def package_version() -> str:
     return run(["dpkg-query", "-W", "-f", "${Version}", "linux-source-6.12"])
 
 
-def directory() -> Path:
+def directory(flavour: Flavour) -> Path:
     """Return where the kernel of this configuration is, or will be."""
     made_from = (
         str(RECIPE),
-        FRAGMENT.read_text(),
+        *(fragment.read_text() for fragment in flavour.fragments),
         package_version(),
         run(["gcc", "--version"]).partition("\n")[0],
     )
@@ -66,6 +96,18 @@ def directory() -> Path:
 def release(kernel: Path) -> str:
     """Return the release of a kernel that is built."""
     return (kernel / "build/include/config/kernel.release").read_text().strip()
+
+
+def overlaid(fragments: Iterable[str]) -> list[str]:
+    """Return the lines of fragments that hold: of an option the last one.
+
+    >>> overlaid(["CONFIG_A=y\nCONFIG_B=m\n", "# A remark\n# CONFIG_A is not set\n"])
+    ['# CONFIG_A is not set', 'CONFIG_B=m']
+    """
+    line = re.compile(r"(?:# )?(CONFIG_\w+)(?:=.*| is not set)$", re.MULTILINE)
+    return list(
+        {found[1]: found[0] for text in fragments for found in line.finditer(text)}.values()
+    )
 
 
 def not_set(fragment: Iterable[str], config: Iterable[str]) -> list[str]:
@@ -95,17 +137,18 @@ def _locked(where: Path) -> Iterator[None]:
         yield
 
 
-def _configure(tree: Path) -> None:
+def _configure(tree: Path, flavour: Flavour) -> None:
     make = ["make", "-s", "-C", str(tree)]
     run([*make, "tinyconfig"])
     config = tree / ".config"
     merge = tree / "scripts/kconfig/merge_config.sh"
-    run([merge, "-m", "-O", tree, config, FRAGMENT])
+    run([merge, "-m", "-O", tree, config, *flavour.fragments])
     run([*make, "olddefconfig"])
-    missing = not_set(FRAGMENT.read_text().splitlines(), config.read_text().splitlines())
+    wanted = overlaid(fragment.read_text() for fragment in flavour.fragments)
+    missing = not_set(wanted, config.read_text().splitlines())
     if missing:
         raise HarnessError(
-            f"{FRAGMENT.name}: the configuration of this kernel does not have: "
+            f"{flavour.fragments[-1].name}: the configuration of this kernel does not have: "
             f"{', '.join(missing)}; each lacks an option that it depends on"
         )
 
@@ -139,12 +182,12 @@ def _arrange(scratch: Path) -> Path:
     return finished
 
 
-def build() -> Path:
-    """Return the directory of the kernel, building it first unless it is there.
+def build(flavour: Flavour) -> Path:
+    """Return the directory of a kernel, building it first unless it is there.
 
     It has ``vmlinux``, ``build`` (for modules) and ``lib/modules``.
     """
-    target = directory()
+    target = directory(flavour)
     with _locked(cache()):
         if target.exists():
             return target
@@ -152,7 +195,7 @@ def build() -> Path:
             tree = Path(scratch, "build")
             tree.mkdir()
             run(["tar", "-xf", SOURCE, "-C", tree, "--strip-components=1"], timeout=600)
-            _configure(tree)
+            _configure(tree, flavour)
             jobs = f"-j{os.cpu_count() or 1}"
             run(["make", "-s", "-C", tree, jobs, "vmlinux", "modules"], timeout=7200)
             _arrange(Path(scratch)).rename(target)
@@ -160,4 +203,4 @@ def build() -> Path:
 
 
 if __name__ == "__main__":
-    print(build())
+    print(build(FLAVOURS[sys.argv[1]]))

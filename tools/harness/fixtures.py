@@ -3,9 +3,10 @@
 ``kernel``
     A :class:`~harness.kernels.Kernel`; a test that uses it, directly or through the
     next two, runs once for each series of ``--kernels``, or of its own mark
-    ``@pytest.mark.kernels("6.12")``. The debug kernel is slow: unless it is asked for
-    with ``--kernels``, only tests with ``@pytest.mark.debug`` run on it, and all that may
-    with ``--long``. So a test with ``@pytest.mark.usually("6.12")`` does on the others.
+    ``@pytest.mark.kernels("6.12")``. The debug kernels are slow, so unless ``--kernels`` asks
+    for them not all tests run there: on ``debug`` those with ``@pytest.mark.debug``, and all
+    that may with ``--long``; on ``kcsan`` those with ``@pytest.mark.kcsan``, with ``--long``.
+    A test with ``@pytest.mark.usually("6.12")`` runs on others with ``--long``.
 ``machine``
     Boots a machine for one test: ``machine(disks=[...], udev=True, ...)``, any number of
     times. What is left running is closed at the end, and fails the test if a console
@@ -47,8 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kernels",
         default=",".join(kernels.ALL),
-        help="series of kernels to test on, with commas between (default: %(default)s; "
-        "on 'debug' then those tests alone that are marked for it)",
+        help="series of kernels to test on, with commas between (default: %(default)s; on 'debug' "
+        "then those tests alone that are marked for it, and on 'kcsan' those with --long)",
     )
     parser.addoption(
         "--long",
@@ -61,7 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line("markers", "kernels(*series): run on these series only, such as '6.12'")
     config.addinivalue_line("markers", "debug: run on the debug kernel, too, without being asked")
-    config.addinivalue_line("markers", "usually(*series): run on others when asked, or for long")
+    config.addinivalue_line("markers", "kcsan: run on the kernel for data races, too, with --long")
+    config.addinivalue_line("markers", "usually(*series): run on others with --long, or when asked")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -77,21 +79,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose what runs on which kernel, and give the tests the time that they may take."""
     asked = config.getoption("--kernels") != ",".join(kernels.ALL)
+    long = bool(config.getoption("--long"))
     chosen, others = [], []
     for item in items:
-        if config.getoption("--long"):
+        flavour = _flavour(item)
+        if not asked and not _runs_unasked(item, flavour, long=long):
+            others.append(item)
+            continue
+        if long:
             item.add_marker(pytest.mark.timeout(LONG_SECONDS), append=False)
-        elif _on_debug(item):
-            if not asked and item.get_closest_marker("debug") is None:
-                others.append(item)
-                continue
+        elif flavour:
             seconds = item.get_closest_marker("timeout")
             if seconds is not None:
                 more = seconds.args[0] * kernels.DEBUG_PATIENCE
                 item.add_marker(pytest.mark.timeout(more), append=False)
-        elif not asked and not _usual(item):
-            others.append(item)
-            continue
         chosen.append(item)
     if others:
         config.hook.pytest_deselected(items=others)
@@ -103,13 +104,18 @@ def _series(item: pytest.Item) -> str | None:
     return None if callspec is None else callspec.params.get("kernel")
 
 
-def _on_debug(item: pytest.Item) -> bool:
-    return _series(item) == kernels.DEBUG
+def _flavour(item: pytest.Item) -> str | None:
+    """Return the debug kernel that a test runs on, if it is one."""
+    series = _series(item)
+    return series if series in kernels.FLAVOURS else None
 
 
-def _usual(item: pytest.Item) -> bool:
-    mark = item.get_closest_marker("usually")
-    return mark is None or _series(item) in mark.args
+def _runs_unasked(item: pytest.Item, flavour: str | None, *, long: bool) -> bool:
+    if flavour is None:
+        usually = item.get_closest_marker("usually")
+        return long or usually is None or _series(item) in usually.args
+    marked = item.get_closest_marker(flavour) is not None
+    return (marked and long) if flavour == kernels.KCSAN else (marked or long)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Find the installed Debian kernels and the modules built for them.
 
-``python3 -m harness.kernels`` prints a line ``<series> <release> <build tree>`` for each of
-Debian's, and with ``--debug`` one for the debug kernel, which must have been built.
+``python3 -m harness.kernels [<flavour>...]`` prints a line ``<series> <release> <build tree>`` for
+each of Debian's, and for each debug kernel that is named, which must have been built.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
 """Series that are tested, and the package that brings the newest kernel of each."""
 
 SERIES = tuple(PACKAGES)
-DEBUG = debugkernel.SERIES
-"""The name of the debug kernel where a series is asked for."""
+DEBUG, KCSAN = FLAVOURS = tuple(debugkernel.FLAVOURS)
+"""The names of the debug kernels where a series is asked for."""
 DEBUG_PATIENCE = 8.0
-ALL = (*SERIES, DEBUG)
+ALL = (*SERIES, *FLAVOURS)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Kernel:
     @property
     def patience(self) -> float:
         """How many times as long as Debian's kernels this one may take for anything."""
-        return DEBUG_PATIENCE if self.series == DEBUG else 1.0
+        return DEBUG_PATIENCE if self.series in FLAVOURS else 1.0
 
     def module(self, name: str) -> Path:
         """Return the path of a module of ours, ``dm_remap`` for dm_remap.ko."""
@@ -70,8 +70,8 @@ def newest(series: str, releases: Iterable[str]) -> str | None:
 
 def find(series: str, *, root: Path = Path("/")) -> Kernel:
     """Return the newest installed kernel of a series, or say what to install."""
-    if series == DEBUG:
-        return _find_debug()
+    if series in FLAVOURS:
+        return _find_debug(series)
     boot, modules = root / "boot", root / "lib/modules"
     images = (path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
     with_headers = (name for name in images if (modules / name / "build/Makefile").exists())
@@ -92,13 +92,13 @@ def find(series: str, *, root: Path = Path("/")) -> Kernel:
     )
 
 
-def _find_debug() -> Kernel:
-    directory = debugkernel.directory()
+def _find_debug(series: str) -> Kernel:
+    directory = debugkernel.directory(debugkernel.FLAVOURS[series])
     if not directory.exists():
-        raise HarnessError("the debug kernel is not built: run tools/vm kernel")
+        raise HarnessError(f"the {series} kernel is not built: run tools/vm kernel {series}")
     release = debugkernel.release(directory)
     return Kernel(
-        series=DEBUG,
+        series=series,
         release=release,
         vmlinuz=directory / "vmlinux",
         modules=directory / "lib/modules" / release,
@@ -109,7 +109,7 @@ def _find_debug() -> Kernel:
 
 def main() -> None:
     """Print what tools/prepare builds modules for."""
-    for name in ALL if "--debug" in sys.argv[1:] else SERIES:
+    for name in (*SERIES, *sys.argv[1:]):
         kernel = find(name)
         print(name, kernel.release, kernel.tree)
 

@@ -22,6 +22,7 @@ from harness.command import TERMINAL, Hardware, Wiring, command
 from harness.console import FIRST_INSTRUCTION, Console
 from harness.disks import Disk, Faults, Sectors
 from harness.errors import FailureKind, HarnessError, MachineFailure
+from harness.kernels import KCSAN
 from harness.process import run, spawn
 from harness.qmp import Qmp, QmpError
 
@@ -148,7 +149,8 @@ class Machine:
             image,
             initrd,
             accel or probe.choose(image, initrd),
-            thread,
+            # A race shows when two processors run at once.
+            "multi" if kernel.series == KCSAN else thread,
             icount,
             1 if icount else smp,
             memory_mib + (DEBUG_MIB if kernel.patience > 1 else 0),
