@@ -39,6 +39,28 @@ SPLATS = [
     "[   99.000001] kmem_cache_destroy remap: Slab cache still has objects when called from x",
 ]
 
+RULER = "[    5.000000] " + "=" * 66
+# Whoever is on top: what a module of ours has called is its business, too.
+RACE = f"""\
+{RULER}
+[    5.000000] BUG: KCSAN: data-race in sbitmap_get / sbitmap_put
+
+[    5.000000] write to 0xffff88800532c0e8 of 8 bytes by task 171 on cpu 1:
+[    5.000000]  sbitmap_get+0x5b/0x1a0
+[    5.000000]  scsi_queue_rq+0x121/0x2f0
+[    5.000000]  process_one_work+0x1a8/0x3b0
+
+[    5.000000] read to 0xffff88800532c0e8 of 8 bytes by interrupt on cpu 0:
+[    5.000000]  sbitmap_put+0x2c/0x70
+
+[    5.000000] Reported by Kernel Concurrency Sanitizer on:
+[    5.000000] CPU: 0 UID: 0 PID: 9 Comm: kworker/0:1 Tainted: G           OE      6.12.117-kcsan #1
+{RULER}
+"""
+TITLE = "BUG: KCSAN: data-race in sbitmap_get / sbitmap_put"
+CALLER = "[    5.000000]  process_one_work+"
+OURS = "[    5.000000]  do_narrow+0x12/0x90 [dm_remap]\n"
+
 HARMLESS = [
     "WARNING: CPU: 1 PID: 171 at this/has/no/time.c",
     "[    0.100000] Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
@@ -74,6 +96,56 @@ def test_a_splat_is_found(line: str) -> None:
 @pytest.mark.parametrize("line", HARMLESS)
 def test_a_harmless_line_is_not(line: str) -> None:
     assert classify(line) is None
+
+
+def judged(tmp_path: Path, text: str, *allowed: str) -> Console:
+    """Return a console that has printed something, piece by piece."""
+    console = Console(tmp_path / "console.log")
+    console.allowed += map(re.compile, allowed)
+    console.path.touch()
+    for start in range(0, len(text), 100):
+        with console.path.open("a") as file:
+            file.write(text[start : start + 100].replace("\n", "\r\n"))
+        console.poll()
+    return console
+
+
+def test_a_race_of_others_is_counted(tmp_path: Path) -> None:
+    loaded = "[    6.000000] dm-3: mapped 1 block [dm_remap]\n"
+    console = judged(tmp_path, RACE + loaded + RACE)
+    assert console.hit is None
+    assert console.races == {TITLE: 2}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [OURS, "[    5.000000]  fault_map+0x12/0x90 [dm_fault]\n"],
+)
+@pytest.mark.parametrize("side", ["one", "other"])
+def test_a_race_of_ours_is_found(line: str, side: str, tmp_path: Path) -> None:
+    before = CALLER if side == "one" else "[    5.000000] Reported by"
+    report = RACE.replace(before, line + before)
+    console = judged(tmp_path, RACE + report + "[    6.000000] next\n")
+    assert console.hit is not None
+    assert console.hit.kind is FailureKind.SPLAT
+    assert console.hit.line == f"[    5.000000] {TITLE}"
+    assert console.races == {TITLE: 1}
+    shown = console.report(console.hit.line)
+    assert line.strip() in shown
+    assert shown.endswith("next")
+
+
+def test_a_race_that_ends_in_the_middle_is_found(tmp_path: Path) -> None:
+    report = RACE.replace("sbitmap_get / ", "remap_map [dm_remap] / ")
+    console = judged(tmp_path, report[: report.index("write to")])
+    assert console.hit is not None
+    assert "remap_map [dm_remap]" in console.hit.line
+
+
+def test_a_race_that_is_expected_is_allowed(tmp_path: Path) -> None:
+    report = RACE.replace(CALLER, OURS + CALLER)
+    assert judged(tmp_path, report, "data-race in sbitmap_get").hit is None
+    assert judged(tmp_path, report, "data-race in sbitmap_put").hit is not None
 
 
 def test_what_is_expected_is_allowed_and_nothing_else() -> None:

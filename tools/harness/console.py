@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ _SPLATS = (
     # The kernel starts these lines itself, so they are looked for at the start only: a
     # program that logs the word WARNING is no splat.
     r"^WARNING: ",
-    r"^BUG: ",
+    r"^BUG: (?!KCSAN: )",
     r"^BUG [\w-]+ \(",
     r"^watchdog: BUG: ",
     r"^kernel BUG at ",
@@ -57,6 +58,12 @@ _SPLATS = (
 )
 _SPLAT = re.compile("|".join(_SPLATS))
 
+# A report of a data race is many lines: this one, the stacks of both sides, a ruler. Linux has
+# races of its own, and what matters is whether a module of ours is in one of the stacks.
+_RACE = re.compile(r"^BUG: KCSAN: ")
+_RULER = re.compile(r"^={60,}$")
+_OURS = re.compile(r"\[dm_(remap|fault)\w*\]")
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -66,16 +73,20 @@ class Hit:
     line: str
 
 
+def _text(line: str) -> str:
+    """Return what the kernel said in a line, without the time: nothing if it was not the kernel."""
+    stamped = _STAMP.match(line.strip())
+    return stamped["text"] if stamped else ""
+
+
 def classify(line: str, allowed: Sequence[re.Pattern[str]] = ()) -> Hit | None:
     """Return what is wrong with a console line, or nothing.
 
-    Only lines of the kernel's own, which have a time stamp, can be wrong.
+    Only lines of the kernel's own, which have a time stamp, can be wrong. Of a data race
+    :class:`Console` judges the whole report.
     """
     line = line.strip()
-    stamped = _STAMP.match(line)
-    if stamped is None:
-        return None
-    text = stamped["text"]
+    text = _text(line)
     if _PANIC.search(text):
         kind = FailureKind.PANIC
     elif _SPLAT.search(text):
@@ -93,6 +104,10 @@ class Console:
         self.path = path
         self.allowed: list[re.Pattern[str]] = []
         self.hit: Hit | None = None
+        self.races = Counter[str]()
+        """Data races that have nothing to do with us, by the report's first line."""
+        self._race = ""
+        """The first line of the report that is being printed, while nothing in it is ours."""
         self._offset = 0
         self._partial = ""
 
@@ -131,8 +146,23 @@ class Console:
             self._offset += len(data)
             *lines, self._partial = (self._partial + data.decode(errors="replace")).split("\n")
             for line in lines:
-                self._note(classify(line, self.allowed))
+                self._note(classify(line, self.allowed) or self._race_of_ours(line.strip()))
         return self.hit
+
+    def _race_of_ours(self, line: str) -> Hit | None:
+        text = _text(line)
+        if _RACE.search(text):
+            self._race = line
+            self.races[text] += 1
+        elif _RULER.search(text):
+            self._race = ""
+        if not self._race or not _OURS.search(text):
+            return None
+        line, self._race = self._race, ""
+        title = _text(line)
+        self.races -= Counter([title])
+        allowed = any(pattern.search(title) for pattern in self.allowed)
+        return None if allowed else Hit(FailureKind.SPLAT, line)
 
     def _note(self, hit: Hit | None) -> None:
         if hit is not None and (self.hit is None or self._worse(hit.kind)):

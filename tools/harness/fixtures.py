@@ -138,6 +138,11 @@ def artefacts(node_id: str) -> Path:
     return directory
 
 
+def _tell_races(machine: Machine) -> None:
+    for race, times in machine.console.races.most_common():
+        print(f"not of dm-remap, {times} times: {race}")
+
+
 @contextlib.contextmanager
 def _factory(kernel: Kernel, directory: Path) -> Iterator[MachineFactory]:
     machines: list[Machine] = []
@@ -152,6 +157,7 @@ def _factory(kernel: Kernel, directory: Path) -> Iterator[MachineFactory]:
     with contextlib.ExitStack() as all_closed:
         yield make
         for number, machine in enumerate(machines):
+            all_closed.callback(_tell_races, machine)
             all_closed.callback(machine.close)
             if machine.running and (kernel.series == kernels.DEBUG or counted.environment()):
                 counted.collect(machine, directory / f"gcov{number}")
