@@ -911,10 +911,15 @@ static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
 	}
 }
 
-/* Where a copy lives, in blocks. */
+/*
+ * Where a copy lives, in blocks.  To the narrow work, which only wants to read
+ * something, see metadata_readable(), it may be where the copy is just leaving.
+ */
 static u64 copy_place(struct remap *r, u32 mb, int copy)
 {
-	return r->mblock[mb].standin[copy] ?: metadata_home(r, mb, copy);
+	u8 standin = READ_ONCE(r->mblock[mb].standin[copy]);
+
+	return standin ?: metadata_home(r, mb, copy);
 }
 
 /* Fill r->page with the body of a block. */
@@ -971,7 +976,7 @@ static int move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 			     dmr_name(r), home, place);
 		if (!m->standin[copy])
 			atomic_inc(&r->nr_away);
-		m->standin[copy] = place;
+		WRITE_ONCE(m->standin[copy], place);
 		report_event(r, DMR_EV_COPIES, U64_MAX, 1);
 		return 0;
 	}

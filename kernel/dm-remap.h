@@ -95,7 +95,9 @@ struct dmr_slot {
 struct dmr_mblock {
 	u64	seq;
 	u32	next_dirty;	/* of the next commit's blocks */
-	u8	standin[2];	/* place of each copy, 0: at home */
+	u8	standin[2];	/* place of each copy, 0: at home; the narrow
+				 * work looks at it, too
+				 */
 	bool	dirty;		/* belongs to the next commit */
 	bool	failed;		/* its commit could not make it durable twice */
 };
