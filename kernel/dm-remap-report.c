@@ -135,8 +135,10 @@ static void send_events(struct remap *r, struct uevent *u)
 		spin_lock_irq(&r->event_lock);
 		note = r->note[what];
 		r->note[what].count = 0;
-		if (note.count)
-			seq = ++r->event_seq;
+		if (note.count) {
+			seq = r->event_seq + 1;
+			WRITE_ONCE(r->event_seq, seq);
+		}
 		spin_unlock_irq(&r->event_lock);
 		if (seq)
 			send_uevent(r, u, what, &note, seq);
