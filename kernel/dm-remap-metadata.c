@@ -1574,7 +1574,7 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
 		      dmr_name(r), metadata_home(r, mb, 0),
 		      metadata_home(r, mb, 1));
-	r->nr_gone++;
+	WRITE_ONCE(r->nr_gone, r->nr_gone + 1);
 	return r->accept_stale ? 0 : -EIO;
 }
 
@@ -1589,7 +1589,7 @@ static int load_check(struct remap *r, struct load *l)
 		if (!r->accept_stale)
 			return -EIO;
 	}
-	r->nr_gone = 0;
+	WRITE_ONCE(r->nr_gone, 0);
 	for (mb = 0; mb < r->nr_mblocks; mb++) {
 		ret = load_check_one(r, l, mb);
 		if (ret)

@@ -248,7 +248,9 @@ static int field_print(struct remap *r, enum dmr_field field, char *buf,
 {
 	switch (field) {
 	case DMR_F_IDENTITY:
-		return scnprintf(buf, size, "%s", identity_name[r->identity]);
+		/* A load may be about to know better. */
+		return scnprintf(buf, size, "%s",
+				 identity_name[data_race(r->identity)]);
 	case DMR_F_UUID:
 		return scnprintf(buf, size, "%pUb", &r->uuid);
 	case DMR_F_BREAKER:
@@ -277,7 +279,8 @@ static void status_info(struct remap *r, char *result, unsigned int maxlen)
 
 static void status_table(struct remap *r, char *result, unsigned int maxlen)
 {
-	bool uuid = !r->format || r->has_uuid;
+	/* The load that formats the set clears it, and may be doing so. */
+	bool uuid = !data_race(r->format) || r->has_uuid;
 	unsigned int sz = 0, opts;
 
 	opts = 2 * (!!r->main_start + uuid + r->errors_medium + r->has_rate) +
@@ -446,6 +449,12 @@ static int message_list(struct remap *r, char **argv, char *result,
 
 	if (parse_page(argv, &slot, &max))
 		return -EINVAL;
+	/*
+	 * A load fills the slots in place: there is none to show before its end.
+	 * Pairs with smp_store_release() in remap_preresume().
+	 */
+	if (smp_load_acquire(&r->mode) == DMR_MODE_INIT)
+		slot = r->nr_slots;
 	for (; slot < r->nr_slots; slot++) {
 		/* Before the unit.  Pairs as in dmr_slot_state(). */
 		u32 info = smp_load_acquire(&r->slot[slot].info);

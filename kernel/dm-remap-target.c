@@ -749,7 +749,8 @@ static int remap_preresume(struct dm_target *ti)
 		DMERR("%s: the set was not started (%d)", dmr_name(r), ret);
 		return ret;
 	}
-	WRITE_ONCE(r->mode, r->read_only ? DMR_MODE_RO : DMR_MODE_RW);
+	/* Pairs with smp_load_acquire() in message_list(). */
+	smp_store_release(&r->mode, r->read_only ? DMR_MODE_RO : DMR_MODE_RW);
 	return 0;
 }
 
