@@ -53,6 +53,8 @@
  *                      0 (the default): at once, in the submitter's context
  *   powercut [<seed>]  with 'cache' only: forget what is not flushed, and fail
  *                      everything from now on, see below
+ *   race               write to the same memory from two threads for two seconds,
+ *                      in no order: a race for KCSAN to report
  *   count [reset]      one line of counters; they count bios at their arrival,
  *                      also those that fail; 'held' is how many are held now,
  *                      'cached', with 'cache' only, how many blocks a power
@@ -1078,6 +1080,35 @@ static int message_powercut(struct fault_c *fc, unsigned int argc, char **argv)
 	return settle(fc, argc == 1, seed);
 }
 
+/* Where two threads race. Nothing depends on it. */
+static unsigned int raced;
+
+static void race(unsigned long end)
+{
+	while (time_before(jiffies, end)) {
+		raced++;
+		cond_resched();
+	}
+}
+
+static void do_race(struct work_struct *work)
+{
+	race(jiffies + 2 * HZ);
+}
+
+static int message_race(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	struct work_struct work;
+
+	INIT_WORK_ONSTACK(&work, do_race);
+	queue_work(fc->wq, &work);
+	race(jiffies + 2 * HZ);
+	flush_work(&work);
+	destroy_work_on_stack(&work);
+
+	return 0;
+}
+
 /* Appends to the 'sz' bytes that are in 'result' already. */
 static void emit_counters(struct fault_c *fc, char *result,
 			  unsigned int maxlen, unsigned int sz)
@@ -1128,6 +1159,7 @@ static const struct {
 	{ "hold", 2, 4, message_hold, "<dir> [<sector> <count>]|off [<status>]" },
 	{ "delay", 2, 2, message_delay, "<ms>" },
 	{ "powercut", 1, 2, message_powercut, "[<seed>], and a cache" },
+	{ "race", 1, 1, message_race, "" },
 	{ "count", 1, 2, message_count, "[reset]" },
 };
 

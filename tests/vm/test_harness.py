@@ -150,6 +150,20 @@ def test_a_warning_after_the_last_command_fails_the_close(machine: MachineFactor
         vm.close()
 
 
+@pytest.mark.kcsan
+@pytest.mark.kernels("kcsan")
+def test_a_race_fails_the_command_that_it_is_met_in(machine: MachineFactory) -> None:
+    vm = machine(disks=[Disk(name="disk", size=1 << 20)])
+    vm.insmod("dm_fault")
+    vm.shell(f"echo 0 2048 fault {vm.device('disk')} 0 | dmsetup create planted")
+    with pytest.raises(MachineFailure, match=r"KCSAN: data-race in .*\[dm_fault\]") as caught:
+        vm.shell("dmsetup message planted 0 race; sleep 5")
+    assert caught.value.kind is FailureKind.SPLAT
+    # Both sides: the message's thread, and a worker.
+    assert "message_race+" in caught.value.tail
+    assert "do_race+" in caught.value.tail
+
+
 def test_a_panic_is_told_at_once(machine: MachineFactory) -> None:
     vm = machine()
     begin = time.monotonic()
