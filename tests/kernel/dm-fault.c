@@ -182,7 +182,7 @@ struct fault_c {
 	 */
 	spinlock_t lock;
 	struct list_head rules;
-	blk_status_t dead;
+	blk_status_t dead;	/* also shown without the lock, as is the next */
 	blk_status_t readonly;
 	u64 counters[NR_COUNTERS];
 
@@ -857,7 +857,7 @@ static void fault_postsuspend(struct dm_target *ti)
 	status = write_back(fc, 0, ULONG_MAX);
 	mutex_unlock(&fc->cache_lock);
 
-	if (status && !fc->cut)
+	if (status && !READ_ONCE(fc->cut))
 		DMERR("%s: the cache cannot be written down: %s",
 		      dm_table_device_name(ti->table), status_name(status));
 }
@@ -1005,9 +1005,9 @@ static int message_mode(struct fault_c *fc, unsigned int argc, char **argv)
 
 	spin_lock_irq(&fc->lock);
 	if (!strcmp(argv[0], "dead"))
-		fc->dead = status;
+		WRITE_ONCE(fc->dead, status);
 	else
-		fc->readonly = status;
+		WRITE_ONCE(fc->readonly, status);
 	spin_unlock_irq(&fc->lock);
 
 	return 0;
@@ -1070,7 +1070,7 @@ static int message_powercut(struct fault_c *fc, unsigned int argc, char **argv)
 	fc->hold_dir = 0;
 	while ((bio = bio_list_pop(&fc->held)))
 		bio_list_add(&fc->to_cache, bio);
-	fc->cut = true;
+	WRITE_ONCE(fc->cut, true);
 	queue_work(fc->wq, &fc->handle_cached);
 	spin_unlock_irq(&fc->lock);
 
