@@ -48,6 +48,7 @@ def judge(found: dict[str, Any]) -> None:
     assert all(count > 0 for count in found["looks"])
 
 
+@pytest.mark.kcsan
 def test_everything_at_once(machine: MachineFactory, long: bool) -> None:
     first = int(os.environ.get("CONCURRENCY_SEED") or random.randrange(1 << 30))
     vm = machine(thread="multi")

@@ -20,14 +20,19 @@ UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}
 # Those that run on the debug kernel without being asked: damaged areas.
 DEBUG_TOO = {"test_corruption.py"}
+# Those that run on the kernel for data races under --long: most of what runs at once.
+KCSAN_TOO = {"test_faults.py", "test_moves.py", "test_scrub.py", "test_storm.py"}
 
 CASES = [
     pytest.param(
         path.name,
         udev,
         id=f"{path.name}{'-udevd' * udev}",
-        marks=[pytest.mark.debug] * (path.name in DEBUG_TOO)
-        + [pytest.mark.usually(UDEVD_ON[udev])] * (path.name in UDEVD_TOO),
+        marks=[
+            *[pytest.mark.debug] * (path.name in DEBUG_TOO),
+            *[pytest.mark.kcsan] * (path.name in KCSAN_TOO),
+            *[pytest.mark.usually(UDEVD_ON[udev])] * (path.name in UDEVD_TOO),
+        ],
     )
     for path in sorted(GUEST.glob("test_*.py"))
     for udev in (False, True)
