@@ -58,11 +58,15 @@ _SPLATS = (
 )
 _SPLAT = re.compile("|".join(_SPLATS))
 
-# A report of a data race is many lines: this one, the stacks of both sides, a ruler. Linux has
-# races of its own, and what matters is whether a module of ours is in one of the stacks.
+# A report of a data race is many lines: the first of these, then each side and its stack, then on
+# what, which may be our workqueue, and a ruler. Linux has races of its own, on top of us too: in an
+# interrupt, or in what the block layer does to a bio of ours. So a race is ours if an access is
+# made by a module of ours, or by a function that it has called for it.
 _RACE = re.compile(r"^BUG: KCSAN: ")
+_SIDE = re.compile(r" to 0x[0-9a-f]+ of \d+ bytes by .*:$")
+_FRAME = re.compile(r"^ \S+\+0x[0-9a-f]+/0x[0-9a-f]+(?P<ours> \[dm_(remap|fault)\w*\])?")
+_FRAMES = 2
 _RULER = re.compile(r"^={60,}$")
-_OURS = re.compile(r"\[dm_(remap|fault)\w*\]")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class Console:
         """Data races that have nothing to do with us, by the report's first line."""
         self._race = ""
         """The first line of the report that is being printed, while nothing in it is ours."""
+        self._frames = 0
+        """How many of its side's innermost frames are still to come."""
         self._offset = 0
         self._partial = ""
 
@@ -152,11 +158,17 @@ class Console:
     def _race_of_ours(self, line: str) -> Hit | None:
         text = _text(line)
         if _RACE.search(text):
-            self._race = line
+            self._race, self._frames = line, 0
             self.races[text] += 1
         elif _RULER.search(text):
             self._race = ""
-        if not self._race or not _OURS.search(text):
+        elif _SIDE.search(text):
+            self._frames = _FRAMES
+        frame = _FRAME.search(text)
+        if not self._race or not self._frames or frame is None:
+            return None
+        self._frames -= 1
+        if not frame["ours"]:
             return None
         line, self._race = self._race, ""
         title = _text(line)
