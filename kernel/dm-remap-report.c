@@ -246,11 +246,13 @@ static u64 field_number(struct remap *r, enum dmr_field field)
 static int field_print(struct remap *r, enum dmr_field field, char *buf,
 		       size_t size)
 {
+	enum dmr_identity identity;
+
 	switch (field) {
 	case DMR_F_IDENTITY:
 		/* A load may be about to know better. */
-		return scnprintf(buf, size, "%s",
-				 identity_name[data_race(r->identity)]);
+		identity = data_race(r->identity);
+		return scnprintf(buf, size, "%s", identity_name[identity]);
 	case DMR_F_UUID:
 		return scnprintf(buf, size, "%pUb", &r->uuid);
 	case DMR_F_BREAKER:
