@@ -99,7 +99,7 @@ def release(kernel: Path) -> str:
 
 
 def overlaid(fragments: Iterable[str]) -> list[str]:
-    """Return the lines of fragments that hold: of an option the last one.
+    r"""Return the lines of fragments that hold: of an option the last one.
 
     >>> overlaid(["CONFIG_A=y\nCONFIG_B=m\n", "# A remark\n# CONFIG_A is not set\n"])
     ['# CONFIG_A is not set', 'CONFIG_B=m']
