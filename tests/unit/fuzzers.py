@@ -8,20 +8,20 @@ kernelshim/guided.c, which is libFuzzer. The first thing that is wrong, and the 
 sanitizer, ends either.
 """
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
-SHIM = HERE / "kernelshim"
-KERNEL = HERE.parents[1] / "kernel"
+from unit.shim import KERNEL, SHIM, empty_headers
+
 SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
 
 WRONG = re.compile(r"^(seed .* area|the area of this input)|Sanitizer:|runtime error", re.MULTILINE)
 """What a fuzzer says when it has found something."""
 
-SANITIZERS = {
+_SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
@@ -92,6 +92,18 @@ def copy_kernel(where: Path, name: str, old: str, new: str) -> Path:
     return copy
 
 
+def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a fuzzer, however it ends."""
+    return subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**os.environ, **_SANITIZERS},
+    )
+
+
 def build_seeded(where: Path, kernel: Path = KERNEL, *options: str) -> Path:
     """Compile the generator's fuzzer; return the program."""
     flags = _flags(where, kernel, *options)
@@ -128,10 +140,7 @@ class Guided:
 
 
 def _flags(where: Path, kernel: Path, *options: str) -> list[str]:
-    for source in SOURCES[:1] + SOURCES[2:]:
-        for name in re.findall(r"#include <(linux/[^>]+)>", (kernel / source).read_text()):
-            (where / name).parent.mkdir(parents=True, exist_ok=True)
-            (where / name).touch()
+    empty_headers(where, *(kernel / source for source in SOURCES[:1] + SOURCES[2:]))
     flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *options]
     return flags + [f"-I{path}" for path in (SHIM, where, kernel)]

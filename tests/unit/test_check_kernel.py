@@ -8,14 +8,13 @@ errno, the counts, the order of the writes, and every byte of the area afterward
 
 import ctypes
 import errno
-import re
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from uuid import UUID
 
 import pytest
+from harness.paths import ROOT
 from unit.areas import (
     AREA_BLOCKS,
     HOMES,
@@ -30,6 +29,7 @@ from unit.areas import (
     superblock,
     table,
 )
+from unit.shim import KERNEL, SHIM, empty_headers
 
 from dmremap.errors import Failure
 from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
@@ -37,8 +37,6 @@ from dmremap.ondisk.check import Load, examine
 from dmremap.ondisk.layout import pack_super
 from dmremap.ondisk.mend import mend
 
-HERE = Path(__file__).parent
-KERNEL = HERE.parents[1] / "kernel"
 SOURCES = [KERNEL / "dm-remap-metadata.c", KERNEL / "dm-remap-slots.c"]
 
 
@@ -59,14 +57,10 @@ Kernel = Callable[..., tuple[int, Result]]
 def by_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
     """Return what runs the kernel's load on a disk; it changes the disk."""
     where = tmp_path_factory.mktemp("kernel")
-    for source in (KERNEL / "dm-remap.h", *SOURCES):
-        for name in re.findall(r"#include <(linux/[^>]+)>", source.read_text()):
-            (where / name).parent.mkdir(parents=True, exist_ok=True)
-            (where / name).touch()
-    shim = HERE / "kernelshim"
+    empty_headers(where, KERNEL / "dm-remap.h", *SOURCES)
     options = ["-shared", "-fPIC", "-O1", "-w", "-Wl,--no-undefined"]
-    options += ["-include", str(shim / "shim.h"), "-I", str(where), "-I", str(KERNEL)]
-    files = [str(path) for path in (shim / "run.c", *SOURCES)]
+    options += ["-include", str(SHIM / "shim.h"), "-I", str(where), "-I", str(KERNEL)]
+    files = [str(path) for path in (SHIM / "run.c", *SOURCES)]
     subprocess.run(["cc", *options, "-o", str(where / "load.so"), *files], check=True)
     library = ctypes.CDLL(str(where / "load.so"))
 
@@ -269,7 +263,7 @@ def test_areas_at_random(by_kernel: Kernel, seed: int) -> None:
 
 # ------------------------------------------------- the tables in docs/format.md
 
-PAGE = (HERE.parents[1] / "docs" / "format.md").read_text()
+PAGE = (ROOT / "docs/format.md").read_text()
 
 
 def _rows(words: str) -> list[list[str]]:

@@ -9,13 +9,13 @@ million areas.
 
 import os
 import re
-import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from unit.fuzzers import KERNEL, RULES, SANITIZERS, SOURCES, WRONG, build_seeded, copy_kernel
+from unit.fuzzers import RULES, SOURCES, WRONG, build_seeded, copy_kernel, run
+from unit.shim import KERNEL
 
 SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
 AREAS = os.environ.get("DM_REMAP_FUZZ_AREAS")
@@ -87,13 +87,7 @@ class Done:
 
 def fuzz(program: Path, areas: int, seed: str = SEED) -> Done:
     """Run the fuzzer to its end."""
-    ran = subprocess.run(
-        [str(program), seed, str(areas)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **SANITIZERS},
-    )
+    ran = run([str(program), seed, str(areas)])
     numbers: dict[str, int] = {}
     reasons: Counter[str] = Counter()
     for line in ran.stdout.splitlines() if ran.returncode == 0 else []:

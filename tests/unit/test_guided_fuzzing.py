@@ -13,13 +13,12 @@ was found: it stays in build/artefacts with the program, and the failure names t
 import os
 import re
 import shlex
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from harness.fixtures import artefacts
-from unit.fuzzers import RULES, SANITIZERS, WRONG, Guided, copy_kernel
+from unit.fuzzers import RULES, WRONG, Guided, copy_kernel, run
 
 SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
 SECONDS = int(os.environ.get("DM_REMAP_FUZZ_SECONDS", "0"))
@@ -56,17 +55,10 @@ class Done:
         return int(found[-1])
 
 
-def run(argv: list[str]) -> tuple[int, str]:
-    done = subprocess.run(
-        argv,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**os.environ, **SANITIZERS},
-    )
-    return done.returncode, done.stdout
+def said(argv: list[str]) -> tuple[int, str]:
+    """Run it; return its status and all that it has said."""
+    done = run(argv)
+    return done.returncode, done.stdout + done.stderr
 
 
 def fuzz(program: Path, *options: str) -> Done:
@@ -77,7 +69,7 @@ def fuzz(program: Path, *options: str) -> Done:
     for kind in range(16):  # of an area; all other choices are 1, which is nothing special
         (seeds / str(kind)).write_bytes(bytes([0, 0, kind]).ljust(FIRST_SECTION, b"\1"))
     options = (f"-seed={SEED}", *OPTIONS, *options, f"-artifact_prefix={program.parent}/")
-    status, text = run([str(program), *options, str(corpus), str(seeds)])
+    status, text = said([str(program), *options, str(corpus), str(seeds)])
     found = re.search(r"Test unit written to (.*)", text)
     text = re.sub(r"^#\d+\s+(NEW|REDUCE|pulse) .*\n", "", text, flags=re.MULTILINE)
     return Done(status, text, [str(program), found[1]] if found else [])
@@ -122,8 +114,8 @@ def test_a_rule_that_is_missing_is_found(
     assert done.status != 0, "nothing was noticed"
     assert WRONG.search(done.text), done.text
     # The input alone shows it again, and that it is the rule.
-    status, text = run(done.repeat)
+    status, text = said(done.repeat)
     assert status != 0
     assert WRONG.search(text), text
-    status, text = run([str(whole), *done.repeat[1:]])
+    status, text = said([str(whole), *done.repeat[1:]])
     assert status == 0, text
