@@ -132,6 +132,8 @@ def test_races(kernel): pass
 @pytest.mark.kcsan
 @pytest.mark.kernels("kcsan")
 def test_races_alone(kernel): pass
+@pytest.mark.usually("6.12")
+def test_usual(kernel): pass
 """
 SERIES = {"6.1", "6.12"}
 ALL = {*SERIES, "debug"}
@@ -140,16 +142,25 @@ ALL = {*SERIES, "debug"}
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], {"plain": SERIES, "debug": ALL, "races": SERIES}),
+        ([], {"plain": SERIES, "debug": ALL, "races": SERIES, "usual": {"6.12"}}),
         (
             ["--long"],
-            {"plain": ALL, "debug": ALL, "races": {*ALL, "kcsan"}, "races_alone": {"kcsan"}},
+            {
+                "plain": ALL,
+                "debug": ALL,
+                "races": {*ALL, "kcsan"},
+                "races_alone": {"kcsan"},
+                "usual": ALL,
+            },
         ),
         (
             ["--kernels", "kcsan"],
-            {name: {"kcsan"} for name in ("plain", "debug", "races", "races_alone")},
+            {name: {"kcsan"} for name in ("plain", "debug", "races", "races_alone", "usual")},
         ),
-        (["--kernels", "debug"], {name: {"debug"} for name in ("plain", "debug", "races")}),
+        (
+            ["--kernels", "debug"],
+            {name: {"debug"} for name in ("plain", "debug", "races", "usual")},
+        ),
     ],
 )
 def test_what_runs_on_which_kernel(
