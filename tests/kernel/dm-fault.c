@@ -1083,8 +1083,10 @@ static int message_powercut(struct fault_c *fc, unsigned int argc, char **argv)
 /* Where two threads race. Nothing depends on it. */
 static unsigned int raced;
 
-static void race(unsigned long end)
+static void race(void)
 {
+	unsigned long end = jiffies + 2 * HZ;
+
 	while (time_before(jiffies, end)) {
 		raced++;
 		cond_resched();
@@ -1093,7 +1095,7 @@ static void race(unsigned long end)
 
 static void do_race(struct work_struct *work)
 {
-	race(jiffies + 2 * HZ);
+	race();
 }
 
 static int message_race(struct fault_c *fc, unsigned int argc, char **argv)
@@ -1102,7 +1104,7 @@ static int message_race(struct fault_c *fc, unsigned int argc, char **argv)
 
 	INIT_WORK_ONSTACK(&work, do_race);
 	queue_work(fc->wq, &work);
-	race(jiffies + 2 * HZ);
+	race();
 	flush_work(&work);
 	destroy_work_on_stack(&work);
 
