@@ -52,7 +52,9 @@
 
 #include "dm-remap.h"
 
+#ifndef CHUNK_BLOCKS			/* tests have few blocks */
 #define CHUNK_BLOCKS	128u		/* read at once by a scan */
+#endif
 #define KERNEL_FORMAT_MAX	0x40000u	/* blocks: 1 GiB */
 #define STANDIN_TRIES	3
 #define COMMIT_TIME	(30 * HZ)	/* for the blocks after one that failed */
@@ -124,6 +126,8 @@ struct scan {
 	struct remap *r;
 	/* Called for each block; data is NULL if it cannot be read. */
 	int (*fn)(struct scan *s, u64 block, const void *data);
+	/* Called while the next chunk is not there yet, until it returns false. */
+	bool (*meanwhile)(struct scan *s);
 	void *context;
 	struct chunk *chunk[2];
 };
@@ -235,6 +239,12 @@ static int chunk_look(struct scan *s, struct chunk *c, bool whole)
 	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
+/* Has the disk still to deliver it? */
+static bool chunk_missing(struct chunk *c)
+{
+	return c->n && !completion_done(&c->done);
+}
+
 /* Call fn for blocks [from, from + nr); stops at its first error. */
 static int scan_blocks(struct scan *s, u64 from, u64 nr,
 		       int (*fn)(struct scan *s, u64 block, const void *data),
@@ -253,6 +263,9 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
 		from = c->from + c->n;
 		chunk_start(s, next, from, end - from);
 		ret = chunk_look(s, c, whole);
+		while (!ret && s->meanwhile && chunk_missing(next))
+			if (!s->meanwhile(s))
+				break;
 		swap(c, next);
 	}
 	chunk_wait(c);
@@ -1291,6 +1304,8 @@ struct load {
 	struct copy (*copy)[2];		/* for each metadata block */
 	int pass;			/* the copy that is being read */
 	u32 mb;				/* the block that is read next */
+	u32 filled;			/* slots of the blocks that were read */
+	u32 linked;			/* ... of which so many are looked up */
 	unsigned int unreadable;	/* stand-ins that may hide any copy */
 	bool rebuild;			/* the lookup holds what is not so */
 	bool grow;			/* the superblocks are to say so */
@@ -1305,29 +1320,48 @@ static bool is_live(const struct dmr_slot *slot)
 }
 
 /*
- * Take over a block.  Its entries go into the lookup at once, while the disk is
- * busy with the next blocks.  Where that turns out to be wrong, because there is
- * a newer candidate or a unit has two entries, load_lookup() makes it anew.
+ * Take over a block.  If the lookup holds its slots already, they were another
+ * candidate's, and load_lookup() makes it anew.
  */
 static void load_entries(struct remap *r, struct load *l, u32 mb,
 			 const struct dmr_table *t)
 {
 	u32 i, nr, first = mblock_slots(r, mb, &nr);
 
-	if (l->copy[mb][0].seq || l->copy[mb][1].seq)
+	if (first < l->linked)
 		l->rebuild = true;
 	for (i = 0; i < nr; i++) {
 		struct dmr_slot *slot = &r->slot[first + i];
 
 		slot->unit = dmr_get64(t->entry[i].unit);
 		slot->info = dmr_get32(t->entry[i].state_gen);
-		if (l->rebuild || !is_live(slot))
-			continue;
-		if (dmr_any_entry(r, slot->unit, slot->unit) != DMR_NO_SLOT)
-			l->rebuild = true;
-		else
-			slots_insert(r, first + i);
 	}
+}
+
+/*
+ * Put slots that were read into the lookup, as many as a block has.  A unit with
+ * two entries is left to load_lookup().  Returns whether there are more of them.
+ */
+static bool load_link(struct remap *r, struct load *l)
+{
+	u32 end = min(l->linked + DMR_ENTRIES, l->filled);
+
+	for (; l->linked < end && !l->rebuild; l->linked++) {
+		const struct dmr_slot *slot = &r->slot[l->linked];
+
+		if (!is_live(slot))
+			continue;
+		if (dmr_any_entry(r, slot->unit, slot->unit) == DMR_NO_SLOT)
+			slots_insert(r, l->linked);
+		else
+			l->rebuild = true;
+	}
+	return l->linked < l->filled && !l->rebuild;
+}
+
+static bool load_meanwhile(struct scan *s)
+{
+	return load_link(s->r, s->context);
 }
 
 /* Is the candidate in every byte what was checked and taken over before? */
@@ -1381,17 +1415,26 @@ static int load_block(struct scan *s, u64 block, const void *data)
 {
 	struct load *l = s->context;
 
+	u32 nr, first = mblock_slots(s->r, l->mb, &nr);
+
 	if (data)
 		load_candidate(s->r, l, l->mb, l->pass, block, data);
+	if (!l->pass)
+		l->filled = first + nr;
 	l->mb++;
 	return 0;
 }
 
+/*
+ * The lookup is filled while the disk is busy with the next chunk, whichever copy
+ * that is of: a disk that is faster has the rest of it done behind the last one.
+ */
 static int load_homes(struct remap *r, struct scan *s, struct load *l)
 {
 	int ret = 0;
 	u32 i;
 
+	s->meanwhile = load_meanwhile;
 	for (i = 0; i < r->nr_segs && !ret; i++) {
 		const struct dmr_seg *seg = &r->seg[i];
 
@@ -1401,6 +1444,7 @@ static int load_homes(struct remap *r, struct scan *s, struct load *l)
 					  seg->table_blocks, load_block, l);
 		}
 	}
+	s->meanwhile = NULL;
 	return ret;
 }
 
@@ -1619,11 +1663,15 @@ static int load_lookup_one(struct remap *r, u32 slot)
 	return -EINVAL;
 }
 
-static int load_lookup(struct remap *r)
+static int load_lookup(struct remap *r, struct load *l)
 {
 	u32 s;
 	int ret;
 
+	while (load_link(r, l))
+		cond_resched();
+	if (!l->rebuild)
+		return 0;
 	slots_clear_lookup(r);
 	for (s = 0; s < r->nr_slots; s++) {
 		ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
@@ -1758,7 +1806,7 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	load_places(r, l);
-	ret = l->rebuild ? load_lookup(r) : 0;
+	ret = load_lookup(r, l);
 	if (ret)
 		return ret;
 	ret = load_mend(r, l);

@@ -70,6 +70,12 @@ RULES = {
     ),
     "torn blank": ("dm-remap-metadata.c", "if (!memchr_inv(hdr, 0, SECTOR_SIZE))", "if (0)"),
     "twice": ("dm-remap-metadata.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
+    "relinked": ("dm-remap-metadata.c", "if (first < l->linked)", "if (0)"),
+    "linked twice": (
+        "dm-remap-metadata.c",
+        "if (dmr_any_entry(r, slot->unit, slot->unit) == DMR_NO_SLOT)",
+        "if (1)",
+    ),
     "losers": ("dm-remap-metadata.c", "\t\tload_losers(r);\n", "\t\t;\n"),
     "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
     "standins": (

@@ -78,16 +78,7 @@ TERMINAL = Wiring("stdio,mux=on,signal=off", "null", "null")
 def _base(hardware: Hardware) -> list[str]:
     return [
         QEMU,
-        *(
-            "-machine",
-            "q35",
-            "-cpu",
-            "max",
-            "-smp",
-            str(hardware.smp),
-            "-m",
-            f"{hardware.memory_mib}M",
-        ),
+        *("-machine", "q35", "-smp", str(hardware.smp), "-m", f"{hardware.memory_mib}M"),
         *hardware.accel.arguments(hardware.thread, icount=hardware.icount),
         *("-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"),
         *("-kernel", os.fspath(hardware.kernel), "-initrd", os.fspath(hardware.initrd)),

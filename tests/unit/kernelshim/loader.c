@@ -69,6 +69,7 @@ static void *memchr_inv(const void *p, int c, size_t n)
 #pragma GCC diagnostic ignored "-Wsign-compare"
 #pragma GCC diagnostic ignored "-Wformat"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#define CHUNK_BLOCKS 2u		/* or the lookup would be filled at the end only */
 #include "dm-remap-metadata.c"
 #include "dm-remap-slots.c"
 

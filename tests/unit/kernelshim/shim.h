@@ -142,7 +142,9 @@ static inline void submit_bio(struct bio *bio)
 				 bio->opf) ? 10 : 0;
 	bio->bi_end_io(bio);
 }
-static inline void init_completion(struct completion *c) { (void)c; }
+/* The disk is found busy twice before it is found to be done. */
+static inline void init_completion(struct completion *c) { c->x = 2; }
+static inline bool completion_done(struct completion *c) { return c->x-- <= 0; }
 static inline void complete(struct completion *c) { (void)c; }
 static inline void wait_for_completion_io(struct completion *c) { (void)c; }
 
