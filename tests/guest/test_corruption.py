@@ -2,20 +2,34 @@
 """Damaged and hostile areas through the kernel: accepted or refused as dmremap's check says.
 
 tests/unit/test_corruption.py does the same a hundred times as often with the loader in a process.
-The area is a file in memory, rewritten in place under its loop device. In a guest, as root.
+The area is a file in memory, rewritten in place under its loop device. Its tables are read at once;
+the last tests have one that takes two reads, and in between the lookup is filled. In a guest, as
+root.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import time
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 from guest import dmioctl
-from guest.lib import dm_names, kernel_log, loop_device, sectors
+from guest.lib import (
+    background,
+    dm_create,
+    dm_names,
+    dm_remove,
+    fault_device,
+    kernel_log,
+    loop_device,
+    read,
+    sectors,
+)
 from guest.remapset import status
 from unit.areas import (
     AREA_BLOCKS,
@@ -32,9 +46,23 @@ from unit.areas import (
     table,
 )
 
-from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
+from dmremap.ondisk import (
+    BLOCK,
+    BLOCK_SECTORS,
+    Entry,
+    SetState,
+    SlotState,
+    opened,
+    segment_for,
+    write_mapped_area,
+)
 from dmremap.ondisk.check import Load, examine
-from dmremap.ondisk.layout import pack_super
+from dmremap.ondisk.layout import pack_super, pack_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dmremap.table import Status
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
@@ -234,3 +262,76 @@ def test_damaged_areas() -> None:
     assert outcomes["load"] > AREAS // 20, outcomes
     log = kernel_log()
     assert [text for text in log if any(word in text for word in SPLATS)] == []
+
+
+READ_AT_ONCE = 128  # blocks, CHUNK_BLOCKS in dm-remap-metadata.c
+LONG = superblock(area_blocks=4610, segments=(segment_for(4610, 512),))
+FIRST_HOMES = (LONG.segments[0].copy_a, LONG.segments[0].copy_b)
+
+
+def _numbered(numbers: Iterable[int]) -> list[bytes]:
+    return [b"%16d" % number * 32 for number in numbers]
+
+
+def _units_after_slow_load(changes: dict[int, bytes]) -> tuple[list[int], Status]:
+    """Load a set whose slot i holds unit i, but for what ``changes`` put into blocks.
+
+    The disk stops at the second part of copy A for as long as the first one takes to get into the
+    lookup. Returns what each unit reads as, the number of a slot or -1 for main, and the status.
+    """
+    size, slots = LONG.area_blocks * BLOCK, LONG.slots
+    with (
+        loop_device(MAIN_SECTORS * 512) as main,
+        loop_device(size) as disk,
+        fault_device(disk) as spare,
+    ):
+        with opened(str(disk), write=True) as area:
+            write_mapped_area(area, LONG, range(slots))
+        slot_data = {LONG.segments[0].data: b"".join(_numbered(range(slots)))}
+        with disk.open("r+b", buffering=0) as file:
+            for place, block in {**slot_data, **changes}.items():
+                file.seek(place * BLOCK)
+                file.write(block)
+            os.fsync(file)
+        with main.open("wb", buffering=0) as file:
+            file.write(b"".join(_numbered([-1])) * (slots + 1))
+            os.fsync(file)
+        line = f"0 {MAIN_SECTORS} remap {main} {spare.path} 0 {size // 512} 2 uuid {SET}"
+        spare.hold("read", (FIRST_HOMES[0] + READ_AT_ONCE) * BLOCK_SECTORS)
+        created = background(dm_create, NAME, line)
+        try:
+            spare.wait_held()
+            time.sleep(0.5)
+            spare.release()
+            shown = read(created.result(60), 0, slots + 1)
+            return [int(shown[at : at + 16]) for at in range(0, len(shown), 512)], status(NAME)
+        finally:
+            spare.release()
+            if not created.exception(60):
+                dm_remove(NAME)
+
+
+def test_tables_that_take_two_reads() -> None:
+    assert LONG.segments[0].table_blocks > READ_AT_ONCE
+    units, shown = _units_after_slow_load({})
+    assert units == [*range(LONG.slots), -1]
+    assert (shown.mapped, shown.bad) == (LONG.slots, 0)
+
+
+def test_a_newer_copy_comes_when_the_older_one_is_in_the_lookup() -> None:
+    """Its slots 0 and 1 hold other units: what copy A says is forgotten, in the lookup, too."""
+    last = LONG.slots
+    entries = [mapped(0, last), mapped(1, 0), *(mapped(slot, slot) for slot in range(2, 252))]
+    newer = pack_table(SET, entries, 0, FIRST_HOMES[1], 2)
+    units, shown = _units_after_slow_load({FIRST_HOMES[1]: newer})
+    assert units == [1, -1, *range(2, LONG.slots), 0]
+    assert (shown.mapped, shown.bad) == (LONG.slots, 0)
+
+
+def test_a_unit_is_found_twice_before_all_is_read() -> None:
+    """The entry with the higher generation counts, the other slot is bad."""
+    entries = [mapped(0, 0), mapped(1, 0, 1), *(mapped(slot, slot) for slot in range(2, 252))]
+    both = {home: pack_table(SET, entries, 0, home, 2) for home in FIRST_HOMES}
+    units, shown = _units_after_slow_load(both)
+    assert units == [1, -1, *range(2, LONG.slots), -1]
+    assert (shown.mapped, shown.bad) == (LONG.slots - 1, 1)
