@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to start anywhere but in a machine that the harness booted."""
-    del config
+    if config.option.collectonly:
+        return
     if "dmremap.guest" not in Path("/proc/cmdline").read_text().split():
         raise pytest.UsageError(
             "tests/guest runs inside a virtual machine only: use tools/test, or "

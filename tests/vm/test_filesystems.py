@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from harness.disks import Disk
-from harness.paths import ROOT
+from vm.inside import run_tests
 
 if TYPE_CHECKING:
     from harness.fixtures import MachineFactory
@@ -16,12 +15,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MIB = 1 << 20
-GUEST = ROOT / "tests/guest"
-
-
-def show(text: str) -> None:
-    """Print what the guest prints, as it comes: a test that hangs has said how far it came."""
-    print(text, end="", flush=True)
 
 
 def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1536) -> None:
@@ -34,23 +27,8 @@ def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1
     vm = machine(disks, memory_mib=memory)
     vm.insmod("dm_remap", "dm_fault")
     limit = 3600 if long else 1100
-    command = [
-        sys.executable,
-        "-B",
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-s",
-        "-o",
-        f"timeout={limit}",
-    ]
-    command += ["--long"] if long else []
-    result = vm.run([*command, str(GUEST / name)], cwd=ROOT, timeout=limit, check=False, echo=show)
-    assert result.status == 0, result.output
-    summary = result.output.strip().splitlines()[-1]
-    assert " passed" in summary
-    assert "skipped" not in summary
+    options = ["-o", f"timeout={limit}", *["--long"] * long]
+    run_tests(vm, name, *options, timeout=limit, show=True)
 
 
 def test_file_systems(machine: MachineFactory, long: bool) -> None:

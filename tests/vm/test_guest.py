@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs the files of tests/guest inside a guest, one boot for each file and kernel."""
 
-import sys
 from collections.abc import Sequence
 
 import pytest
 from harness.disks import Disk
 from harness.fixtures import MachineFactory
-from harness.machine import Machine
 from harness.paths import ROOT
+from vm.inside import run_tests
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
@@ -40,22 +39,12 @@ CASES = [
 ]
 
 
-def run_tests(vm: Machine, name: str) -> None:
-    """Run one file; all its tests pass, none is skipped, and the console stays clean."""
-    vm.insmod("dm_remap", "dm_fault")
-    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q"]
-    result = vm.run([*command, str(GUEST / name)], cwd=ROOT, timeout=1400, check=False)
-    summary = result.output.strip().splitlines()[-1]
-    print(f"{name} on {vm.kernel.series}: {summary}")
-    assert result.status == 0, result.output
-    assert " passed" in summary
-    assert "skipped" not in summary
-
-
 @pytest.mark.parametrize(("name", "udev"), CASES)
 def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
     """One file, on one kernel."""
-    run_tests(machine(udev=udev), name)
+    vm = machine(udev=udev)
+    vm.insmod("dm_remap", "dm_fault")
+    run_tests(vm, name)
 
 
 def test_links_of_adopted_disks(machine: MachineFactory) -> None:
@@ -66,4 +55,6 @@ def test_links_of_adopted_disks(machine: MachineFactory) -> None:
         Disk(name="nvme", kind="nvme"),
         Disk(name="spare", kind="virtio", size=8 << 20),
     ]
-    run_tests(machine(disks=disks, udev=True), "adopted_disks.py")
+    vm = machine(disks=disks, udev=True)
+    vm.insmod("dm_remap", "dm_fault")
+    run_tests(vm, "adopted_disks.py")

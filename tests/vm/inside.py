@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Has pytest run a file of tests/guest inside a guest.
+
+A processor is emulated there, and the start of pytest with all plugins that are installed takes
+twelve seconds more than with the one that is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from harness.paths import ROOT
+
+if TYPE_CHECKING:
+    from harness.machine import Machine
+
+PYTEST = (sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "no:cacheprovider")
+
+
+def _show(text: str) -> None:
+    """Print what the guest prints, as it comes: a test that hangs has said how far it came."""
+    print(text, end="", flush=True)
+
+
+def run_tests(
+    vm: Machine, name: str, *options: str, timeout: float = 1400, show: bool = False
+) -> None:
+    """Run a file, by its name; all its tests pass, and none is skipped.
+
+    ``options`` are pytest's; ``timeout`` is in seconds, for all of it. With ``show`` the output of
+    the tests is printed as it comes.
+    """
+    result = vm.run(
+        [*PYTEST, "-s" if show else "-q", *options, str(ROOT / "tests/guest" / name)],
+        cwd=ROOT,
+        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        timeout=timeout,
+        check=False,
+        echo=_show if show else None,
+    )
+    summary = result.output.strip().splitlines()[-1]
+    print(f"{name} on {vm.kernel.series}: {summary}")
+    assert result.status == 0, result.output
+    assert " passed" in summary
+    assert "skipped" not in summary
