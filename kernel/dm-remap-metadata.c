@@ -263,9 +263,9 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
 		from = c->from + c->n;
 		chunk_start(s, next, from, end - from);
 		ret = chunk_look(s, c, whole);
-		while (!ret && s->meanwhile && chunk_missing(next))
-			if (!s->meanwhile(s))
-				break;
+		while (!ret && s->meanwhile && chunk_missing(next) &&
+		       s->meanwhile(s))
+			cond_resched();
 		swap(c, next);
 	}
 	chunk_wait(c);
@@ -1414,7 +1414,6 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 static int load_block(struct scan *s, u64 block, const void *data)
 {
 	struct load *l = s->context;
-
 	u32 nr, first = mblock_slots(s->r, l->mb, &nr);
 
 	if (data)
