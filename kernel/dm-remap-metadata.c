@@ -1307,7 +1307,7 @@ struct load {
 	u32 filled;			/* slots of the blocks that were read */
 	u32 linked;			/* ... of which so many are looked up */
 	unsigned int unreadable;	/* stand-ins that may hide any copy */
-	bool rebuild;			/* the lookup holds what is not so */
+	bool rebuild;			/* the lookup is not what was read */
 	bool grow;			/* the superblocks are to say so */
 	struct dmr_super grown;
 };
@@ -1320,8 +1320,8 @@ static bool is_live(const struct dmr_slot *slot)
 }
 
 /*
- * Take over a block.  If the lookup holds its slots already, they were another
- * candidate's, and load_lookup() makes it anew.
+ * Take over a block.  If its slots were looked up before, as another candidate's
+ * or as free, load_lookup() makes the lookup anew.
  */
 static void load_entries(struct remap *r, struct load *l, u32 mb,
 			 const struct dmr_table *t)
@@ -1676,6 +1676,7 @@ static int load_lookup(struct remap *r, struct load *l)
 		ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
 		if (ret)
 			return ret;
+		cond_resched();
 	}
 	return 0;
 }
@@ -1692,6 +1693,7 @@ static void load_losers(struct remap *r)
 	for (s = 0; s < r->nr_slots; s++) {
 		u64 unit = r->slot[s].unit;
 
+		cond_resched();
 		if (!is_live(&r->slot[s]) || slots_first(r, unit, unit) == s)
 			continue;
 		r->slot[s].info = dmr_info(DMR_BAD, 0);
