@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
-AREAS = 250 if os.uname().release.endswith("-debug") else 1000
+AREAS = 100 if os.uname().release.endswith("-debug") else 1000
 SEED = 1
 NAME = "damaged"
 SPLATS = ("BUG:", "WARNING:", "Oops", "KASAN", "UBSAN", "general protection", "INFO: task")
