@@ -17,6 +17,8 @@ GUEST = ROOT / "tests/guest"
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}
+# These test the control plane and ask the kernel for little: one kernel will do.
+USUALLY_ON = {"test_offline.py": "6.12", "test_rules.py": "6.1"}
 # Those that run on the debug kernel without being asked: damaged areas.
 DEBUG_TOO = {"test_corruption.py"}
 # Those that run on the kernel for data races under --long: most of what runs at once.
@@ -31,6 +33,7 @@ CASES = [
             *[pytest.mark.debug] * (path.name in DEBUG_TOO),
             *[pytest.mark.kcsan] * (path.name in KCSAN_TOO),
             *[pytest.mark.usually(UDEVD_ON[udev])] * (path.name in UDEVD_TOO),
+            *[pytest.mark.usually(on) for name, on in USUALLY_ON.items() if name == path.name],
         ],
     )
     for path in sorted(GUEST.glob("test_*.py"))
