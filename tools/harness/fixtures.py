@@ -94,9 +94,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 more = seconds.args[0] * kernels.DEBUG_PATIENCE
                 item.add_marker(pytest.mark.timeout(more), append=False)
         chosen.append(item)
+    # What takes longest is not begun last.
+    chosen.sort(key=lambda item: _flavour(item) is None)
     if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = chosen
+    items[:] = chosen
 
 
 def _series(item: pytest.Item) -> str | None:
