@@ -2,7 +2,7 @@
 """Has pytest run a file of tests/guest inside a guest.
 
 A processor is emulated there, and the start of pytest with all plugins that are installed takes
-twelve seconds more than with the one that is needed.
+ten seconds more than with the one that is needed.
 """
 
 from __future__ import annotations
