@@ -28,6 +28,7 @@ from guest.lib import (
     background,
     describe,
     dm_create,
+    dm_device,
     dm_names,
     dm_remove,
     dm_resume,
@@ -88,12 +89,12 @@ def kept_device() -> Iterator[None]:
     A slab that cannot be shown in sysfs leaks its name, in Linux's sysfs_slab_add(), and a table
     makes one where no other has the same.
     """
-    with loop_device(MAIN * SECTOR) as main, loop_device(SMALLEST_AREA * SECTOR) as spare:
-        dm_create(KEPT, f"0 {MAIN} remap {main} {spare} 0 {SMALLEST_AREA}")
-        try:
-            yield
-        finally:
-            dm_remove(KEPT)
+    with (
+        loop_device(MAIN * SECTOR) as main,
+        loop_device(SMALLEST_AREA * SECTOR) as spare,
+        dm_device(KEPT, f"0 {MAIN} remap {main} {spare} 0 {SMALLEST_AREA}"),
+    ):
+        yield
 
 
 class Sweep:

@@ -27,10 +27,11 @@ from guest.lib import (
     fault_device,
     kernel_log,
     loop_device,
-    read,
+    pattern,
     sectors,
+    write,
 )
-from guest.remapset import status
+from guest.remapset import held, status, texts
 from unit.areas import (
     AREA_BLOCKS,
     HOMES,
@@ -60,8 +61,6 @@ from dmremap.ondisk.check import Load, examine
 from dmremap.ondisk.layout import pack_super, pack_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dmremap.table import Status
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
@@ -269,15 +268,12 @@ LONG = superblock(area_blocks=4610, segments=(segment_for(4610, 512),))
 FIRST_HOMES = (LONG.segments[0].copy_a, LONG.segments[0].copy_b)
 
 
-def _numbered(numbers: Iterable[int]) -> list[bytes]:
-    return [b"%16d" % number * 32 for number in numbers]
-
-
-def _units_after_slow_load(changes: dict[int, bytes]) -> tuple[list[int], Status]:
+def _shown_after_slow_load(changes: dict[int, bytes]) -> tuple[list[str], Status]:
     """Load a set whose slot i holds unit i, but for what ``changes`` put into blocks.
 
     The disk stops at the second part of copy A for as long as the first one takes to get into the
-    lookup. Returns what each unit reads as, the number of a slot or -1 for main, and the status.
+    lookup. Returns what the units and one more hold, generation 1 if from a slot and 0 if from
+    main, and the status.
     """
     size, slots = LONG.area_blocks * BLOCK, LONG.slots
     with (
@@ -287,15 +283,10 @@ def _units_after_slow_load(changes: dict[int, bytes]) -> tuple[list[int], Status
     ):
         with opened(str(disk), write=True) as area:
             write_mapped_area(area, LONG, range(slots))
-        slot_data = {LONG.segments[0].data: b"".join(_numbered(range(slots)))}
-        with disk.open("r+b", buffering=0) as file:
-            for place, block in {**slot_data, **changes}.items():
-                file.seek(place * BLOCK)
-                file.write(block)
-            os.fsync(file)
-        with main.open("wb", buffering=0) as file:
-            file.write(b"".join(_numbered([-1])) * (slots + 1))
-            os.fsync(file)
+        write(disk, LONG.segments[0].data * BLOCK_SECTORS, pattern(0, slots, 1))
+        for place, block in changes.items():
+            write(disk, place * BLOCK_SECTORS, block)
+        write(main, 0, pattern(0, slots + 1))
         line = f"0 {MAIN_SECTORS} remap {main} {spare.path} 0 {size // 512} 2 uuid {SET}"
         spare.hold("read", (FIRST_HOMES[0] + READ_AT_ONCE) * BLOCK_SECTORS)
         created = background(dm_create, NAME, line)
@@ -303,8 +294,7 @@ def _units_after_slow_load(changes: dict[int, bytes]) -> tuple[list[int], Status
             spare.wait_held()
             time.sleep(0.5)
             spare.release()
-            shown = read(created.result(60), 0, slots + 1)
-            return [int(shown[at : at + 16]) for at in range(0, len(shown), 512)], status(NAME)
+            return held(created.result(60), 0, slots + 1), status(NAME)
         finally:
             spare.release()
             if not created.exception(60):
@@ -313,8 +303,8 @@ def _units_after_slow_load(changes: dict[int, bytes]) -> tuple[list[int], Status
 
 def test_tables_that_take_two_reads() -> None:
     assert LONG.segments[0].table_blocks > READ_AT_ONCE
-    units, shown = _units_after_slow_load({})
-    assert units == [*range(LONG.slots), -1]
+    units, shown = _shown_after_slow_load({})
+    assert units == [*texts(0, LONG.slots, 1), f"{LONG.slots}/0"]
     assert (shown.mapped, shown.bad) == (LONG.slots, 0)
 
 
@@ -323,8 +313,8 @@ def test_a_newer_copy_comes_when_the_older_one_is_in_the_lookup() -> None:
     last = LONG.slots
     entries = [mapped(0, last), mapped(1, 0), *(mapped(slot, slot) for slot in range(2, 252))]
     newer = pack_table(SET, entries, 0, FIRST_HOMES[1], 2)
-    units, shown = _units_after_slow_load({FIRST_HOMES[1]: newer})
-    assert units == [1, -1, *range(2, LONG.slots), 0]
+    units, shown = _shown_after_slow_load({FIRST_HOMES[1]: newer})
+    assert units == ["1/1", "1/0", *texts(2, LONG.slots - 2, 1), "0/1"]
     assert (shown.mapped, shown.bad) == (LONG.slots, 0)
 
 
@@ -332,6 +322,6 @@ def test_a_unit_is_found_twice_before_all_is_read() -> None:
     """The entry with the higher generation counts, the other slot is bad."""
     entries = [mapped(0, 0), mapped(1, 0, 1), *(mapped(slot, slot) for slot in range(2, 252))]
     both = {home: pack_table(SET, entries, 0, home, 2) for home in FIRST_HOMES}
-    units, shown = _units_after_slow_load(both)
-    assert units == [1, -1, *range(2, LONG.slots), -1]
+    units, shown = _shown_after_slow_load(both)
+    assert units == ["1/1", "1/0", *texts(2, LONG.slots - 2, 1), f"{LONG.slots}/0"]
     assert (shown.mapped, shown.bad) == (LONG.slots - 1, 1)

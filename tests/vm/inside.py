@@ -26,11 +26,12 @@ def _show(text: str) -> None:
 def run_tests(
     vm: Machine, name: str, *options: str, timeout: float = 1400, show: bool = False
 ) -> None:
-    """Run a file, by its name; all its tests pass, and none is skipped.
+    """Load our modules and run a file, by its name; all its tests pass, and none is skipped.
 
     ``options`` are pytest's; ``timeout`` is in seconds, for all of it. With ``show`` the output of
     the tests is printed as it comes.
     """
+    vm.insmod("dm_remap", "dm_fault")
     result = vm.run(
         [*PYTEST, "-s" if show else "-q", *options, str(ROOT / "tests/guest" / name)],
         cwd=ROOT,

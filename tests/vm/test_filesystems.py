@@ -25,7 +25,6 @@ def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1
         Disk(name="well", size=320 * MIB),
     ]
     vm = machine(disks, memory_mib=memory)
-    vm.insmod("dm_remap", "dm_fault")
     limit = 3600 if long else 1100
     options = ["-o", f"timeout={limit}", *["--long"] * long]
     run_tests(vm, name, *options, timeout=limit, show=True)

@@ -24,18 +24,19 @@ DEBUG_TOO = {"test_corruption.py"}
 # Those that run on the kernel for data races under --long: most of what runs at once.
 KCSAN_TOO = {"test_faults.py", "test_moves.py", "test_scrub.py", "test_storm.py"}
 
+
+def marks(name: str, udev: bool) -> list[pytest.MarkDecorator]:
+    """Return on which kernels a file runs when nobody asks for others."""
+    usually = UDEVD_ON[udev] if name in UDEVD_TOO else USUALLY_ON.get(name)
+    return [
+        *[pytest.mark.debug] * (name in DEBUG_TOO),
+        *[pytest.mark.kcsan] * (name in KCSAN_TOO),
+        *([pytest.mark.usually(usually)] if usually else []),
+    ]
+
+
 CASES = [
-    pytest.param(
-        path.name,
-        udev,
-        id=f"{path.name}{'-udevd' * udev}",
-        marks=[
-            *[pytest.mark.debug] * (path.name in DEBUG_TOO),
-            *[pytest.mark.kcsan] * (path.name in KCSAN_TOO),
-            *[pytest.mark.usually(UDEVD_ON[udev])] * (path.name in UDEVD_TOO),
-            *[pytest.mark.usually(on) for name, on in USUALLY_ON.items() if name == path.name],
-        ],
-    )
+    pytest.param(path.name, udev, id=f"{path.name}{'-udevd' * udev}", marks=marks(path.name, udev))
     for path in sorted(GUEST.glob("test_*.py"))
     for udev in (False, True)
     if path.name in UDEVD_TOO or udev == (path.name in UDEVD_ONLY)
@@ -45,9 +46,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "udev"), CASES)
 def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
     """One file, on one kernel."""
-    vm = machine(udev=udev)
-    vm.insmod("dm_remap", "dm_fault")
-    run_tests(vm, name)
+    run_tests(machine(udev=udev), name)
 
 
 def test_links_of_adopted_disks(machine: MachineFactory) -> None:
@@ -58,6 +57,4 @@ def test_links_of_adopted_disks(machine: MachineFactory) -> None:
         Disk(name="nvme", kind="nvme"),
         Disk(name="spare", kind="virtio", size=8 << 20),
     ]
-    vm = machine(disks=disks, udev=True)
-    vm.insmod("dm_remap", "dm_fault")
-    run_tests(vm, "adopted_disks.py")
+    run_tests(machine(disks=disks, udev=True), "adopted_disks.py")
