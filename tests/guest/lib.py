@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SECTOR = 512
 MIB = 1024 * 1024
 ROOT = Path(__file__).resolve().parents[2]
+SLOW_KERNEL = os.uname().release.endswith(("-debug", "-kcsan"))
+"""Whether this kernel looks for its own faults, several times slower than others."""
 
 Argument = str | int | os.PathLike[str]
 P = ParamSpec("P")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 from guest import dmioctl
 from guest.lib import (
+    SLOW_KERNEL,
     background,
     dm_create,
     dm_names,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
 RELEASE = os.uname().release
-AREAS = 100 if RELEASE.endswith("-debug") else 500
+AREAS = 100 if SLOW_KERNEL else 500
 NAME = "damaged"
 SPLATS = ("BUG:", "WARNING:", "Oops", "KASAN", "UBSAN", "general protection", "INFO: task")
 SEQ_MAX = (1 << 63) - 1

@@ -19,6 +19,7 @@ from guest import dmioctl
 from guest.lib import (
     MIB,
     SECTOR,
+    SLOW_KERNEL,
     AlignedBuffer,
     Device,
     background,
@@ -179,8 +180,9 @@ def test_a_storm_of_failures_is_taken_in_and_hinders_nobody() -> None:
             )
             # Two for each bio if each had a commit of its own. Small ones queue up while one is
             # being written; those of eight units take longer to be narrowed than to be committed,
-            # and a few of them reach into the next block of the table.
-            assert blocks < (1.6 if size == 1 else 2.1) * bios
+            # and a few of them reach into the next block of the table. Narrowing is what a slow
+            # kernel needs longest for, whatever the size.
+            assert blocks < (1.6 if size == 1 and not SLOW_KERNEL else 2.1) * bios
             # One of 18 threads or more that want two processors, of which the interpreter runs
             # one at a time: a tenth of what it had is fair. A hundredth means that it waits.
             assert during > before / 100
