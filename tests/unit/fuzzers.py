@@ -21,6 +21,7 @@ SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-s
 WRONG = re.compile(r"^(seed .* area|the area of this input)|Sanitizer:|runtime error", re.MULTILINE)
 """What a fuzzer says when it has found something."""
 
+SANITIZED = "-fsanitize=address,undefined"
 _SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -110,46 +111,48 @@ def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def build_seeded(where: Path, kernel: Path = KERNEL, *options: str) -> Path:
-    """Compile the generator's fuzzer; return the program."""
-    flags = _flags(where, kernel, *options)
-    program = where / "seeded"
-    sources = [str(SHIM / name) for name in ("loader.c", "fuzz.c", "seeded.c")]
-    _run(["cc", *flags, "-o", str(program), *sources])
-    return program
-
-
 @dataclass
-class Guided:
-    """Compiles libFuzzer's fuzzer. It is guided by what the loader does, alone."""
+class Builder:
+    """Compiles a fuzzer for a loader, and all but the loader once."""
 
+    name: str
+    """Where what is tried comes from: `seeded` or `guided`."""
     where: Path
-    """For what it is compiled into; all but the loader is compiled once."""
+    """For what is compiled once."""
+    compiler: str = "cc"
+    loader_options: tuple[str, ...] = ()
+    link_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Compile what needs to know nothing of the loader's rules."""
-        self.others = [self._compile(name, KERNEL, self.where) for name in ("fuzz", "guided")]
+        self.others = [self._compile(name, KERNEL, self.where) for name in ("fuzz", self.name)]
 
     def build(self, where: Path, kernel: Path = KERNEL, *options: str) -> Path:
         """Return the program with a loader."""
-        loader = self._compile("loader", kernel, where, "-fsanitize=fuzzer-no-link", *options)
-        program = where / "guided"
-        link = ["clang", "-fsanitize=address,undefined,fuzzer", "-o", str(program)]
-        _run([*link, str(loader), *map(str, self.others)])
+        loader = self._compile("loader", kernel, where, *self.loader_options, *options)
+        program = where / self.name
+        objects = map(str, (loader, *self.others))
+        _run([self.compiler, SANITIZED, *self.link_options, "-o", str(program), *objects])
         return program
 
     def _compile(self, name: str, kernel: Path, where: Path, *options: str) -> Path:
-        flags = _flags(where, kernel, *options)
+        empty_headers(where, *(kernel / source for source in SOURCES[:1] + SOURCES[2:]))
+        flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
+        flags += [SANITIZED, "-fno-sanitize-recover=all", *options]
+        flags += [f"-I{path}" for path in (SHIM, where, kernel)]
         target = where / f"{name}.o"
-        _run(["clang", *flags, "-c", "-o", str(target), str(SHIM / f"{name}.c")])
+        _run([self.compiler, *flags, "-c", "-o", str(target), str(SHIM / f"{name}.c")])
         return target
 
 
-def _flags(where: Path, kernel: Path, *options: str) -> list[str]:
-    empty_headers(where, *(kernel / source for source in SOURCES[:1] + SOURCES[2:]))
-    flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
-    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *options]
-    return flags + [f"-I{path}" for path in (SHIM, where, kernel)]
+def seeded(where: Path) -> Builder:
+    """Return what builds the generator's fuzzer."""
+    return Builder("seeded", where)
+
+
+def guided(where: Path) -> Builder:
+    """Return what builds libFuzzer's. It is guided by what the loader does, alone."""
+    return Builder("guided", where, "clang", ("-fsanitize=fuzzer-no-link",), ("-fsanitize=fuzzer",))
 
 
 def _run(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from unit.fuzzers import RULES, SOURCES, WRONG, build_seeded, copy_kernel, run
+from unit.fuzzers import RULES, SOURCES, WRONG, Builder, copy_kernel, run, seeded
 from unit.shim import KERNEL
 
 SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
@@ -100,8 +100,13 @@ def fuzz(program: Path, areas: int, seed: str = SEED) -> Done:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_seeded(tmp_path_factory.mktemp("fuzz"))
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return seeded(tmp_path_factory.mktemp("seeded"))
+
+
+@pytest.fixture(scope="module")
+def program(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return builder.build(tmp_path_factory.mktemp("whole"))
 
 
 def test_every_area_is_loaded_right_or_refused(program: Path, long: bool) -> None:
@@ -144,8 +149,8 @@ def test_the_reasons_are_those_of_the_loader(program: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_that_is_missing_is_found(rule: str, tmp_path: Path) -> None:
+def test_a_rule_that_is_missing_is_found(builder: Builder, rule: str, tmp_path: Path) -> None:
     copy = copy_kernel(tmp_path, *RULES[rule])
-    done = fuzz(build_seeded(tmp_path, copy, "-w", "-O1"), 20_000)
+    done = fuzz(builder.build(tmp_path, copy, "-w", "-O1"), 20_000)
     assert done.status != 0, "nothing was noticed"
     assert WRONG.search(done.text), done.text

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from harness.fixtures import artefacts
-from unit.fuzzers import RULES, WRONG, Guided, copy_kernel, run
+from unit.fuzzers import RULES, WRONG, Builder, copy_kernel, guided, run
 
 SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
 SECONDS = int(os.environ.get("DM_REMAP_FUZZ_SECONDS", "0"))
@@ -76,23 +76,23 @@ def fuzz(program: Path, *options: str) -> Done:
 
 
 @pytest.fixture(scope="module")
-def guided(tmp_path_factory: pytest.TempPathFactory) -> Guided:
-    return Guided(tmp_path_factory.mktemp("guided"))
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return guided(tmp_path_factory.mktemp("guided"))
 
 
 @pytest.fixture(scope="module")
-def whole(guided: Guided, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the program with the loader as it is."""
-    return guided.build(tmp_path_factory.mktemp("whole"))
+    return builder.build(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.timeout(SECONDS + 300)
 def test_no_input_misleads_the_loader(
-    guided: Guided, request: pytest.FixtureRequest, long: bool
+    builder: Builder, request: pytest.FixtureRequest, long: bool
 ) -> None:
     where = artefacts(request.node.nodeid)
     seconds = SECONDS or (600 if long else 20)
-    done = fuzz(guided.build(where), f"-max_total_time={seconds}")
+    done = fuzz(builder.build(where), f"-max_total_time={seconds}")
     assert done.status == 0, f"{done.text}\nagain: {shlex.join(done.repeat)}"
     print(f"seed {SEED}, {seconds} s\n{done.text}")
     # What was found new beyond the seeds, and what there is to be guided by at all.
@@ -107,10 +107,10 @@ def test_no_input_misleads_the_loader(
 
 
 def test_a_rule_that_is_missing_is_found(
-    guided: Guided, whole: Path, rule: str, tmp_path: Path
+    builder: Builder, whole: Path, rule: str, tmp_path: Path
 ) -> None:
     copy = copy_kernel(tmp_path, *RULES[rule])
-    done = fuzz(guided.build(tmp_path, copy, "-w", "-O1"), f"-runs={RUNS}")
+    done = fuzz(builder.build(tmp_path, copy, "-w", "-O1"), f"-runs={RUNS}")
     assert done.status != 0, "nothing was noticed"
     assert WRONG.search(done.text), done.text
     # The input alone shows it again, and that it is the rule.

@@ -19,7 +19,7 @@ Thread = Literal["single", "multi"]
 PROBE_SECONDS = 8.0
 DEVICE = Path("/dev/kvm")
 
-EMULATED = ("-cpu", "max,-sse4.2,-erms,-fsrm,-smap,-xsave")
+EMULATED = ("-cpu", "max,-sse4.2,-erms,-fsrm,-smap,-xsave,-avx,-avx2")
 """Without what makes a real processor faster and an emulated one slower.
 
 QEMU works the crc32 instruction out bit by bit; rep movsb, which is used for long copies where it
@@ -41,7 +41,7 @@ class Accel:
         """Return QEMU's arguments. Counting instructions needs emulation, in one thread.
 
         >>> TCG.arguments("multi", icount=False)
-        ['-accel', 'tcg,thread=multi', '-cpu', 'max,-sse4.2,-erms,-fsrm,-smap,-xsave']
+        ['-accel', 'tcg,thread=multi', '-cpu', 'max,-sse4.2,-erms,-fsrm,-smap,-xsave,-avx,-avx2']
         """
         if icount:
             return ["-accel", "tcg,thread=single", *EMULATED, "-icount", "shift=0,sleep=off"]
