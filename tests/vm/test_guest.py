@@ -18,7 +18,12 @@ UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}
 # These test the control plane and ask the kernel for little: one kernel will do.
-USUALLY_ON = {"test_offline.py": "6.12", "test_rules.py": "6.1", "test_monitor_udev.py": "6.12"}
+USUALLY_ON = {
+    "test_offline.py": "6.12",
+    "test_rules.py": "6.1",
+    "test_monitor.py": "6.1",
+    "test_monitor_udev.py": "6.12",
+}
 # Those that run on the debug kernel without being asked: damaged areas.
 DEBUG_TOO = {"test_corruption.py"}
 # Those that run on the kernel for data races under --long: most of what runs at once.
@@ -49,6 +54,7 @@ def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
     run_tests(machine(udev=udev), name)
 
 
+@pytest.mark.usually("6.12")
 def test_links_of_adopted_disks(machine: MachineFactory) -> None:
     """Adopted disks of every kind, with udevd."""
     disks: Sequence[Disk] = [

@@ -30,6 +30,7 @@ def write(vm: Machine, name: str, sector: int) -> int:
     return vm.run([*argv, "oflag=direct"], check=False).status
 
 
+@pytest.mark.usually("6.12")
 def test_commands(machine: MachineFactory, kernel: Kernel, tmp_path: Path) -> None:
     vm = machine()
     pieces: list[str] = []
@@ -71,6 +72,7 @@ def test_commands(machine: MachineFactory, kernel: Kernel, tmp_path: Path) -> No
     assert (tmp_path / "here").read_text() == "host"
 
 
+@pytest.mark.usually("6.1")
 def test_sectors_fail_and_heal_while_the_guest_runs(machine: MachineFactory) -> None:
     vm = machine(
         [Disk(name=n, size=1 << 20, kind=k, errno=61, bad_read={64}) for n, k in KINDS.items()]
@@ -164,6 +166,7 @@ def test_a_race_fails_the_command_that_it_is_met_in(machine: MachineFactory) -> 
     assert "do_race+" in caught.value.tail
 
 
+@pytest.mark.usually("6.1")
 def test_a_panic_is_told_at_once(machine: MachineFactory) -> None:
     vm = machine()
     begin = time.monotonic()
@@ -174,9 +177,10 @@ def test_a_panic_is_told_at_once(machine: MachineFactory) -> None:
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.usually("6.12")
 def test_a_hang_shows_every_cpu(machine: MachineFactory) -> None:
     vm = machine()
-    with pytest.raises(MachineFailure, match="no answer in 2 s") as caught:
+    with pytest.raises(MachineFailure, match=r"no answer in \d+ s") as caught:
         vm.run(["sh", "-c", "while :; do :; done"], timeout=2)
     assert caught.value.kind is FailureKind.HANG
     for cpu in (0, 1):

@@ -46,6 +46,7 @@ with ExitStack() as stack:
 """
 
 
+@pytest.mark.usually("6.12")
 def test_a_guest_on_the_power_cut_server(machine: MachineFactory, tmp_path: Path) -> None:
     legs = []
     for name in ("main", "spare"):
