@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
             "tests/guest runs inside a virtual machine only: use tools/test, or "
             "tools/vm run -- .venv/bin/python -m pytest tests/guest/..."
         )
+
+
+@pytest.fixture(scope="session")
+def long() -> bool:
+    """Whether the tests may take hours, as vm/inside.py has been told."""
+    return "DMREMAP_LONG" in os.environ
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 """Has pytest run a file of tests/guest inside a guest.
 
 A processor is emulated there, and the start of pytest with all plugins that are installed takes
-ten seconds more than with the one that is needed.
+ten seconds more than with the one that is needed; what conftest.py above tests/guest needs to boot
+machines would take two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from harness.paths import ROOT
 if TYPE_CHECKING:
     from harness.machine import Machine
 
-PYTEST = (sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "no:cacheprovider")
+GUEST = ROOT / "tests/guest"
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "no:cacheprovider"),
+    f"--confcutdir={GUEST}",
+)
 
 
 def _show(text: str) -> None:
@@ -24,18 +29,23 @@ def _show(text: str) -> None:
 
 
 def run_tests(
-    vm: Machine, name: str, *options: str, timeout: float = 1400, show: bool = False
+    vm: Machine,
+    name: str,
+    *options: str,
+    timeout: float = 1400,
+    show: bool = False,
+    long: bool = False,
 ) -> None:
     """Load our modules and run a file, by its name; all its tests pass, and none is skipped.
 
     ``options`` are pytest's; ``timeout`` is in seconds, for all of it. With ``show`` the output of
-    the tests is printed as it comes.
+    the tests is printed as it comes. ``long`` is what they find in the fixture of that name.
     """
     vm.insmod("dm_remap", "dm_fault")
     result = vm.run(
-        [*PYTEST, "-s" if show else "-q", *options, str(ROOT / "tests/guest" / name)],
+        [*PYTEST, "-s" if show else "-q", *options, str(GUEST / name)],
         cwd=ROOT,
-        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **({"DMREMAP_LONG": "1"} if long else {})},
         timeout=timeout,
         check=False,
         echo=_show if show else None,

@@ -26,8 +26,7 @@ def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1
     ]
     vm = machine(disks, memory_mib=memory)
     limit = 3600 if long else 1100
-    options = ["-o", f"timeout={limit}", *["--long"] * long]
-    run_tests(vm, name, *options, timeout=limit, show=True)
+    run_tests(vm, name, "-o", f"timeout={limit}", timeout=limit, show=True, long=long)
 
 
 def test_file_systems(machine: MachineFactory, long: bool) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 import pytest
 from harness.disks import Disk
 from harness.fixtures import MachineFactory
-from harness.paths import ROOT
-from vm.inside import run_tests
+from vm.inside import GUEST, run_tests
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
-GUEST = ROOT / "tests/guest"
 # Those that need a real systemd-udevd, and those that must work with it and without: what they
 # test is the control plane, which is the same on all kernels, so each way has one of them.
 UDEVD_ONLY = {"test_monitor_udev.py"}
