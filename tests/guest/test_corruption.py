@@ -23,6 +23,7 @@ from guest.lib import (
     SLOW_KERNEL,
     background,
     dm_create,
+    dm_message,
     dm_names,
     dm_remove,
     fault_device,
@@ -294,6 +295,9 @@ def _shown_after_slow_load(changes: dict[int, bytes]) -> tuple[list[str], Status
         try:
             spare.wait_held()
             time.sleep(0.5)
+            # Slots that are being filled are nobody's yet: another copy may change them.
+            assert dm_message(NAME, "list", 0, 10) == "end"
+            assert status(NAME).mode == "init"
             spare.release()
             return held(created.result(60), 0, slots + 1), status(NAME)
         finally:
