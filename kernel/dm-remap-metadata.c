@@ -1712,6 +1712,7 @@ static void load_count(struct remap *r)
 		mapped += state == DMR_MAPPED || state == DMR_LOST;
 		lost += state == DMR_LOST;
 		bad += state == DMR_BAD;
+		cond_resched();
 	}
 	atomic_set(&r->nr_mapped, mapped);
 	atomic_set(&r->nr_lost, lost);
