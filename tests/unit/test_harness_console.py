@@ -135,6 +135,16 @@ def test_a_race_of_ours_is_found(line: str, top: str, helper: str, tmp_path: Pat
     assert shown.endswith("next")
 
 
+@pytest.mark.parametrize("names", ["kthread_data / do_narrow", "do_narrow / kthread_data"])
+def test_a_race_for_the_flags_of_a_task_is_counted(names: str, tmp_path: Path) -> None:
+    report = RACE.replace("sbitmap_get / sbitmap_put", names)
+    report = report.replace(ONE, OURS + ONE)
+    console = judged(tmp_path, report)
+    assert console.hit is None
+    assert console.races == {f"BUG: KCSAN: data-race in {names}": 1}
+    assert judged(tmp_path, report + RACE.replace(ONE, OURS + ONE)).hit is not None
+
+
 def test_a_race_that_is_expected_is_allowed(tmp_path: Path) -> None:
     report = RACE.replace(ONE, OURS + ONE)
     assert judged(tmp_path, report, "data-race in sbitmap_get").hit is None

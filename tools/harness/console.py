@@ -61,8 +61,11 @@ _SPLAT = re.compile("|".join(_SPLATS))
 # A report of a data race is many lines: the first of these, then each side and its stack, then on
 # what, which may be our workqueue, and a ruler. Linux has races of its own, on top of us too: in an
 # interrupt, or in what the block layer does to a bio of ours. So a race is ours if an access is
-# made by a module of ours, or by a function that it has called for it.
+# made by a module of ours, or by a function that it has called for it. One is not that seems so:
+# kthread_data() reads a task's flags in the tick, which the task itself changes meanwhile, in
+# memalloc_noio_save(), of which the compiler makes lines of ours.
 _RACE = re.compile(r"^BUG: KCSAN: ")
+_NOT_OURS = re.compile(r"data-race in (\S+ / )?kthread_data\b")
 _SIDE = re.compile(r" to 0x[0-9a-f]+ of \d+ bytes by .*:$")
 _FRAME = re.compile(r"^ \S+\+0x[0-9a-f]+/0x[0-9a-f]+(?P<ours> \[dm_(remap|fault)\w*\])?")
 _FRAMES = 2
@@ -158,7 +161,7 @@ class Console:
     def _race_of_ours(self, line: str) -> Hit | None:
         text = _text(line)
         if _RACE.search(text):
-            self._race, self._frames = line, 0
+            self._race, self._frames = "" if _NOT_OURS.search(text) else line, 0
             self.races[text] += 1
         elif _RULER.search(text):
             self._race = ""
