@@ -835,7 +835,7 @@ def test_who_sleeps_for_a_while_misses_no_count(small: RemapSet) -> None:
             for number in range(240):  # more must not be mapped while main takes nothing
                 device.write(number, pattern(number))
                 assert outcome(device.read, 1000 + number) == "ENODATA"
-                if number == 100:
+                if number == 10:
                     dm_message(small.name, "breaker", "open")
                     dm_message(small.name, "breaker", "close")
                 if time.monotonic() - begin > 4:
