@@ -30,6 +30,7 @@ struct mapping {
 	bool lost;
 	struct page *page;
 	u32 first_slot;		/* in no commit yet, through dmr_slot.next */
+	unsigned long deadline;	/* in jiffies */
 	const char *stop;	/* why it cannot go on, NULL: it can */
 };
 
@@ -50,6 +51,11 @@ static bool slot_refused(struct mapping *m, u32 slot, int error)
 	return true;
 }
 
+static bool time_is_over(struct mapping *m)
+{
+	return time_after(jiffies, m->deadline) || fatal_signal_pending(current);
+}
+
 /* Give a unit a slot, with the data in m->page unless it is lost. */
 static void fill_slot(struct mapping *m, u64 unit)
 {
@@ -59,6 +65,9 @@ static void fill_slot(struct mapping *m, u64 unit)
 	int ret;
 
 	for (tries = 0; tries < DMR_SLOT_TRIES; tries++) {
+		/* A resume waits for it: a slow refusal is not tried again. */
+		if (tries && time_is_over(m))
+			return;
 		slot = repair_take_slots(r, unit, 1, &got);
 		m->stop = "full";
 		if (slot == DMR_NO_SLOT)
@@ -131,15 +140,13 @@ static bool commit_batch(struct mapping *m)
 /* Map units [first, end).  Returns the first one that is not mapped. */
 static u64 map_units(struct mapping *m, u64 first, u64 end)
 {
-	unsigned long deadline = jiffies + MAPPING_TIME;
-
-	while (first < end && !m->stop && time_before(jiffies, deadline)) {
+	m->deadline = jiffies + MAPPING_TIME;
+	while (first < end && !m->stop && !time_is_over(m)) {
 		u64 unit, stop = min_t(u64, end, first + BATCH_UNITS);
 
 		for (unit = first; unit < stop; unit++) {
 			map_unit(m, unit);
-			if (m->stop || time_after(jiffies, deadline) ||
-			    fatal_signal_pending(current))
+			if (m->stop || time_is_over(m))
 				break;
 		}
 		/* The one at which the time was over is mapped. */
@@ -150,8 +157,6 @@ static u64 map_units(struct mapping *m, u64 first, u64 end)
 			break;
 		}
 		first = unit;
-		if (fatal_signal_pending(current))
-			break;
 	}
 	return first;
 }

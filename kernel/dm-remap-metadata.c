@@ -43,7 +43,13 @@
  * old one, whatever stands behind it.
  *
  * Nothing here takes a lock: ctr and preresume run before any I/O, and later the
- * commit work is the only caller.  Memory is allocated in ctr and preresume only.
+ * commit work is the only caller, or a message on a quiet device, where it is
+ * idle.  (The narrow work asks with metadata_readable() and a page of its own.)
+ * Memory is allocated in ctr and preresume only.
+ *
+ * A table is not trusted to be of our making, and a disk may take seconds for each
+ * command: whatever a load or a format does so many times as there are blocks or
+ * slots takes a bounded time each, and ends if the caller is killed.
  */
 #include <linux/crc32c.h>
 #include <linux/mm.h>
@@ -221,6 +227,13 @@ static bool chunk_wait(struct chunk *c)
 	return ok;
 }
 
+/* What takes long lets others run, and ends if the caller is killed. */
+static int killed(void)
+{
+	cond_resched();
+	return fatal_signal_pending(current) ? -EINTR : 0;
+}
+
 static int chunk_look(struct scan *s, struct chunk *c, bool whole)
 {
 	unsigned int i;
@@ -235,8 +248,7 @@ static int chunk_look(struct scan *s, struct chunk *c, bool whole)
 		if (ret)
 			return ret;
 	}
-	cond_resched();
-	return fatal_signal_pending(current) ? -EINTR : 0;
+	return killed();
 }
 
 /* Has the disk still to deliver it? */
@@ -265,7 +277,7 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
 		ret = chunk_look(s, c, whole);
 		while (!ret && s->meanwhile && chunk_missing(next) &&
 		       s->meanwhile(s))
-			cond_resched();
+			ret = killed();
 		swap(c, next);
 	}
 	chunk_wait(c);
@@ -1242,7 +1254,8 @@ static int format_area(struct remap *r, struct page *check)
 			dmr_seal(page_address(r->page), DMR_TYPE_TABLE,
 				 (u8 *)&r->uuid, 1, home, home);
 			ret = format_write(r, check, home);
-			cond_resched();
+			if (!ret)
+				ret = killed();
 		}
 	}
 	r->super->state = dmr_put32(DMR_READY);
@@ -1448,11 +1461,11 @@ static int load_homes(struct remap *r, struct scan *s, struct load *l)
 }
 
 /* Stand-ins hold few blocks: each is read again, now that its home is known. */
-static void load_standins(struct remap *r, struct load *l)
+static int load_standins(struct remap *r, struct load *l)
 {
 	unsigned int i;
 	u32 mb;
-	int copy;
+	int copy, ret;
 
 	for (i = 0; i < DMR_NR_STANDINS; i++) {
 		u64 place = DMR_STANDIN_FIRST + i;
@@ -1470,7 +1483,11 @@ static void load_standins(struct remap *r, struct load *l)
 			load_candidate(r, l, mb, copy, place,
 				       page_address(r->page));
 		l->unreadable += l->head.standin[i].vague;
+		ret = killed();
+		if (ret)
+			return ret;
 	}
+	return 0;
 }
 
 /* Which stand-ins are somebody's current copy, or cannot be read. */
@@ -1532,7 +1549,7 @@ static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
 
 /*
  * Erase stand-ins that cannot be read or are torn.  False: one of them cannot be
- * written.
+ * written, or the caller is killed.
  */
 static bool erase_unreadable(struct remap *r, struct load *l)
 {
@@ -1542,7 +1559,8 @@ static bool erase_unreadable(struct remap *r, struct load *l)
 	clear_page(page_address(r->page));
 	for (i = 0; i < DMR_NR_STANDINS; i++)
 		if (l->head.standin[i].bad &&
-		    area_write(r, DMR_STANDIN_FIRST + i, r->page))
+		    (killed() ||
+		     area_write(r, DMR_STANDIN_FIRST + i, r->page)))
 			erased = false;
 	return erased;
 }
@@ -1644,15 +1662,21 @@ static int load_check(struct remap *r, struct load *l)
 	return 0;
 }
 
-/* Of two live entries of a unit the higher generation counts. */
+/*
+ * Of the live entries of a unit the highest generation counts.  It alone is linked:
+ * a table is not trusted to have few of them.
+ */
 static int load_lookup_one(struct remap *r, u32 slot)
 {
 	struct dmr_slot *new = &r->slot[slot];
 	u32 old = slots_first(r, new->unit, new->unit);
 
-	if (old == DMR_NO_SLOT || r->slot[old].info >> 8 < new->info >> 8) {
-		/* It shadows the old one. */
+	if (old == DMR_NO_SLOT) {
 		slots_insert(r, slot);
+		return 0;
+	}
+	if (r->slot[old].info >> 8 < new->info >> 8) {
+		slots_replace(r, old, slot);
 		return 0;
 	}
 	if (r->slot[old].info >> 8 != new->info >> 8)
@@ -1667,16 +1691,20 @@ static int load_lookup(struct remap *r, struct load *l)
 	u32 s;
 	int ret;
 
-	while (load_link(r, l))
-		cond_resched();
+	while (load_link(r, l)) {
+		ret = killed();
+		if (ret)
+			return ret;
+	}
 	if (!l->rebuild)
 		return 0;
 	slots_clear_lookup(r);
 	for (s = 0; s < r->nr_slots; s++) {
 		ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
+		if (!ret)
+			ret = killed();
 		if (ret)
 			return ret;
-		cond_resched();
 	}
 	return 0;
 }
@@ -1686,19 +1714,22 @@ static int load_lookup(struct remap *r, struct load *l)
  * two durable copies: until then the loser may be all that says that its unit is
  * mapped, if the winner is lost after all.
  */
-static void load_losers(struct remap *r)
+static int load_losers(struct remap *r)
 {
 	u32 s;
 
 	for (s = 0; s < r->nr_slots; s++) {
 		u64 unit = r->slot[s].unit;
+		int ret = killed();
 
-		cond_resched();
+		if (ret)
+			return ret;
 		if (!is_live(&r->slot[s]) || slots_first(r, unit, unit) == s)
 			continue;
 		r->slot[s].info = dmr_info(DMR_BAD, 0);
 		metadata_mark_dirty(r, s);
 	}
+	return 0;
 }
 
 static void load_count(struct remap *r)
@@ -1803,7 +1834,9 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	ret = load_homes(r, s, l);
 	if (ret)
 		return ret;
-	load_standins(r, l);
+	ret = load_standins(r, l);
+	if (ret)
+		return ret;
 	ret = load_check(r, l);
 	if (ret)
 		return ret;
@@ -1814,8 +1847,11 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	ret = load_mend(r, l);
 	if (ret)
 		return ret;
-	if (l->rebuild)
-		load_losers(r);
+	if (l->rebuild) {
+		ret = load_losers(r);
+		if (ret)
+			return ret;
+	}
 	load_count(r);
 	if (l->grow) {
 		ret = load_grow(r, l);

@@ -20,10 +20,11 @@
  *    the old one.  Before the new one is published the old one becomes LEAVING,
  *    which is MAPPED but no part of a run: else a bio that reaches it from its
  *    neighbour could write to it after another one has read the new one.  After
- *    that it is marked BAD.  A reader that began at the head before may find the
- *    old one unmarked, which is as if it had come before the write that moves the
- *    unit: that one is acknowledged after the mark.  If it finds it marked it has
- *    missed the new one and begins again;
+ *    that it is marked BAD.  (A load links the newest one alone.)  A reader that
+ *    began at the head before may find the old one unmarked, which is as if it
+ *    had come before the write that moves the unit: that one is acknowledged
+ *    after the mark.  If it finds it marked it has missed the new one and begins
+ *    again;
  *  - there is one writer, the commit work (or preresume and messages, when no
  *    I/O runs).
  *
@@ -188,6 +189,17 @@ void slots_insert(struct remap *r, u32 slot)
 	/* Pairs with smp_load_acquire() in region_first(). */
 	smp_store_release(head, slot);
 	WRITE_ONCE(r->nr_lookup, r->nr_lookup + 1);
+}
+
+/* Link a slot in the place of another one of its unit.  No I/O runs. */
+void slots_replace(struct remap *r, u32 old, u32 slot)
+{
+	u32 *link = dmr_region_head(r, r->slot[slot].unit);
+
+	while (*link != old)
+		link = &r->slot[*link].next;
+	r->slot[slot].next = r->slot[old].next;
+	*link = slot;
 }
 
 /*----------------------------------------------------------------*/

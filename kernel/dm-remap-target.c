@@ -22,8 +22,8 @@
  * that fails is in dm-remap-repair.c.
  *
  * map() sleeps for nothing, allocates nothing, takes no lock and writes to no
- * memory but the bio's own.  It may read the lookup while that changes, see
- * dm-remap-slots.c.
+ * memory but the bio's own, except that it hands a write to a lost unit to the
+ * repair.  It may read the lookup while that changes, see dm-remap-slots.c.
  *
  * Flush.  Every flush reaches main.  The spare's is skipped only while nothing
  * acknowledged there is unflushed, which two counters tell:
@@ -364,6 +364,11 @@ static bool for_repair(struct remap *r, struct bio *bio, blk_status_t status)
 	if ((io->opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES &&
 	    !bdev_write_zeroes_sectors(bio->bi_bdev))
 		return false;
+	/* Main has shrunk: no block is bad, and no load would take the slots. */
+	if (io->kind == DMR_IO_MAIN &&
+	    io->iter.bi_sector + (io->iter.bi_size >> SECTOR_SHIFT) >
+	    bdev_nr_sectors(r->main->bdev))
+		return false;
 	/* A part of a unit could not be narrowed; nobody sends one. */
 	if (!whole_units(r, io->iter.bi_sector,
 			 io->iter.bi_size >> SECTOR_SHIFT))
@@ -562,6 +567,8 @@ static char *check_geometry(struct remap *r)
 	if (r->spare_start > spare_size ||
 	    r->spare_len > spare_size - r->spare_start)
 		return "the spare area reaches beyond the end of the spare";
+	if (misaligned(r, r->spare_len))
+		return "spare_len must be a multiple of main's block size";
 	if (r->spare_len / DMR_BLOCK_SECTORS < DMR_MIN_AREA_BLOCKS)
 		return "spare_len is too small: expected at least 2072 sectors";
 	return NULL;

@@ -5,8 +5,8 @@
  * Who may do what, and where:
  *
  * map, end_io	any context.  Read the lookup table without a lock.  Take
- *		r->lock only for a bio that failed, or while notes of pending
- *		units exist.
+ *		r->lock only for a bio that failed or that goes to a lost unit,
+ *		or while notes of pending units exist.
  * narrow work	one thread for a target.  The only one that takes slots and
  *		gives them back, so the allocator has no lock.
  * commit work	one thread for a target.  The only one that writes metadata
@@ -488,6 +488,7 @@ u32 slots_first(struct remap *r, u64 first, u64 last);
 unsigned int slots_run(struct remap *r, u32 slot, unsigned int state,
 		       unsigned int max);
 void slots_insert(struct remap *r, u32 slot);
+void slots_replace(struct remap *r, u32 old, u32 slot);
 u32 slots_take(struct remap *r, unsigned int want, unsigned int *got);
 void slots_give_back(struct remap *r, u32 slot);
 const struct dmr_seg *slots_seg(struct remap *r, u32 slot);

@@ -26,6 +26,7 @@ from guest.lib import (
     dm_message,
     dm_names,
     dm_remove,
+    dm_resume,
     fault_device,
     kernel_log,
     loop_device,
@@ -72,6 +73,7 @@ AREAS = 100 if SLOW_KERNEL else 500
 NAME = "damaged"
 SPLATS = ("BUG:", "WARNING:", "Oops", "KASAN", "UBSAN", "general protection", "INFO: task")
 SEQ_MAX = (1 << 63) - 1
+MOST_MOVED = (1 << 24) - 1
 
 
 def _entries(random: Random, index: int) -> list[Entry]:
@@ -330,3 +332,45 @@ def test_a_unit_is_found_twice_before_all_is_read() -> None:
     units, shown = _shown_after_slow_load(both)
     assert units == ["1/1", "1/0", *texts(2, LONG.slots - 2, 1), f"{LONG.slots}/0"]
     assert (shown.mapped, shown.bad) == (LONG.slots - 1, 1)
+
+
+def _resumed(changes: dict[int, bytes]) -> tuple[float, list[str], Status]:
+    """Load LONG with these blocks; return the seconds, the first units and the status."""
+    with (
+        loop_device(MAIN_SECTORS * 512) as main,
+        loop_device(LONG.area_blocks * BLOCK) as spare,
+    ):
+        with opened(str(spare), write=True) as area:
+            write_mapped_area(area, LONG, range(LONG.slots))
+        write(spare, LONG.segments[0].data * BLOCK_SECTORS, pattern(0, LONG.slots, 1))
+        for place, block in changes.items():
+            write(spare, place * BLOCK_SECTORS, block)
+        line = f"0 {MAIN_SECTORS} remap {main} {spare} 0 {LONG.area_blocks * 8} 2 uuid {SET}"
+        dmioctl.create(NAME)
+        try:
+            dmioctl.load(NAME, line)
+            begin = time.monotonic()
+            dm_resume(NAME)
+            return time.monotonic() - begin, held(Path("/dev/mapper", NAME), 0, 2), status(NAME)
+        finally:
+            dm_remove(NAME)
+
+
+def test_a_table_of_two_units_again_and_again_is_loaded_as_fast_as_another() -> None:
+    """Each entry is newer than the last one of its unit, and the other unit is in its way."""
+    half = LONG.slots // 2
+    generations = [MOST_MOVED, *range(half - 1), *range(LONG.slots - half)]
+    entries = [mapped(n, int(not 0 < n < half), g) for n, g in enumerate(generations)]
+    blocks = {
+        home + index: pack_table(SET, entries[first : first + 252], first, home + index, 2)
+        for index, first in enumerate(range(0, LONG.slots, 252))
+        for home in FIRST_HOMES
+    }
+    plain, units, shown = _resumed({})
+    assert (units, shown.mapped) == (texts(0, 2, 1), LONG.slots)
+    crowded, units, shown = _resumed(blocks)
+    print(f"{LONG.slots} slots: {plain:.2f} s, of two units {crowded:.2f} s")
+    assert units == [f"{half - 1}/1", "0/1"]
+    assert (shown.mapped, shown.bad) == (2, LONG.slots - 2)
+    # All slots but two are written again as bad, in both copies.
+    assert crowded < 4 * plain + 2

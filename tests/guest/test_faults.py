@@ -6,19 +6,25 @@ Runs inside a guest, as root.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 from guest.lib import (
+    MIB,
     Device,
     background,
     describe,
+    dm_device,
+    loop_device,
     outcome,
     pattern,
     read,
+    run,
     try_read,
     try_write,
     wait_for,
@@ -35,6 +41,7 @@ from guest.remapset import (
     refusal,
     remap_set,
     segment_of,
+    status,
     tagged_set,
     texts,
 )
@@ -1056,3 +1063,21 @@ def test_hundreds_of_mappings_in_several_table_blocks_stay() -> None:
         made.recreate()
         assert made.mapped == bad
         assert held(made.path, 0, 8192) == texts(0, 8192)
+
+
+def test_what_is_behind_the_end_of_a_main_that_has_shrunk_costs_no_slot() -> None:
+    with (
+        loop_device(8 * MIB) as main,
+        loop_device(4 * MIB) as spare,
+        dm_device("set", f"0 16384 remap {main} {spare} 0 8192") as path,
+    ):
+        backing = Path("/sys/block", main.name, "loop/backing_file").read_text().strip()
+        os.truncate(backing, 4 * MIB)
+        run("losetup", "--set-capacity", main)
+        for first in (8192, 8191):  # behind it, and across
+            assert try_write(path, first, pattern(first, 8)) == "EIO"
+            assert try_read(path, first, 8) == "EIO"
+        now = status("set")
+        assert (now.mapped, now.pending, now.free, now.mode) == (0, 0, now.slots, "rw")
+        write(path, 8191, pattern(8191))
+        assert held(path, 8191) == texts(8191, 1)

@@ -6,6 +6,8 @@ Runs inside a guest, as root.
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -50,6 +52,7 @@ from guest.remapset import (
     mapped,
     refusal,
     remap_set,
+    segment_of,
     status,
     table,
     tagged_set,
@@ -343,6 +346,29 @@ def test_a_format_that_fails_can_be_repeated() -> None:
         assert "cannot be written" in refusal(made.line)
         made.spare.clear()
         made.create()
+        assert made.status.mode == "rw"
+        made.recreate()
+
+
+def test_who_is_killed_while_the_area_is_formatted_leaves_the_rest_to_the_next() -> None:
+    with remap_set() as made:
+        made.remove()
+        write(made.spare_disk, 0, bytes(4 * MIB))
+        made.reset()
+        made.spare.hold("write", segment_of(made).copy_a * 8, 8)
+        dmioctl.create(made.name)
+        dmioctl.load(made.name, made.line)
+        resume = ["dmsetup", "--noudevrules", "--noudevsync", "resume", made.name]
+        with KernelLog() as log:
+            with subprocess.Popen(resume) as starter:
+                made.spare.wait_held()
+                starter.kill()
+                made.spare.release()
+            assert starter.returncode == -signal.SIGKILL
+            wait_for(lambda: "was not started" in log.read(), "the reason")
+        # A superblock and the one that was held.
+        assert made.spare.counters()["writes"] == 2
+        dm_resume(made.name)
         assert made.status.mode == "rw"
         made.recreate()
 

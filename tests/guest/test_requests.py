@@ -332,6 +332,22 @@ def test_what_is_mapped_already_counts_as_done(written: RemapSet) -> None:
     assert held(written.path, 8, 3) == texts(8, 3, g1=[9])
 
 
+def test_slots_that_are_slow_to_refuse_stop_it(written: RemapSet) -> None:
+    """Sixteen of them would be tried otherwise, and a resume waits for the message."""
+    written.spare.add(small_segment().data * 8, 64, "write", "medium")
+    written.spare.delay(11)
+    with suspended(written.name):
+        begin = time.monotonic()
+        assert by_hand(written, 8, 1) == RemapReply(0, 1, "failed", 8)
+        assert 10 < time.monotonic() - begin < 20
+        assert written.status.bad == 1
+        written.spare.delay(0)
+        assert by_hand(written, 8, 1) == RemapReply(0, 1, "failed", 8)
+        written.spare.clear()
+        assert by_hand(written, 8, 1) == RemapReply(1, 1)
+    assert held(written.path, 0, 64) == texts(0, 64)
+
+
 def test_a_block_that_cannot_be_read_stops_it(written: RemapSet) -> None:
     written.main.add(20, 1, "read", "medium")
     with suspended(written.name):

@@ -217,6 +217,7 @@ def test_bios_that_are_ready_when_a_commit_begins_share_it() -> None:
         writers += [background(write, made.path, n, pattern(n, 8)) for n in range(8, 328, 8)]
         # Narrowing goes on meanwhile: the data of all of them is on the spare.
         wait_for(lambda: made.spare.counters()["writes"] == 1 + 1 + 320, "data of forty more")
+        time.sleep(0.5)  # or the last of it is on its way
         assert not any(writer.done() for writer in writers)
         made.spare.release()
         for writer in writers:

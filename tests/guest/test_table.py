@@ -354,6 +354,19 @@ def test_main_start_must_fit_mains_blocks(disks: tuple[Path, Path]) -> None:
         assert "main_start and length must be multiples of main's block size" in log
 
 
+def test_spare_len_must_fit_mains_blocks(disks: tuple[Path, Path]) -> None:
+    """Device-mapper finds out of a second table only when it has suspended the first."""
+    _, spare = disks
+    with loop_device(8 * MIB, sector_size=4096) as main:
+        with dm_device("set", line(main, spare, 0, 4096)), KernelLog() as log:
+            with pytest.raises(CommandError):
+                dm_load("set", line(main, spare, 0, 4097))
+            assert "spare_len must be a multiple of main's block size" in log.read()
+            assert status("set").mode == "rw"
+        log_of_first = refusal(line(main, spare, 0, 4097))
+        assert "spare_len must be a multiple of main's block size" in log_of_first
+
+
 # What the area holds
 
 

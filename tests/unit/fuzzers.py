@@ -77,7 +77,7 @@ RULES = {
         "if (dmr_any_entry(r, slot->unit, slot->unit) == DMR_NO_SLOT)",
         "if (1)",
     ),
-    "losers": ("dm-remap-metadata.c", "\t\tload_losers(r);\n", "\t\t;\n"),
+    "losers": ("dm-remap-metadata.c", "ret = load_losers(r);", "ret = 0;"),
     "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
     "standins": (
         "dm-remap-metadata.c",
