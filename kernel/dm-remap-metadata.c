@@ -1465,9 +1465,9 @@ static int load_standins(struct remap *r, struct load *l)
 {
 	unsigned int i;
 	u32 mb;
-	int copy, ret;
+	int copy, ret = 0;
 
-	for (i = 0; i < DMR_NR_STANDINS; i++) {
+	for (i = 0; i < DMR_NR_STANDINS && !ret; i++) {
 		u64 place = DMR_STANDIN_FIRST + i;
 		u64 home = l->head.standin[i].home;
 		u64 torn = l->head.standin[i].torn;
@@ -1484,10 +1484,8 @@ static int load_standins(struct remap *r, struct load *l)
 				       page_address(r->page));
 		l->unreadable += l->head.standin[i].vague;
 		ret = killed();
-		if (ret)
-			return ret;
 	}
-	return 0;
+	return ret;
 }
 
 /* Which stand-ins are somebody's current copy, or cannot be read. */
@@ -1688,25 +1686,21 @@ static int load_lookup_one(struct remap *r, u32 slot)
 
 static int load_lookup(struct remap *r, struct load *l)
 {
+	int ret = 0;
 	u32 s;
-	int ret;
 
-	while (load_link(r, l)) {
+	while (!ret && load_link(r, l))
 		ret = killed();
-		if (ret)
-			return ret;
-	}
-	if (!l->rebuild)
-		return 0;
+	if (ret || !l->rebuild)
+		return ret;
 	slots_clear_lookup(r);
-	for (s = 0; s < r->nr_slots; s++) {
-		ret = is_live(&r->slot[s]) ? load_lookup_one(r, s) : 0;
+	for (s = 0; s < r->nr_slots && !ret; s++) {
+		if (is_live(&r->slot[s]))
+			ret = load_lookup_one(r, s);
 		if (!ret)
 			ret = killed();
-		if (ret)
-			return ret;
 	}
-	return 0;
+	return ret;
 }
 
 /*
@@ -1716,20 +1710,19 @@ static int load_lookup(struct remap *r, struct load *l)
  */
 static int load_losers(struct remap *r)
 {
+	int ret = 0;
 	u32 s;
 
-	for (s = 0; s < r->nr_slots; s++) {
+	for (s = 0; s < r->nr_slots && !ret; s++) {
 		u64 unit = r->slot[s].unit;
-		int ret = killed();
 
-		if (ret)
-			return ret;
+		ret = killed();
 		if (!is_live(&r->slot[s]) || slots_first(r, unit, unit) == s)
 			continue;
 		r->slot[s].info = dmr_info(DMR_BAD, 0);
 		metadata_mark_dirty(r, s);
 	}
-	return 0;
+	return ret;
 }
 
 static void load_count(struct remap *r)
@@ -1835,9 +1828,8 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	ret = load_standins(r, l);
-	if (ret)
-		return ret;
-	ret = load_check(r, l);
+	if (!ret)
+		ret = load_check(r, l);
 	if (ret)
 		return ret;
 	load_places(r, l);
@@ -1845,13 +1837,10 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (ret)
 		return ret;
 	ret = load_mend(r, l);
+	if (!ret && l->rebuild)
+		ret = load_losers(r);
 	if (ret)
 		return ret;
-	if (l->rebuild) {
-		ret = load_losers(r);
-		if (ret)
-			return ret;
-	}
 	load_count(r);
 	if (l->grow) {
 		ret = load_grow(r, l);

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guest.lib import (
+    SLOW_KERNEL,
     Device,
     background,
     describe,
@@ -191,7 +192,7 @@ class Case:
         reader = background(self.read, path)
         wait_for(lambda: status(NAME).remapped >= 20, "errors", timeout=60)
         away = background(self.timed, "away", self.go_away, 60)
-        turns, deadline = 0, time.monotonic() + 60
+        turns, deadline = 0, time.monotonic() + (240 if SLOW_KERNEL else 60)
         while not (away.done() and all(writer.done() for writer in writers)):
             self.timed("halt", partial(dm_suspend, NAME, flush=bool(turns % 2)), 10)
             dm_resume(NAME)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.fixtures import MachineFactory
     from harness.machine import Machine
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.debug, pytest.mark.timeout(1500)]
 
 ERRNOS = {"eio": 5, "enodata": 61}
 """What QEMU's disk is told by the file below it."""
