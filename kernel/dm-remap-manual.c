@@ -56,8 +56,11 @@ static bool time_is_over(struct mapping *m)
 	return time_after(jiffies, m->deadline) || fatal_signal_pending(current);
 }
 
-/* Give a unit a slot, with the data in m->page unless it is lost. */
-static void fill_slot(struct mapping *m, u64 unit)
+/*
+ * Give a unit a slot, with the data in m->page unless it is lost.  False: it has
+ * none; m->stop says why, or is NULL if the time was over.
+ */
+static bool fill_slot(struct mapping *m, u64 unit)
 {
 	struct remap *r = m->r;
 	unsigned int got, tries;
@@ -65,20 +68,21 @@ static void fill_slot(struct mapping *m, u64 unit)
 	int ret;
 
 	for (tries = 0; tries < DMR_SLOT_TRIES; tries++) {
-		/* A resume waits for it: a slow refusal is not tried again. */
+		m->stop = NULL;
+		/* A resume waits for us. */
 		if (tries && time_is_over(m))
-			return;
+			return false;
 		slot = repair_take_slots(r, unit, 1, &got);
 		m->stop = "full";
 		if (slot == DMR_NO_SLOT)
-			return;
+			return false;
 		ret = m->lost ? 0 :
 		      dmr_block_io(r->spare->bdev, slots_sector(r, slot),
 				   m->page, r->unit,
 				   REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
 		m->stop = "failed";
 		if (ret && !slot_refused(m, slot, ret))
-			return;
+			return false;
 		if (ret)
 			continue;
 		r->slot[slot].unit = unit;
@@ -88,23 +92,25 @@ static void fill_slot(struct mapping *m, u64 unit)
 		metadata_mark_dirty(r, slot);
 		m->first_slot = slot;
 		m->stop = NULL;
-		return;
+		return true;
 	}
+	return false;
 }
 
-/* Sets m->stop where the unit cannot be mapped. */
-static void map_unit(struct mapping *m, u64 unit)
+/* False: the unit is not mapped, see fill_slot(). */
+static bool map_unit(struct mapping *m, u64 unit)
 {
 	struct remap *r = m->r;
 
 	if (slots_first(r, unit, unit) != DMR_NO_SLOT)
-		return;
+		return true;
 	if (!m->lost &&
 	    dmr_block_io(r->main->bdev, dmr_sector_of(r, unit), m->page,
-			 r->unit, REQ_OP_READ | REQ_SYNC))
+			 r->unit, REQ_OP_READ | REQ_SYNC)) {
 		m->stop = "unreadable";
-	else
-		fill_slot(m, unit);
+		return false;
+	}
+	return fill_slot(m, unit);
 }
 
 /* Commit and publish.  False: some of it is in doubt. */
@@ -144,14 +150,12 @@ static u64 map_units(struct mapping *m, u64 first, u64 end)
 	while (first < end && !m->stop && !time_is_over(m)) {
 		u64 unit, stop = min_t(u64, end, first + BATCH_UNITS);
 
-		for (unit = first; unit < stop; unit++) {
-			map_unit(m, unit);
-			if (m->stop || time_is_over(m))
+		unit = first;
+		while (unit < stop && map_unit(m, unit)) {
+			unit++;
+			if (time_is_over(m))
 				break;
 		}
-		/* The one at which the time was over is mapped. */
-		if (unit < stop && !m->stop)
-			unit++;
 		if (!commit_batch(m)) {
 			m->stop = "failed";
 			break;
@@ -196,6 +200,9 @@ int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
 	if (!m.page)
 		goto out;
 	*done = map_units(&m, first, first + nr) - first;
+	/* Slots that took all the time: to ask again would not help. */
+	if (!*done && !m.stop)
+		m.stop = "failed";
 	*stop = m.stop;
 	__free_page(m.page);
 	ret = 0;

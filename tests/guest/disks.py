@@ -76,17 +76,14 @@ def main() -> None:
     for index, (name, lower) in enumerate(plan["mains"].items()):
         area = f"{plan['spare']} {index * plan['area']} {plan['area']}"
         line = f"0 {sectors(lower)} remap {lower} {area}"
-        if sys.argv[1] == "fill":
-            first, count = plan["write"]
-            with dm_device(name, line) as path:
+        with dm_device(name, line) as path:
+            if sys.argv[1] == "fill":
+                first, count = plan["write"]
                 with Device(path) as device:
                     device.write(first, pattern(first, count, GENERATION))
                     device.flush()
-                answer[name] = look(path, name, plan)
-        with dm_device(name, line) as path:
-            again = look(path, name, plan)
-            assert answer.setdefault(name, again) == again, f"{name} is not what it was"
-    print(json.dumps({name: {**found, "bare": errors[name]} for name, found in answer.items()}))
+            answer[name] = {**look(path, name, plan), "bare": errors[name]}
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":
