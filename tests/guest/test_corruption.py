@@ -342,7 +342,8 @@ def _resumed(changes: dict[int, bytes]) -> tuple[float, list[str], Status]:
     ):
         with opened(str(spare), write=True) as area:
             write_mapped_area(area, LONG, range(LONG.slots))
-        write(spare, LONG.segments[0].data * BLOCK_SECTORS, pattern(0, LONG.slots, 1))
+        for slot in (0, 1, LONG.slots // 2 - 1):
+            write(spare, LONG.segments[0].data * BLOCK_SECTORS + slot, pattern(slot, 1, 1))
         for place, block in changes.items():
             write(spare, place * BLOCK_SECTORS, block)
         line = f"0 {MAIN_SECTORS} remap {main} {spare} 0 {LONG.area_blocks * 8} 2 uuid {SET}"
