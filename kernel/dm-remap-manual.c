@@ -68,32 +68,31 @@ static bool fill_slot(struct mapping *m, u64 unit)
 	int ret;
 
 	for (tries = 0; tries < DMR_SLOT_TRIES; tries++) {
-		m->stop = NULL;
 		/* A resume waits for us. */
 		if (tries && time_is_over(m))
 			return false;
 		slot = repair_take_slots(r, unit, 1, &got);
-		m->stop = "full";
-		if (slot == DMR_NO_SLOT)
+		if (slot == DMR_NO_SLOT) {
+			m->stop = "full";
 			return false;
+		}
 		ret = m->lost ? 0 :
 		      dmr_block_io(r->spare->bdev, slots_sector(r, slot),
 				   m->page, r->unit,
 				   REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
-		m->stop = "failed";
-		if (ret && !slot_refused(m, slot, ret))
-			return false;
-		if (ret)
+		if (ret && slot_refused(m, slot, ret))
 			continue;
+		if (ret)
+			break;
 		r->slot[slot].unit = unit;
 		r->slot[slot].next = m->first_slot;
 		WRITE_ONCE(r->slot[slot].info,
 			   dmr_info(m->lost ? DMR_LOST : DMR_SEALING, 0));
 		metadata_mark_dirty(r, slot);
 		m->first_slot = slot;
-		m->stop = NULL;
 		return true;
 	}
+	m->stop = "failed";
 	return false;
 }
 

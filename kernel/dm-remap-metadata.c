@@ -1531,10 +1531,10 @@ static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
 {
 	struct dmr_mblock *m = &r->mblock[mb];
 	int lesser = c[0].seq > c[1].seq;
-	int i, ret;
+	int i, ret = killed();
 
-	if (fatal_signal_pending(current))
-		return -EINTR;
+	if (ret)
+		return ret;
 	for (i = 0; i < 2; i++) {
 		build_image(r, mb);
 		ret = write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);

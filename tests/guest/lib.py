@@ -476,6 +476,11 @@ def loop_device(
                 fcntl.ioctl(disk, clear_fd)
 
 
+def backing_file(loop: Path) -> Path:
+    """Return the file of a loop device."""
+    return Path(Path("/sys/block", loop.name, "loop/backing_file").read_text().strip())
+
+
 def _attach_loop(backing: Path, sector_size: int) -> Path:
     """Give a file to a free loop device, as losetup does it."""
     load_module("loop")

@@ -17,6 +17,7 @@ import pytest
 from guest import answers
 from guest.lib import (
     MIB,
+    backing_file,
     dm_device,
     dm_names,
     dmsetup,
@@ -318,8 +319,7 @@ def test_another_device_under_the_same_name(disks: tuple[Path, Path]) -> None:
 
 
 def test_two_loop_devices_over_one_file(ctl: Ctl, disks: tuple[Path, Path]) -> None:
-    file = Path(f"/sys/class/block/{disks[0].name}/loop/backing_file").read_text().strip()
-    twin = run("losetup", "--find", "--show", file).strip()
+    twin = run("losetup", "--find", "--show", backing_file(disks[0])).strip()
     try:
         assert ctl("create", disks[0], twin, "--yes", "--force").error == "DMR-E506"
     finally:

@@ -13,6 +13,7 @@ import os
 import struct
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from guest import dmioctl
 from guest.lib import (
     SLOW_KERNEL,
     background,
+    backing_file,
     dm_create,
     dm_message,
     dm_names,
@@ -64,6 +66,8 @@ from dmremap.ondisk.check import Load, examine
 from dmremap.ondisk.layout import pack_super, pack_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dmremap.table import Status
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
@@ -223,9 +227,8 @@ def test_damaged_areas() -> None:
         loop_device(size) as spare,
     ):
         assert sectors(main) == MAIN_SECTORS
-        backing = Path("/sys/block", spare.name, "loop/backing_file").read_text().strip()
-        file = os.open(backing, os.O_RDWR)
-        line = f"0 {MAIN_SECTORS} remap {main} {spare} 0 {size // 512} 2 uuid {SET}"
+        file = os.open(backing_file(spare), os.O_RDWR)
+        line = _line(main, spare, AREA_BLOCKS)
         try:
             for number in range(AREAS):
                 disk = damaged(random)
@@ -272,26 +275,37 @@ LONG = superblock(area_blocks=4610, segments=(segment_for(4610, 512),))
 FIRST_HOMES = (LONG.segments[0].copy_a, LONG.segments[0].copy_b)
 
 
+def _line(main: Path, spare: Path, blocks: int) -> str:
+    """Return the table of an area of so many blocks."""
+    return f"0 {MAIN_SECTORS} remap {main} {spare} 0 {blocks * BLOCK_SECTORS} 2 uuid {SET}"
+
+
+@contextmanager
+def _long_set(changes: dict[int, bytes]) -> Iterator[tuple[Path, Path]]:
+    """Have main and spare of LONG, whose slot i holds unit i but for these blocks of the area."""
+    with (
+        loop_device(MAIN_SECTORS * 512) as main,
+        loop_device(LONG.area_blocks * BLOCK) as spare,
+    ):
+        with opened(str(spare), write=True) as area:
+            write_mapped_area(area, LONG, range(LONG.slots))
+        for place, block in changes.items():
+            write(spare, place * BLOCK_SECTORS, block)
+        yield main, spare
+
+
 def _shown_after_slow_load(changes: dict[int, bytes]) -> tuple[list[str], Status]:
-    """Load a set whose slot i holds unit i, but for what ``changes`` put into blocks.
+    """Load LONG with these blocks, slowly.
 
     The disk stops at the second part of copy A for as long as the first one takes to get into the
     lookup. Returns what the units and one more hold, generation 1 if from a slot and 0 if from
     main, and the status.
     """
-    size, slots = LONG.area_blocks * BLOCK, LONG.slots
-    with (
-        loop_device(MAIN_SECTORS * 512) as main,
-        loop_device(size) as disk,
-        fault_device(disk) as spare,
-    ):
-        with opened(str(disk), write=True) as area:
-            write_mapped_area(area, LONG, range(slots))
+    slots = LONG.slots
+    with _long_set(changes) as (main, disk), fault_device(disk) as spare:
         write(disk, LONG.segments[0].data * BLOCK_SECTORS, pattern(0, slots, 1))
-        for place, block in changes.items():
-            write(disk, place * BLOCK_SECTORS, block)
         write(main, 0, pattern(0, slots + 1))
-        line = f"0 {MAIN_SECTORS} remap {main} {spare.path} 0 {size // 512} 2 uuid {SET}"
+        line = _line(main, spare.path, LONG.area_blocks)
         spare.hold("read", (FIRST_HOMES[0] + READ_AT_ONCE) * BLOCK_SECTORS)
         created = background(dm_create, NAME, line)
         try:
@@ -336,20 +350,12 @@ def test_a_unit_is_found_twice_before_all_is_read() -> None:
 
 def _resumed(changes: dict[int, bytes]) -> tuple[float, list[str], Status]:
     """Load LONG with these blocks; return the seconds, the first units and the status."""
-    with (
-        loop_device(MAIN_SECTORS * 512) as main,
-        loop_device(LONG.area_blocks * BLOCK) as spare,
-    ):
-        with opened(str(spare), write=True) as area:
-            write_mapped_area(area, LONG, range(LONG.slots))
+    with _long_set(changes) as (main, spare):
         for slot in (0, 1, LONG.slots // 2 - 1):
             write(spare, LONG.segments[0].data * BLOCK_SECTORS + slot, pattern(slot, 1, 1))
-        for place, block in changes.items():
-            write(spare, place * BLOCK_SECTORS, block)
-        line = f"0 {MAIN_SECTORS} remap {main} {spare} 0 {LONG.area_blocks * 8} 2 uuid {SET}"
         dmioctl.create(NAME)
         try:
-            dmioctl.load(NAME, line)
+            dmioctl.load(NAME, _line(main, spare, LONG.area_blocks))
             begin = time.monotonic()
             dm_resume(NAME)
             return time.monotonic() - begin, held(Path("/dev/mapper", NAME), 0, 2), status(NAME)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from guest.lib import (
     MIB,
     Device,
     background,
+    backing_file,
     describe,
     dm_device,
     loop_device,
@@ -1071,8 +1071,7 @@ def test_what_is_behind_the_end_of_a_main_that_has_shrunk_costs_no_slot() -> Non
         loop_device(4 * MIB) as spare,
         dm_device("set", f"0 16384 remap {main} {spare} 0 8192") as path,
     ):
-        backing = Path("/sys/block", main.name, "loop/backing_file").read_text().strip()
-        os.truncate(backing, 4 * MIB)
+        os.truncate(backing_file(main), 4 * MIB)
         run("losetup", "--set-capacity", main)
         for first in (8192, 8191):  # behind it, and across
             assert try_write(path, first, pattern(first, 8)) == "EIO"
