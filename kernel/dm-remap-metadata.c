@@ -1173,10 +1173,11 @@ static int look_at_copy(struct remap *r, u32 mb, int copy)
  *
  * The other copy may be the only good one, so it is not touched: this one gets
  * the sequence and the content that both had, as they are in memory, at its
- * place or else on a stand-in.  For the commit work, while nothing is dirty.
+ * place or else on a stand-in.  For the commit work, while nothing is dirty and
+ * the message that has asked for it holds r->manual_lock.
  *
  * Return: what became of it, or -EIO: the spare does not answer, -EUCLEAN:
- * something else writes to it.
+ * something else writes to it, -EAGAIN: a suspend waits.
  */
 int metadata_scrub(struct remap *r, u32 mb, int copy)
 {
@@ -1190,6 +1191,9 @@ int metadata_scrub(struct remap *r, u32 mb, int copy)
 	DMWARN_LIMIT("%s: metadata block %llu is gone and is written again",
 		     dmr_name(r), place);
 	for (tries = 0; tries < STANDIN_TRIES; tries++) {
+		/* A suspend need not wait for what can be done later. */
+		if (!r->quiet && READ_ONCE(r->suspend_deadline))
+			return -EAGAIN;
 		build_image(r, mb);
 		/* From the second time on its place did not keep what it took. */
 		if (tries ? move_copy(r, mb, copy, seq) :
@@ -1460,6 +1464,19 @@ static int load_homes(struct remap *r, struct scan *s, struct load *l)
 	return ret;
 }
 
+/*
+ * Read a stand-in again into r->page.  Only what it gave when the head was read
+ * says what it hides.
+ */
+static bool read_standin(struct remap *r, u64 place, u64 home)
+{
+	const struct dmr_header *hdr = page_address(r->page);
+
+	return !area_read(r, place, r->page) &&
+	       dmr_header_ok(hdr, DMR_TYPE_TABLE, place) &&
+	       dmr_get64(hdr->home) == home;
+}
+
 /* Stand-ins hold few blocks: each is read again, now that its home is known. */
 static int load_standins(struct remap *r, struct load *l)
 {
@@ -1477,7 +1494,7 @@ static int load_standins(struct remap *r, struct load *l)
 			l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);
 		else if (torn)
 			l->head.standin[i].vague = true;
-		else if (known && area_read(r, place, r->page))
+		else if (known && !read_standin(r, place, home))
 			standin_unreadable(&l->head, i);
 		else if (known)
 			load_candidate(r, l, mb, copy, place,

@@ -619,7 +619,8 @@ static int message_scrub(struct remap *r, char **argv, char *result,
 		if (max && maxlen - sz >= 2 * LINE_SIZE &&
 		    time_before(jiffies, deadline))
 			ret = manual_scrub(r, mb, copy);
-		if (ret == -EAGAIN) {
+		/* What was done is told first: the next message meets the error. */
+		if (ret == -EAGAIN || (ret < 0 && sz)) {
 			DMEMIT("next %llu\n", i);
 			return 1;
 		}
@@ -662,12 +663,15 @@ static const struct message {
 	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first, again if it is" },
 };
 
-/* A message that cannot be carried out is logged: its caller sees a number. */
+/*
+ * A message that cannot be carried out is logged: its caller sees a number.  The
+ * words may be gone by then: DM has the result where they stood.
+ */
 int report_message(struct dm_target *ti, unsigned int argc, char **argv,
 		   char *result, unsigned int maxlen)
 {
 	const char *expected = "list, pending, breaker, rename, scrub or remap";
-	const char *busy = NULL;
+	const char *name = NULL, *busy = NULL;
 	struct remap *r = ti->private;
 	int ret = -EINVAL;
 	unsigned int i;
@@ -678,6 +682,7 @@ int report_message(struct dm_target *ti, unsigned int argc, char **argv,
 		if (strcasecmp(argv[0], m->name))
 			continue;
 		expected = m->expected;
+		name = m->name;
 		busy = m->busy;
 		if (argc == m->argc) {
 			ret = m->fn(r, argv, result, maxlen);
@@ -689,9 +694,9 @@ int report_message(struct dm_target *ti, unsigned int argc, char **argv,
 			     (int)strnlen(argv[0], WORD_SIZE), argv[0],
 			     expected);
 	else if (ret == -EBUSY)
-		DMWARN_LIMIT("%s: message %s: %s", dmr_name(r), argv[0], busy);
+		DMWARN_LIMIT("%s: message %s: %s", dmr_name(r), name, busy);
 	else if (ret == -EROFS)
 		DMWARN_LIMIT("%s: message %s: the set is in mode ro", dmr_name(r),
-			     argv[0]);
+			     name);
 	return ret;
 }

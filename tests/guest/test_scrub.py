@@ -14,7 +14,9 @@ import pytest
 from guest import answers
 from guest.lib import (
     MIB,
+    CommandError,
     dm_create,
+    dm_message,
     dm_names,
     dm_remove,
     dm_resume,
@@ -25,6 +27,7 @@ from guest.lib import (
 )
 from guest.remapset import (
     SMALLEST_AREA,
+    KernelLog,
     RemapSet,
     held,
     remap_set,
@@ -221,6 +224,18 @@ def test_pages(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = scrub(ctl)
         assert [row["home"] for row in answer.data["gone"]] == lost
         assert scrub(ctl).data["result"] == "clean"
+
+
+def test_what_was_written_is_told_before_an_error(one: RemapSet) -> None:
+    segment = segment_of(one)
+    one.spare.add(0, 8, "read", "medium", "until_written")
+    one.spare.add(segment.copy_a * 8, 8, "read", "transport")
+    with KernelLog() as log:
+        assert dm_message("set", "scrub", 0, 10).splitlines() == ["0 0 written", "next 1"]
+        with pytest.raises(CommandError, match="Input/output error"):
+            dm_message("set", "scrub", 1, 10)
+    assert "message" not in log.text
+    assert one.status.mode == "rw"
 
 
 def test_two_targets(ctl: Ctl) -> None:

@@ -111,6 +111,8 @@ static blk_status_t judge(struct fake_disk *disk, struct bio *bio)
 
 	if (disk->dies_after && !--disk->dies_after)
 		disk->dead = BLK_STS_MEDIUM;
+	if (disk->rots_after && !--disk->rots_after)
+		disk->data[at * SECTOR_SIZE] ^= 1;
 	if (disk->dead)
 		return disk->dead;
 	/* Only these have data; a disk that is told to write zeroes has not. */

@@ -36,6 +36,7 @@
  * @grain: sectors; what the trace counts in
  * @dead: what every command fails with, 0 if the disk is alive
  * @dies_after: it is dead after so many commands more, 0: it does not die
+ * @rots_after: after so many commands more a bit turns where the next one is
  * @ticks: jiffies that a command takes that succeeds
  * @fail_ticks: jiffies that a command takes that fails
  * @failed: commands that have failed, reads and writes
@@ -50,6 +51,7 @@ struct fake_disk {
 	unsigned int		grain;
 	blk_status_t		dead;
 	unsigned int		dies_after;
+	unsigned int		rots_after;
 	unsigned long		ticks;
 	unsigned long		fail_ticks;
 	unsigned int		failed[2];

@@ -1295,8 +1295,8 @@ static void copy_in_a_stand_in(struct kunit *test)
 	}
 }
 
-/* It dies between the two reads of a load, and hides what it had. */
-static void stand_in_that_dies(struct kunit *test)
+/* The newest copy of a block is in a stand-in alone, and its home has an old one. */
+static struct remap *start_with_one_copy(struct kunit *test)
 {
 	struct remap *r;
 
@@ -1307,9 +1307,27 @@ static void stand_in_that_dies(struct kunit *test)
 	r->read_only = true;
 	KUNIT_ASSERT_EQ(test, inspect(test), 0);
 	fake_traced();
+	return r;
+}
+
+/* It dies between the two reads of a load, and hides what it had. */
+static void stand_in_that_dies(struct kunit *test)
+{
+	struct remap *r = start_with_one_copy(test);
+
 	metadata_test(test)->spare->dies_after = 7;
 	KUNIT_EXPECT_EQ(test, metadata_load(r), -EIO);
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " Sr334+2 Sr128+1!"));
+}
+
+/* The second read of a load gives something else than the first. */
+static void stand_in_that_rots(struct kunit *test)
+{
+	struct remap *r = start_with_one_copy(test);
+
+	metadata_test(test)->spare->rots_after = 7;
+	KUNIT_EXPECT_EQ(test, metadata_load(r), -EIO);
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " Sr334+2 Sr128+1"));
 }
 
 /* Headers of stand-ins that belong to nobody. */
@@ -1839,6 +1857,21 @@ static void scrub_loses_the_spare(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, bitmap_empty(r->standin_used, DMR_NR_STANDINS));
 }
 
+/* Nothing is written any more when a suspend waits; of a suspended device it is. */
+static void scrub_makes_room_for_a_suspend(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+
+	unreadable(test, 294);
+	r->suspend_deadline = (fake.now + 30 * HZ) | 1;
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), -EAGAIN);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr294+1! Sr0+1");
+	r->quiet = true;
+	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr294+1! Sr0+1 SW294+1 Sr294+1");
+}
+
 /*----------------------------------------------------------------
  * Format and growth
  *----------------------------------------------------------------
@@ -2188,6 +2221,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(unit_that_has_moved),
 	KUNIT_CASE(copy_in_a_stand_in),
 	KUNIT_CASE(stand_in_that_dies),
+	KUNIT_CASE(stand_in_that_rots),
 	KUNIT_CASE(hostile_stand_ins),
 	KUNIT_CASE(torn_stand_ins),
 	KUNIT_CASE(headers_of_torn_stand_ins),
@@ -2207,6 +2241,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(scrub_fails),
 	KUNIT_CASE(scrub_without_an_answer),
 	KUNIT_CASE(scrub_loses_the_spare),
+	KUNIT_CASE(scrub_makes_room_for_a_suspend),
 	KUNIT_CASE(format_blank),
 	KUNIT_CASE(format_refused),
 	KUNIT_CASE(format_goes_on),
