@@ -638,12 +638,15 @@ class Fault:
         times: int | str = 0,
         *,
         torn: bool = False,
+        after: int = 0,
     ) -> None:
         """Fail bios of a direction that touch a range; ``times`` may be ``until_written``.
 
-        With ``torn`` the part of a write before the first failing sector is executed.
+        With ``torn`` the part of a write before the first failing sector is executed. The first
+        ``after`` of these bios pass.
         """
-        words = ["torn"] if torn else []
+        words: list[Argument] = ["torn"] if torn else []
+        words += ["after", after] if after else []
         dm_message(self.name, "add", sector, count, direction, status, times, *words)
 
     def clear(self, sector: int | None = None, count: int = 1) -> None:

@@ -184,6 +184,12 @@ def test_times(fault: Fault) -> None:
     assert fault.rules() == 0
 
 
+def test_some_pass_first(fault: Fault) -> None:
+    fault.add(8, 1, "write", "medium", 2, after=3)
+    ends = [try_write(fault.path, 8, pattern(8)) for _ in range(6)]
+    assert ends == ["OK"] * 3 + ["ENODATA"] * 2 + ["OK"]
+
+
 def test_times_of_a_flush(fault: Fault) -> None:
     fault.add(0, 0, "flush", "ioerr", 1)
     with Device(fault.path) as device:
@@ -699,6 +705,9 @@ WRONG_MESSAGES = [
     "add 0 8 read medium torn",
     "add 0 8 any medium 1 torn",
     "add 0 8 write medium 1 torn torn",
+    "add 0 8 write medium after",
+    "add 0 8 write medium after some",
+    "add 0 8 write medium 1 torn after 1 1",
     "clear 1",
     "clear 0 0",
     "dead",

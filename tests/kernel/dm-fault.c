@@ -27,13 +27,15 @@
  * resource, again or protection:
  *
  *   add <sector> <count> <dir> <status> [<times>|until_written] [torn]
+ *       [after <n>]
  *                      fail bios of that direction that touch that range: for
  *                      ever (<times> absent or 0), <times> times, or, reads
  *                      only, each sector until a write or write-zeroes to it
  *                      has completed. The first rule that matches decides.
  *                      With 'torn', writes only, all sectors before the first
  *                      bad one are written, and then the bio fails as said; a
- *                      delay does not apply to it.
+ *                      delay does not apply to it. 'after' lets the first <n>
+ *                      of them pass.
  *                      Rules for flush have no range: give 0 0. 'any' is
  *                      everything that has a range, so all but flush.
  *   clear [<sector> <count>]
@@ -159,6 +161,7 @@ struct fault_rule {
 	blk_status_t status;
 	bool until_written;
 	bool torn;
+	u64 after;		/* so many more pass before it fires */
 	u64 left;		/* times to fire; U64_MAX: for ever */
 	sector_t start;
 	unsigned int count;	/* 1 for a flush rule */
@@ -327,6 +330,10 @@ static blk_status_t __judge(struct fault_c *fc, struct bio *bio)
 			break;
 		if (!__rule_matches(rule, io, &failing))
 			continue;
+		if (rule->after) {
+			rule->after--;
+			continue;
+		}
 		if (rule->left != U64_MAX)
 			rule->left--;
 		status = rule->status;
@@ -911,7 +918,7 @@ static int parse_range(struct fault_c *fc, char **argv, sector_t *start,
 
 static int parse_rule_option(struct fault_rule *rule, const char *arg)
 {
-	if (!strcmp(arg, "torn")) {
+	if (!strcmp(arg, "torn") && !rule->torn) {
 		rule->torn = true;
 		return rule->dir == FAULT_WRITE ? 0 : -EINVAL;
 	}
@@ -957,8 +964,12 @@ static int message_add(struct fault_c *fc, unsigned int argc, char **argv)
 	rule->dir = dir;
 	rule->status = status;
 	rule->left = U64_MAX;
-	for (i = 5; i < argc && !r; i++)
-		r = parse_rule_option(rule, argv[i]);
+	for (i = 5; i < argc && !r; i++) {
+		if (i + 1 < argc && !strcmp(argv[i], "after"))
+			r = kstrtou64(argv[++i], 10, &rule->after);
+		else
+			r = parse_rule_option(rule, argv[i]);
+	}
 	if (r) {
 		list_add(&rule->list, &over);
 		free_rules(&over);
@@ -1153,8 +1164,8 @@ static const struct {
 	int (*fn)(struct fault_c *fc, unsigned int argc, char **argv);
 	const char *usage;
 } fault_messages[] = {
-	{ "add", 5, 7, message_add,
-	  "<sector> <count> <dir> <status> [<times>|until_written] [torn]" },
+	{ "add", 5, 9, message_add,
+	  "<sector> <count> <dir> <status> [<times>|until_written] [torn] [after <n>]" },
 	{ "clear", 1, 3, message_clear, "[<sector> <count>]" },
 	{ "dead", 2, 2, message_mode, "<status>|off" },
 	{ "readonly", 2, 2, message_mode, "<status>|off" },

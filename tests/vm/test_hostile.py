@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.fixtures import MachineFactory
     from harness.machine import Machine
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.debug, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def chosen_seed(*, long: bool) -> int:
@@ -46,6 +46,7 @@ def run_script(
     vm.run(["sh", "-c", "! grep -q '^dm_remap ' /proc/modules"])
 
 
+@pytest.mark.debug
 def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
     vm = machine()
@@ -58,20 +59,20 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
         "accesses": hostile.accesses(number, 30 * many),
     }
     vm.write_file("/tmp/cases.json", json.dumps(cases).encode())
-    env = {"HOSTILE_LONG": "1"} if long else {}
+    env = {"DMREMAP_LONG": "1"} if long else {}
     run_script(vm, "hostile.py", "/tmp/cases.json", timeout=600 * many, env=env)
 
 
-# The debug kernel takes pages of its own for what it keeps records of: none can be missed there.
-@pytest.mark.kernels(*kernels.SERIES)
+@pytest.mark.usually(*kernels.SERIES)
 def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
-    share = 4 if long else 0.02
-    run_script(
-        machine(), "failing_devices.py", str(number), str(share), timeout=7200 if long else 600
-    )
+    vm = machine()
+    share = (0.1 if vm.kernel.series == kernels.DEBUG else 4) if long else 0.02
+    arguments = (str(number), str(share), *(["all"] if long else []))
+    run_script(vm, "failing_devices.py", *arguments, timeout=7200 if long else 600)
 
 
+@pytest.mark.debug
 @pytest.mark.kernels("debug")
 def test_memory_that_fails(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
