@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import sys
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,20 +19,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.debug, pytest.mark.timeout(1500)]
 
-ERRNOS = {"eio": 5, "enodata": 61}
+ERRNOS = {"eio": errno.EIO, "enodata": errno.ENODATA}
 """What QEMU's disk is told by the file below it."""
 BLOCKS = {"n512": (512, 512), "e512": (512, 4096), "n4096": (4096, 4096)}
 """Logical and physical block, by name."""
-SEEN = {
-    ("virtio", 5): "EIO",
-    ("virtio", 61): "EIO",
-    ("scsi", 5): "EIO",
-    ("scsi", 61): "ENODATA",
-    ("nvme", 5): "ENODATA",
-    ("nvme", 61): "ENODATA",
-}
-"""What the guest's kernel makes of it, for reads and writes."""
 STATUS = {"EIO": "ioerr", "ENODATA": "medium"}
+"""What the guest's kernel makes of it, for reads and writes."""
+FOREIGN = {("virtio", errno.ENODATA), ("nvme", errno.EIO)}
+"""What an emulated disk cannot say: virtio has one error only, a plain I/O error, and NVMe has an
+unrecovered read and a write fault, both medium errors. (SCSI has an aborted command, an I/O error,
+and a medium error.)"""
 MAIN = 4 << 20
 AREA = (256 + 64) * 8  # sectors
 WRITTEN = (960, 2048)  # first sector, sectors
@@ -38,19 +36,33 @@ READ = (4096, 128)
 BAD = {1000, 1001, 1016, *range(2000, 2015), 2999, 3007}
 BAD_UNWRITTEN = {4100, *range(4110, 4120), 4223}
 
+
+def fails_by_itself(disk: Disk) -> bool:
+    """Say whether the emulated disk fails; if it cannot, the fault device over it does."""
+    # QEMU's NVMe does not tell a physical block, so the fault device has to.
+    told = disk.kind != "nvme" or disk.physical_block == disk.logical_block
+    return told and (disk.kind, disk.errno) not in FOREIGN
+
+
+def made(disk: Disk) -> Disk:
+    """Return it with its bad sectors, if it has them itself."""
+    bad = frozenset(BAD | BAD_UNWRITTEN) if fails_by_itself(disk) else frozenset()
+    return dataclasses.replace(disk, bad_read=bad, bad_write=bad)
+
+
 MAINS = [
-    Disk(
-        name=f"{kind}{error}{block}",
-        size=MAIN,
-        kind=kind,
-        errno=errno,
-        logical_block=logical,
-        physical_block=physical,
-        bad_read=frozenset(BAD | BAD_UNWRITTEN),
-        bad_write=frozenset(BAD | BAD_UNWRITTEN),
+    made(
+        Disk(
+            name=f"{kind}{error}{block}",
+            size=MAIN,
+            kind=kind,
+            errno=number,
+            logical_block=logical,
+            physical_block=physical,
+        )
     )
     for kind in get_args(Kind)
-    for error, errno in ERRNOS.items()
+    for error, number in ERRNOS.items()
     for block, (logical, physical) in BLOCKS.items()
 ]
 
@@ -77,11 +89,10 @@ def ranges(numbers: list[int]) -> list[list[int]]:
 def expected(disk: Disk) -> dict[str, Any]:
     """Return what the guest has to answer for a disk."""
     logical = disk.logical_block
-    # QEMU's nvme does not tell a physical block.
-    physical = logical if disk.kind == "nvme" else disk.physical_block
+    physical = disk.physical_block
     assert physical is not None
     unwritten = blocks(BAD_UNWRITTEN, logical)
-    seen = SEEN[disk.kind, disk.errno]
+    seen = errno.errorcode[disk.errno]
     return {
         "physical": physical,
         "mapped": blocks(BAD, physical),
@@ -91,16 +102,29 @@ def expected(disk: Disk) -> dict[str, Any]:
     }
 
 
+def fault(disk: Disk) -> dict[str, Any] | None:
+    """Return what the fault device over a disk has to do, if there is one."""
+    if fails_by_itself(disk):
+        return None
+    return {
+        "physical": disk.physical_block,
+        "status": STATUS[errno.errorcode[disk.errno]],
+        "bad": ranges(sorted(BAD | BAD_UNWRITTEN)),
+    }
+
+
 def do(vm: Machine, step: str) -> dict[str, dict[str, Any]]:
     """Fill or check all sets; return what the guest answers for each disk."""
-    vm.insmod("dm_remap")
+    vm.insmod("dm_remap", "dm_fault")
     plan = {
         "spare": vm.device("spare"),
         "area": AREA,
         "write": WRITTEN,
         "read": READ,
         "bad": min(BAD),
-        "mains": {disk.name: vm.device(disk.name) for disk in MAINS},
+        "mains": {
+            disk.name: {"disk": vm.device(disk.name), "fault": fault(disk)} for disk in MAINS
+        },
     }
     command = [sys.executable, "-B", str(ROOT / "tests/guest/disks.py"), step, json.dumps(plan)]
     result = vm.run(command, env={"PYTHONPATH": str(ROOT / "tests")}, timeout=600, check=False)
@@ -121,6 +145,7 @@ def row(vm: Machine, disk: Disk, answers: dict[str, dict[str, Any]]) -> dict[str
         "logical": disk.logical_block,
         "physical": disk.physical_block,
         "physical_seen": found["physical"],
+        "fails": "itself" if fails_by_itself(disk) else "by the fault device",
         "status": {how: STATUS.get(word, word) for how, word in found["bare"].items()},
         "failing": ranges(sorted(BAD)),
         "mapped": ranges(found["mapped"]),
@@ -135,14 +160,7 @@ def row(vm: Machine, disk: Disk, answers: dict[str, dict[str, Any]]) -> dict[str
 
 
 def test_every_kind_of_disk(machine: MachineFactory) -> None:
-    """The whole product of kinds, errors and block sizes; the result is also in matrix.json.
-
-    It is the emulated disk that decides what the kernel sees. virtio has one error only, so both
-    give a plain I/O error there, that is twice the same case; SCSI has an aborted command, an I/O
-    error, for EIO and a medium error for ENODATA; NVMe has an unrecovered read or a write fault,
-    both medium errors, whatever the errno. NVMe with larger physical blocks is the same case as
-    without, since QEMU's does not tell them.
-    """
+    """The whole product of kinds, errors and block sizes; the result is also in matrix.json."""
     vm = machine([*MAINS, Disk(name="spare", size=len(MAINS) * AREA * 512)])
     filled = do(vm, "fill")
     vm.reboot()
