@@ -29,6 +29,7 @@ from guest.lib import (
     Device,
     background,
     dm_lines,
+    dm_load,
     dm_message,
     dm_reload,
     dm_resume,
@@ -81,10 +82,13 @@ def units_of(at: int, n: int) -> range:
     return range(at, min(at + n, WINDOW.stop))
 
 
-def step(**arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def step(
+    *, suspended: bool = False, **arguments: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a rule, at whose end the set must say of itself what the model says.
 
-    No invariant does that, because Hypothesis prints those too.
+    No invariant does that, because Hypothesis prints those too. ``suspended``: it may be done while
+    the device is suspended, where a read or a write would wait for the resume.
     """
 
     as_rule: Any = rule(**arguments)
@@ -98,7 +102,10 @@ def step(**arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None
                 self.look()
             Disk.steps += 1
 
-        return cast("Callable[..., None]", as_rule(done))
+        made = as_rule(done)
+        if not suspended:
+            made = precondition(lambda self: not self.suspended)(made)
+        return cast("Callable[..., None]", made)
 
     return decorate
 
@@ -120,6 +127,9 @@ class Disk(RuleBasedStateMachine):
         super().__init__()
         self.started = False
         self.looked = False
+        self.suspended = False
+        self.replaced = False
+        """A table was loaded while the device was suspended: the resume takes it."""
         self.value = FIRST
 
     @initialize(kind=st.sampled_from(sorted(KINDS)))
@@ -143,6 +153,8 @@ class Disk(RuleBasedStateMachine):
                 Disk.found = Disk.found or Disk.progress()
                 self.explain()
             elif error is None:
+                if self.suspended:
+                    self.resume()
                 self.heal_main(at=WINDOW.start, n=len(WINDOW))
                 self.heal_spare()
                 self.read_all()
@@ -392,6 +404,7 @@ class Disk(RuleBasedStateMachine):
     # What fails
 
     @step(
+        suspended=True,
         at=AT,
         n=COUNT,
         what=st.sampled_from(["write", "read", "both", "discard"]),
@@ -413,7 +426,7 @@ class Disk(RuleBasedStateMachine):
         if what == "discard":
             self.model.undiscardable |= set(units)
 
-    @step(at=AT, n=COUNT)
+    @step(suspended=True, at=AT, n=COUNT)
     def heal_main(self, at: int, n: int) -> None:
         units, model = units_of(at, n), self.model
         self.rig.heal(self.rig.main, self.rig.main_sector(at), len(units) * self.rig.sectors)
@@ -423,6 +436,7 @@ class Disk(RuleBasedStateMachine):
             model.refuses.pop(unit, None)
 
     @step(
+        suspended=True,
         nth=NTH,
         used=st.booleans(),
         what=st.sampled_from(["write", "read", "both"]),
@@ -448,14 +462,14 @@ class Disk(RuleBasedStateMachine):
         if what in ("read", "both"):
             model.slot_unreadable.add(slot)
 
-    @step(place=st.sampled_from(["SB0", "SB1", "A0", "A1", "B0", "B1"]))
+    @step(suspended=True, place=st.sampled_from(["SB0", "SB1", "A0", "A1", "B0", "B1"]))
     def fail_metadata(self, place: str) -> None:
         """A copy of a block of metadata cannot be written at home: nothing else may follow."""
         sector = {"SB0": 0, "SB1": 255 * BLOCK_SECTORS}.get(place)
         where = self.held_range(place) if sector is None else (sector, BLOCK_SECTORS)
         self.rig.fail(self.rig.spare, *where, WRITES, "medium")
 
-    @step()
+    @step(suspended=True)
     def heal_spare(self) -> None:
         self.rig.heal(self.rig.spare)
         self.model.slot_refuses.clear()
@@ -471,6 +485,21 @@ class Disk(RuleBasedStateMachine):
         self.rig.main.dead()
 
     # The life of a set
+
+    @step(flush=st.booleans())
+    def suspend(self, flush: bool) -> None:
+        """Until the resume everything else is done to a device that is suspended."""
+        dm_suspend(NAME, flush=flush)
+        self.suspended = True
+
+    @precondition(lambda self: self.suspended)
+    @step(suspended=True)
+    def resume(self) -> None:
+        dm_resume(NAME)
+        self.suspended = False
+        if self.replaced:
+            self.replaced = False
+            self.model.loaded()
 
     @step(at=AT, n=COUNT, flush=st.booleans())
     def write_while_suspended(self, at: int, n: int, flush: bool) -> None:
@@ -488,16 +517,25 @@ class Disk(RuleBasedStateMachine):
 
         self.write_units(units, value, through_suspend, self.data(units, value))
 
-    @step(how=st.sampled_from(["reload", "recreate"]))
+    @step(suspended=True, how=st.sampled_from(["reload", "recreate"]))
     def load(self, how: str) -> None:
-        """The same table again, while it runs or after a clean removal."""
-        if how == "reload":
-            dm_reload(NAME, self.rig.line)
-        else:
+        """The same table again, in the place of the running one or after a clean removal."""
+        if how == "recreate":
             self.rig.remove()
             self.rig.create()
-        self.model.loaded()
+            self.started_anew()
+        elif self.suspended:
+            dm_load(NAME, self.rig.line)
+            self.replaced = True
+        else:
+            dm_reload(NAME, self.rig.line)
+            self.model.loaded()
         self.look()
+
+    def started_anew(self) -> None:
+        """Nothing of what the device was before counts."""
+        self.suspended = self.replaced = False
+        self.model.loaded()
 
     @precondition(lambda self: self.rig.grown + 1 < len(self.rig.kind.areas))
     @step()
@@ -516,13 +554,15 @@ class Disk(RuleBasedStateMachine):
         dm_message(NAME, "breaker", "close")
         self.model.breaker_open = False
 
-    @step(at=AT, n=COUNT, lost=st.booleans())
+    @step(suspended=True, at=AT, n=COUNT, lost=st.booleans())
     def map_by_hand(self, at: int, n: int, lost: bool) -> None:
         """Copy units to slots, or give them up; so far as the answer says, it is durable."""
         units, model = units_of(at, n), self.model
-        dm_suspend(NAME)
+        if not self.suspended:
+            dm_suspend(NAME)
         answer = parse_remap(dm_message(NAME, remap_message(*self.place(units), lost=lost)))
-        dm_resume(NAME)
+        if not self.suspended:
+            dm_resume(NAME)
         self.expect("the number of units", answer.total, len(units))
         new = units_not_mapped(model, units[: answer.done])
         for unit in new:
@@ -543,10 +583,10 @@ class Disk(RuleBasedStateMachine):
 
     # Power cuts
 
-    @step(flushed=st.booleans(), survivors=SEED)
+    @step(suspended=True, flushed=st.booleans(), survivors=SEED)
     def cut(self, flushed: bool, survivors: int) -> None:
         """``flushed``: a flush comes just before, so that all must be there afterwards."""
-        if flushed:
+        if flushed and not self.suspended:
             self.device.flush()
             self.model.flushed()
         self.rig.power_off(survivors)
@@ -555,7 +595,7 @@ class Disk(RuleBasedStateMachine):
     def after_cut(self, may: AbstractSet[int] = frozenset()) -> None:
         self.rig.power_on()
         self.model.cut()
-        self.model.loaded()
+        self.started_anew()
         self.look(may, counted=False)
 
     def held_range(self, place: str) -> tuple[int, int]:
@@ -663,7 +703,7 @@ def main() -> None:
         Disk.rigs = made
         number = words.seed
         while True:
-            print(f"seed {number} begins", flush=True)
+            print(f"MODEL_SEED={number}", flush=True)
             run(number, words.examples, words.steps, phases)
             number += 1
             if time.monotonic() > end:
