@@ -26,6 +26,8 @@ def test_disk(request, kernel, disk):
     row = {"disk": disk, "mapped": 3, "ok": kernel == "6.1"}
     (left / "matrix.json").write_text(json.dumps([row]))
     print("said something on", kernel)
+    print("MADE_SEED=7")
+    print("MADE_SEED=8")
     assert kernel == "6.1"
 
 def test_on_the_host():
@@ -71,10 +73,17 @@ def test_what_a_test_left_is_kept(reported: Path) -> None:
         *("console.log", "output.txt", "repeat.sh", "vm0"),
     ]
     assert (kept / "vm0/console.log").read_text() == "[    0.1] a console\n"
-    assert "tools/test 'test_it.py::test_disk[nvme-debug]'" in (kept / "repeat.sh").read_text()
+    command = "MADE_SEED=8 exec tools/test --kernels debug 'test_it.py::test_disk[nvme-debug]'\n"
+    assert (kept / "repeat.sh").read_text().endswith(f"\n{command}")
     output = (kept / "output.txt").read_text()
     assert "said something on debug" in output
     assert "assert 'debug' == '6.1'" in output
+
+
+def test_what_ran_for_long_runs_for_long_again() -> None:
+    outcome = Outcome("t[kcsan]", "kcsan")
+    words = report.Reporter(Path("unused"), long=True).command(outcome)
+    assert words == ["exec", "tools/test", "--long", "--kernels", "kcsan", "'t[kcsan]'"]
 
 
 def test_a_directory_with_something_else_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ machines would take two.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ PYTEST = (
     *(sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "no:cacheprovider"),
     f"--confcutdir={GUEST}",
 )
+SEEDS = ("POWERCUT_SEED",)
+"""Words of the environment that repeat the choices of a test."""
 
 
 def _show(text: str) -> None:
@@ -42,10 +45,12 @@ def run_tests(
     the tests is printed as it comes. ``long`` is what they find in the fixture of that name.
     """
     vm.insmod("dm_remap", "dm_fault")
+    env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **({"DMREMAP_LONG": "1"} if long else {})}
+    env |= {word: os.environ[word] for word in SEEDS if word in os.environ}
     result = vm.run(
         [*PYTEST, "-s" if show else "-q", *options, str(GUEST / name)],
         cwd=ROOT,
-        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **({"DMREMAP_LONG": "1"} if long else {})},
+        env=env,
         timeout=timeout,
         check=False,
         echo=_show if show else None,

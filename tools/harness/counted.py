@@ -145,7 +145,7 @@ def module(artefacts: Path) -> list[str]:
     if not total:
         return ["no test has run on the debug kernel: tools/test --kernels debug tests/vm"]
     known = reasons(NOT_RUN.read_text())
-    wrong = []
+    wrong = [f"gcov knows nothing of {name}" for name in sorted(set(WHOLE) - total.keys())]
     for name, counts in sorted(total.items()):
         source = (paths.ROOT / "kernel" / name).read_text().splitlines()
         print(f"{share([counts]):7.1%} of {len(counts.lines):4} lines  {name}")

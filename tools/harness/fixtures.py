@@ -10,9 +10,7 @@
 ``machine``
     Boots a machine for one test: ``machine(disks=[...], udev=True, ...)``, any number of
     times. What is left running is closed at the end, and fails the test if a console
-    has a line that nobody expected.
-``shared_machine``
-    The same for all tests of a module: a boot costs 5 s.
+    has a line that nobody expected. With ``--long`` kmemleak looks first, on ``debug``.
 ``long``
     Whether ``--long`` was given.
 
@@ -41,6 +39,7 @@ MachineFactory = Callable[..., Machine]
 
 LONG_SECONDS = 4 * 3600
 """When a test counts as hung under ``--long``."""
+LEAK_SECONDS = 900
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -145,8 +144,18 @@ def _tell_races(machine: Machine) -> None:
         print(f"not of dm-remap, {times} times: {race}")
 
 
+def _scan_for_leaks(machine: Machine) -> None:
+    """Have kmemleak look; what it finds it tells on the console.
+
+    Twice, and not at once: it says nothing of memory that is younger than five seconds, or that it
+    has met for the first time.
+    """
+    twice = "sleep 5; for _ in 1 2; do echo scan >/sys/kernel/debug/kmemleak; done"
+    machine.shell(twice, timeout=LEAK_SECONDS)
+
+
 @contextlib.contextmanager
-def _factory(kernel: Kernel, directory: Path) -> Iterator[MachineFactory]:
+def _factory(kernel: Kernel, directory: Path, *, long: bool) -> Iterator[MachineFactory]:
     machines: list[Machine] = []
 
     def make(disks: Sequence[Disk] = (), **options: Any) -> Machine:
@@ -161,19 +170,15 @@ def _factory(kernel: Kernel, directory: Path) -> Iterator[MachineFactory]:
         for number, machine in enumerate(machines):
             all_closed.callback(_tell_races, machine)
             all_closed.callback(machine.close)
-            if machine.running and (kernel.series == kernels.DEBUG or counted.environment()):
-                counted.collect(machine, directory / f"gcov{number}")
+            debug = kernel.series == kernels.DEBUG
+            if machine.running and (debug or counted.environment()):
+                all_closed.callback(counted.collect, machine, directory / f"gcov{number}")
+            if machine.running and debug and long:
+                all_closed.callback(_scan_for_leaks, machine)
 
 
 @pytest.fixture
-def machine(kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[MachineFactory]:
+def machine(kernel: Kernel, request: pytest.FixtureRequest, long: bool) -> Iterator[MachineFactory]:
     """Boot machines for one test."""
-    with _factory(kernel, artefacts(request.node.nodeid)) as make:
-        yield make
-
-
-@pytest.fixture(scope="module")
-def shared_machine(kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[MachineFactory]:
-    """Boot machines for all tests of a module."""
-    with _factory(kernel, artefacts(f"{request.node.nodeid}-{kernel.series}")) as make:
+    with _factory(kernel, artefacts(request.node.nodeid), long=long) as make:
         yield make

@@ -158,8 +158,6 @@ class Machine:
             tuple(extra_words),
         )
         self.faults = {disk.name: disk.faults for disk in disks}
-        self.early_deaths = 0
-        """Boots that ended before the first instruction of ours, and were tried again."""
         self._generation = dict.fromkeys(self.faults, 0)
         self._process: subprocess.Popen[bytes] | None = None
         self._lines = contextlib.ExitStack()
@@ -203,7 +201,6 @@ class Machine:
                 self.kill()
                 if FIRST_INSTRUCTION in self.console.since(mark):
                     raise
-                self.early_deaths += 1
                 log.warning("boot %d of %d died early: %s", attempt, BOOT_TRIES, failure)
                 if attempt == BOOT_TRIES:
                     line = str(failure).partition("\n")[0]

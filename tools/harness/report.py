@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -27,6 +28,8 @@ from harness import kernels, paths
 KEPT = ("console.log", "qemu.log", "repro.sh")
 """What is copied of a machine; its disks are not."""
 NO_KERNEL = "-"
+SEED = re.compile(r"([A-Z]+_SEED)=(\d+)")
+"""What a test prints that makes random choices; in the environment it repeats them."""
 WORST = ("failed", "error", "skipped", "xfailed", "passed")
 
 
@@ -127,9 +130,10 @@ def matrix(name: str, rows: list[dict[str, Any]]) -> str:
 class Reporter:
     """Collects what becomes of the tests, and writes the report at the end."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, long: bool = False) -> None:
         """Report into a directory, which is made anew."""
         self.directory = directory
+        self.long = long
         self.outcomes: dict[str, Outcome] = {}
         self.begin = time.monotonic()
 
@@ -149,14 +153,22 @@ class Reporter:
                 parts += self.keep(outcome)
         (self.directory / "README.md").write_text("\n".join(parts) + "\n")
 
+    def command(self, outcome: Outcome) -> list[str]:
+        """Return the words that run a test again, on its kernel and with the seeds it has told."""
+        # A test that has rounds tells the seed of each: the last one is where it ended.
+        seeds = dict(SEED.findall("\n".join(outcome.text)))
+        words = [f"{name}={number}" for name, number in seeds.items()]
+        words += ["exec", "tools/test", *(["--long"] if self.long else [])]
+        if outcome.kernel != NO_KERNEL:
+            words += ["--kernels", outcome.kernel]
+        return [*words, shlex.quote(outcome.node)]
+
     def keep(self, outcome: Outcome) -> list[str]:
         """Copy what a test has left; return its matrices."""
         target = self.directory / outcome.directory
         target.mkdir(exist_ok=True)
         script = target / "repeat.sh"
-        script.write_text(
-            f"#!/bin/sh\n# In a checkout.\nexec tools/test {shlex.quote(outcome.node)}\n"
-        )
+        script.write_text(f"#!/bin/sh\n# In a checkout.\n{' '.join(self.command(outcome))}\n")
         script.chmod(0o755)
         (target / "output.txt").write_text("\n".join(outcome.text) + "\n")
         left = paths.ARTEFACTS / outcome.directory
@@ -186,7 +198,8 @@ def pytest_configure(config: pytest.Config) -> None:
             if not ours:
                 raise pytest.UsageError(f"--report: {directory} holds something else: name another")
             shutil.rmtree(directory)
-        config.pluginmanager.register(Reporter(directory))
+        long = bool(config.getoption("--long", default=False))
+        config.pluginmanager.register(Reporter(directory, long=long))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
