@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -49,6 +50,8 @@ SHARED = range(OWN, OWN + 4 * MIB // SECTOR)
 MAIN = 9 * MIB
 """Behind the shared range is room that never fails, where main can be probed."""
 SPARE = 64 * MIB
+PERIOD, PAUSE = 0.5, 0.1
+"""Seconds from a suspend to the next, and at least from a resume to the next suspend."""
 COUNTED = ("remapped", "moved", "transient", "read_errors", "write_errors")
 
 # Each of a bio's ways into the target: NOWAIT, polled completions, FUA, several at a time. Without
@@ -233,6 +236,8 @@ class Table:
         self.random = Random(f"table {seed}")
         self.done = Counter[str]()
         self.counted = Counter[str]()
+        self.seconds = 0.0
+        """For how long it was disturbed."""
         self._fleeting: list[int] = []
 
     def add_up(self) -> None:
@@ -240,6 +245,16 @@ class Table:
         now = self.made.status
         assert (now.mode, now.doubt, now.breaker) == ("rw", 0, "closed"), now
         self.counted.update({key: getattr(now, key) for key in COUNTED})
+
+    def disturb(self, fio: Fio) -> None:
+        """Do a step twice a second until fio ends; where a step takes longer, fio has a pause."""
+        due = begin = time.monotonic()
+        while True:
+            due = max(due + PERIOD, time.monotonic() + PAUSE)
+            if fio.wait(due - time.monotonic()):
+                self.seconds += time.monotonic() - begin
+                return
+            self.step()
 
     def step(self) -> None:
         """Suspend and resume, with or without a flush, with the same table or with a new one."""
@@ -310,13 +325,11 @@ def work(home: Path, made: RemapSet, seconds: int, seed: int) -> dict[str, Any]:
     table, faults, looker = Table(made, seed), Faults(made, seed), Looker(made, seed)
     for_long = global_options(made.path, seed, "loops=1000000", f"runtime={seconds}")
     fio = Fio(home, "long", "\n".join((for_long, own_jobs("verify_backlog=16"), shared_jobs())))
-    while not fio.wait(0.5):
-        table.step()
+    table.disturb(fio)
     answer = fio.result()
     once = global_options(made.path, seed + 1)
     last = Fio(home, "last", "\n".join((once, own_jobs("do_verify=0"))))
-    while not last.wait(0.5):
-        table.step()
+    table.disturb(last)
     last.result()
     faults.finish()
     looker.finish()
@@ -336,8 +349,10 @@ def work(home: Path, made: RemapSet, seconds: int, seed: int) -> dict[str, Any]:
     return {
         "written": {name: job["write"]["io_bytes"] for name, job in answer.items()},
         "read": {name: job["read"]["io_bytes"] for name, job in answer.items()},
+        "trimmed": {name: job["trim"]["io_bytes"] for name, job in answer.items()},
         "again": {name: job["read"]["io_bytes"] for name, job in again.items()},
         "table": dict(table.done),
+        "suspends_a_second": (table.done["flush"] + table.done["noflush"]) / table.seconds,
         "faults": dict(faults.done),
         "counted": dict(table.counted),
         "mapped": made.status.mapped,

@@ -92,8 +92,10 @@ class KernelLog:
                 record = os.read(self.fd, 8192).decode(errors="replace")
             except BlockingIOError:
                 return self.text
-            except BrokenPipeError:  # the oldest were overwritten
-                continue
+            except BrokenPipeError as error:
+                raise AssertionError(
+                    "lines of the log were overwritten before this read"
+                ) from error
             self.text += record.splitlines()[0].partition(";")[2] + "\n"
 
 

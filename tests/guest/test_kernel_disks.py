@@ -7,6 +7,7 @@ a device-mapper target. tests/vm/test_disks.py does the same with QEMU's disks.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ WRITTEN = (960, 2048)  # first sector, sectors
 BAD = {1000, 1001, 1016, *range(2000, 2015), 2999, 3007}
 UNWRITTEN = (4096, 128)
 BAD_UNWRITTEN = {4100, *range(4110, 4120), 4223}
+LINUX = tuple(int(word) for word in os.uname().release.split(".")[:2])
 
 
 def rounded(bad: set[int], size: int) -> list[int]:
@@ -154,6 +156,7 @@ def test_medium_errors_of_scsi_debug(logical: int, exponent: int) -> None:
                 assert made.pending == made.mapped == []
                 made.recreate()
             with write_errors(disk) as broken:
+                assert broken == (LINUX >= (6, 7))
                 bad = {first + 4, first + 5, 3000} if broken else set()
                 if broken:
                     # A medium error of a write is a plain I/O error above the SCSI layer: only
