@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from dmremap.errors import Busy
+from dmremap.errors import Busy, Failure
 
 RUN_DIR: Final = Path("/run/dmremap")
 
@@ -20,8 +20,15 @@ RUN_DIR: Final = Path("/run/dmremap")
 @contextlib.contextmanager
 def locked(timeout: float = 20.0, *, directory: Path = RUN_DIR) -> Iterator[None]:
     """Hold the lock, waiting for it at most `timeout` seconds."""
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise Failure(
+            "DMR-E103",
+            f"cannot make the lock {directory / 'lock'}: {err.strerror}",
+            hint="Make room there, or make the directory writable.",
+        ) from None
     try:
         end = time.monotonic() + timeout
         while True:

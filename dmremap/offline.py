@@ -389,12 +389,12 @@ def export(
 def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
     """Write a backup to a file: all of it or nothing, and durable."""
     target = Path(path)
-    if target.exists() and not target.is_file():
-        raise Refused("DMR-E525", f"{path} is not a file", hint="Name a file.")
-    if target.exists() and not overwrite:
-        raise Refused("DMR-E525", f"{path} exists already")
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
+        if target.exists() and not target.is_file():
+            raise Refused("DMR-E525", f"{path} is not a file", hint="Name a file.")
+        if target.exists() and not overwrite:
+            raise Refused("DMR-E525", f"{path} exists already")
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
@@ -418,7 +418,8 @@ def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
             hint="Name a file in a directory that exists, can be written and has room.",
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name that is too long, or below a file
+            part.unlink(missing_ok=True)
 
 
 def read_backup(path: str) -> Backup:

@@ -17,6 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from dmremap.blockdev import SYSFS, DeviceFacts, disk_dir, node, sysfs_dir
+from dmremap.errors import Failure
 from dmremap.run import run
 
 RULES: Final = Path("/etc/udev/rules.d")
@@ -36,6 +37,17 @@ class Rule:
 
     def install(self) -> None:
         """Write the file and let udev look at the device again."""
+        try:
+            self._write()
+        except OSError as err:
+            raise Failure(
+                "DMR-E103",
+                f"cannot write {self.path}: {err.strerror}",
+                hint="An adopted disk needs this rule: make room, or make the directory writable.",
+            ) from None
+        self._apply()
+
+    def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
@@ -49,7 +61,6 @@ class Rule:
             except BaseException:
                 os.unlink(file.name)
                 raise
-        self._apply()
 
     def remove(self) -> None:
         """Remove the file and let udev look at the device again."""

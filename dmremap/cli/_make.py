@@ -24,6 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _UNITS = {"": 1, "s": 1, "k": 2, "m": 2 << 10, "g": 2 << 20, "t": 2 << 30}
+_MOST = (1 << 63) // 512 - 1
 
 
 def sectors(_context: click.Context, _param: click.Parameter, value: str | None) -> int | None:
@@ -34,7 +35,10 @@ def sectors(_context: click.Context, _param: click.Parameter, value: str | None)
     match = re.fullmatch(r"(\d{1,18})(s?|(?:[kmgt](?:i?b)?))", value.lower())
     if match is None:
         raise click.BadParameter(f"{value!r} is neither a number of sectors nor a size like 512M")
-    return int(match[1]) * _UNITS[match[2][:1]]
+    count = int(match[1]) * _UNITS[match[2][:1]]
+    if count > _MOST:
+        raise click.BadParameter(f"{value!r} is more than any device has: {_MOST} sectors")
+    return count
 
 
 def make_options(function: Callable[P, R]) -> Callable[P, R]:

@@ -4,6 +4,7 @@
 import dataclasses
 import enum
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,25 @@ FORMATS: Final = ("table", "json", "jsonl")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Seconds(click.FloatRange):
+    """A time that can be waited for: no infinity, and nothing that is no number."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0) -> None:
+        """Take at least so many, and a year at most."""
+        super().__init__(min=least, max=366 * 86400)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +213,7 @@ def change_options(function: Callable[P, R]) -> Callable[P, R]:
     """Add --dry-run, --yes and --lock-timeout, for verbs that change something."""
     function = click.option(
         "--lock-timeout",
-        type=click.FloatRange(min=0),
+        type=Seconds(),
         default=20.0,
         show_default=True,
         metavar="SECONDS",

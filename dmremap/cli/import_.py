@@ -86,11 +86,18 @@ def command(
     )
 
 
+def _when(seconds: int) -> str:
+    """Return a time for people, whatever the file says."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} seconds after 1970"
+
+
 def _lines(plan: "Restore") -> list[str]:
     backup, merged = plan.backup, plan.plan
-    made = datetime.fromtimestamp(backup.created, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     out = [
-        f"Backup of set {backup.superblock.name} ({backup.uuid}), made {made}.",
+        f"Backup of set {backup.superblock.name} ({backup.uuid}), made {_when(backup.created)}.",
         f"{merged.taken} blocks are newest in the backup, {merged.kept} on the device.",
     ]
     if merged.risky:

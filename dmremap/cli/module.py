@@ -5,7 +5,7 @@ import os
 
 import click
 
-from dmremap.cli.common import Result, change_options, fields, need_root, output_option
+from dmremap.cli.common import Result, Seconds, change_options, fields, need_root, output_option
 
 
 @click.group()
@@ -40,9 +40,7 @@ def load(
 
 
 @command.command()
-@click.option(
-    "--wait", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="SECONDS"
-)
+@click.option("--wait", type=Seconds(), default=10.0, show_default=True, metavar="SECONDS")
 @change_options
 @output_option
 def unload(

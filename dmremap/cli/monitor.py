@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dmremap.cli.common import Result, envelope, need_root, output_option, to_json, write
+from dmremap.cli.common import Result, Seconds, envelope, need_root, output_option, to_json, write
 from dmremap.errors import NotFound, Usage
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _program(path: str) -> str:
 )
 @click.option(
     "--hook-timeout",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(0.1),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -80,7 +80,7 @@ def _program(path: str) -> str:
 )
 @click.option(
     "--hook-interval",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -96,7 +96,7 @@ def _program(path: str) -> str:
 )
 @click.option(
     "--rescan",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(0.1),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

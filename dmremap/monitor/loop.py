@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 NO_DEVICE_MAPPER = "DMR-E701"
 
+_LONGEST = 86400
+"""Seconds that poll() waits; it takes milliseconds, in 31 bits."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -197,7 +199,7 @@ class Monitor:
                 poll.register(fd, select.POLLIN)
             if (first := self._hooks.next_step(now)) is not None:
                 timeout = min(timeout, first)
-        poll.poll(int(timeout * 1000) + 1)
+        poll.poll(int(min(timeout, _LONGEST) * 1000) + 1)
         self._stop.drain()
 
     def _step_hooks(self, *, draining: bool = False) -> None:
@@ -222,5 +224,5 @@ class Monitor:
                 poll.register(fd, select.POLLIN)
             if (first := self._hooks.next_step(time.monotonic())) is not None:
                 timeout = first
-        poll.poll(int(timeout * 1000) + 1)
+        poll.poll(int(min(timeout, _LONGEST) * 1000) + 1)
         self._stop.drain()

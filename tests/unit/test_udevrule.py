@@ -4,8 +4,11 @@
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from dmremap import udevrule
 from dmremap.blockdev import DeviceFacts
+from dmremap.errors import Failure
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 
@@ -32,6 +35,13 @@ def test_partition_is_told_apart_from_its_neighbours() -> None:
 def test_a_value_cannot_break_out_of_its_quotes() -> None:
     line = rule_line(udevrule.render(SET, "home", "wwid", 't10.A "x" [1]*  ', 8, None))
     assert 'ATTRS{wwid}=="t10.A ?x? ?1??"' in line
+
+
+def test_a_rule_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "rules.d").touch()
+    rule = udevrule.Rule(tmp_path / "rules.d" / "59.rules", "", "/dev/sda")
+    with pytest.raises(Failure, match="cannot write"):
+        rule.install()
 
 
 def test_no_rule_for_a_disk_without_a_name(tmp_path: Path) -> None:
