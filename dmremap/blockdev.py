@@ -76,6 +76,7 @@ class DeviceFacts:
     serial: str = ""
     medium: str = ""
     medium_start: int = 0
+    diskseq: int = 0
 
 
 def _read(path: Path) -> str | None:
@@ -138,7 +139,21 @@ def node(directory: Path) -> str:
 def label(directory: Path) -> str:
     """Return what people call a device: the name of a mapped device, else the kernel's."""
     name = _read(directory / "dm" / "name")
-    return f"{directory.name} ({name})" if name else directory.name
+    return f"{directory.name} ({unmangle(name)})" if name else directory.name
+
+
+def unmangle(name: str) -> str:
+    r"""Undo what libdevmapper does to a name on its way to the kernel: \x20 for a blank.
+
+    >>> unmangle(r"my\x20set"), unmangle(r"l\xc3\xa4rm")
+    ('my set', 'lärm')
+    """
+    raw = re.sub(
+        rb"\\x([0-9a-fA-F]{2})",
+        lambda match: bytes([int(match[1], 16)]),
+        name.encode(errors="surrogateescape"),
+    )
+    return raw.decode(errors="surrogateescape")
 
 
 def _devno(directory: Path) -> Devno | None:
@@ -170,12 +185,21 @@ def components(directory: Path, sysfs: Path = SYSFS) -> frozenset[Devno]:
     return frozenset(out)
 
 
-def holders(directory: Path) -> Iterator[Use]:
-    """Yield what sits on a device or on one of its partitions."""
-    for part in (directory, *partitions(directory)):
+def holders(directory: Path, sysfs: Path = SYSFS) -> Iterator[Use]:
+    """Yield what sits on a device or on one of its partitions.
+
+    A loop device claims nothing, and the kernel does not list it.
+    """
+    parts = (directory, *partitions(directory))
+    for part in parts:
         with contextlib.suppress(OSError):
             for holder in sorted((part / "holders").iterdir()):
                 yield Use(part.name, label(holder.resolve()))
+    names = {_devno(part): part.name for part in parts}
+    for loop in sorted((sysfs / "block").glob("loop*")):
+        devno = block_devno(_read(loop / "loop" / "backing_file") or "")
+        if devno in names and devno is not None:
+            yield Use(names[devno], loop.name)
 
 
 def parse_mountinfo(text: str) -> list[tuple[Devno, str, str]]:
@@ -341,7 +365,7 @@ def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PR
         zoned=(_read(disk / "queue" / "zoned") or "none") not in ("none", ""),
         mounts=tuple(mounts),
         swaps=tuple(swaps),
-        holders=tuple(holders(directory)),
+        holders=tuple(holders(directory, sysfs)),
         disk=_devno(disk),
         components=components(directory, sysfs),
         id_type=id_type,
@@ -349,6 +373,7 @@ def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PR
         serial=serial,
         medium=medium,
         medium_start=medium_start + offset,
+        diskseq=_number(disk / "diskseq"),
     )
 
 

@@ -82,8 +82,8 @@ CODES: dict[str, Code] = {
     ),
     "DMR-E109": Code(
         "interrupted",
-        "The command was stopped by a signal. What it had begun to make was taken back.",
-        "Run it again.",
+        "The command was stopped by a signal. What it had begun was taken back, or done by then.",
+        "Run it again; 'dmremapctl list' shows what is there.",
     ),
     "DMR-E110": Code(
         "something else writes to the spare",

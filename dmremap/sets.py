@@ -462,7 +462,8 @@ def _claimed(before: DeviceFacts, *, write: bool = True) -> Iterator[BlockDevice
 
 def _identity(facts: DeviceFacts) -> tuple[object, ...]:
     """Return what tells a device from another one that took its place."""
-    return facts.devno, facts.sectors, facts.offset, facts.id_type, facts.id, facts.serial
+    where = facts.devno, facts.sectors, facts.offset
+    return *where, facts.id_type, facts.id, facts.serial, facts.medium, facts.diskseq
 
 
 def _check_again(made: Plan, main: BlockDevice, spare: BlockDevice) -> None:
@@ -656,6 +657,11 @@ def assemble(
     """Start a set that was found on disk. The caller holds the lock."""
     sb = one.superblock
     already = dm.exists(uuid=dm_uuid(sb.uuid))
+    if already and not already.live_table:
+        # Whoever began to start it was killed: the lock is ours now.
+        if not dry_run:
+            dm.remove(already.name)
+        already = None
     if already:
         path = dm.device_path(already.name)
         line = table_line(sb, one.spare, one.spare, one.spare_start, errors)
@@ -835,7 +841,9 @@ def names_in_sysfs(sysfs: Path = blockdev.SYSFS) -> list[tuple[str, str, str]]:
     out: list[tuple[str, str, str]] = []
     for directory in blockdev.all_devices(sysfs):
         if _is_set(directory):
-            name = (directory / "dm" / "name").read_text(errors="surrogateescape").strip()
+            name = blockdev.unmangle(
+                (directory / "dm" / "name").read_text(errors="surrogateescape").strip()
+            )
             uuid = (directory / "dm" / "uuid").read_text(errors="replace").strip()
             out.append((name, uuid.removeprefix(DM_UUID_PREFIX), directory.name))
     return out

@@ -7,8 +7,11 @@ when there is more to do than to print the version.
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 
 from dmremap import __version__
 
@@ -34,6 +37,23 @@ def _printed(text: str) -> bool:
     return True
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _take_signals() -> None:
+    """Let a service manager's stop, or a terminal that goes away, be what Ctrl-C is.
+
+    What was begun is taken back then. And the kernel does not give up what it is just doing, as it
+    does for a process that a signal kills: a device whose resume failed for that would stay
+    suspended.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored: nohup
+                signal.signal(number, _interrupt)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run dmremapctl and return its exit code."""
     _open_closed()
@@ -41,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = [*(sys.argv[1:] if argv is None else argv)]
     if args == ["--version"] and _printed(f"dmremapctl {__version__}\n"):
         return 0
+    _take_signals()
     from dmremap.cli.app import run
 
     return run(args)

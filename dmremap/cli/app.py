@@ -92,6 +92,7 @@ def run(args: Sequence[str]) -> int:
     try:
         code = _run(args, command, form)
         sys.stdout.flush()
+        _silence()  # what cannot be told on stderr does not change how it ended
     except OSError as err:
         if not isinstance(err, BrokenPipeError):  # a reader that went away has seen enough
             with contextlib.suppress(OSError):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl selftest"""
 
-import signal
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -10,17 +9,11 @@ import click
 from dmremap.cli.common import Result, envelope, need_root, output_option, to_json, write
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from dmremap.selftest import Step
 
 
 def _record(step: "Step") -> dict[str, object]:
     return {"phase": step.name, "seconds": round(step.seconds, 3), "detail": step.detail}
-
-
-def _interrupt(_number: int, _frame: "FrameType | None") -> None:
-    raise KeyboardInterrupt
 
 
 @click.command()
@@ -84,12 +77,7 @@ def command(
             write(to_json(envelope("selftest", record)) + "\n")
         sys.stdout.flush()
 
-    # A service manager's stop must not leave devices behind.
-    old = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        perform(Plan(backing, directory, size, max(size // 2, 3), module_file), report)
-    finally:
-        signal.signal(signal.SIGTERM, old)
+    perform(Plan(backing, directory, size, max(size // 2, 3), module_file), report)
     if form == "json":
         return Result({"phases": steps})
     if form == "table":

@@ -24,6 +24,7 @@ from dmremap.dm.device import (
     table,
     take_warnings,
     targets,
+    uninterrupted,
 )
 from dmremap.dm.events import EventPoller
 
@@ -51,4 +52,5 @@ __all__ = [
     "table",
     "take_warnings",
     "targets",
+    "uninterrupted",
 ]

@@ -10,6 +10,7 @@ the node is there when a call returns.
 import contextlib
 import errno
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -272,8 +273,10 @@ def create(name: str, uuid: str, table: Sequence[Target], *, readonly: bool = Fa
         reload(name, table, readonly=readonly)
         resume(name)
     except BaseException:
-        with contextlib.suppress(DmRemapError):
-            remove(name)
+        for udev in (True, False):  # where no cookie can be had it goes without udevd
+            with contextlib.suppress(DmRemapError):
+                remove(name, udev=udev)
+                break
         raise
     return info(name)
 
@@ -333,6 +336,16 @@ def _need_node(name: str) -> None:
             _take_log()
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals wait while the block runs: a device that is suspended is resumed first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def swap(
     name: str,
     table: Sequence[Target],
@@ -347,7 +360,7 @@ def swap(
     """
     reload(name, table, readonly=readonly)
     err: Pointer[int] = ffi.new("int *", 0)
-    with _lock, _cookie(name) as cookie:
+    with uninterrupted(), _lock, _cookie(name) as cookie:
         log = KernelLog()
         try:
             step = lib.dmr_swap(
@@ -366,18 +379,20 @@ def swap(
     _need_node(name)
 
 
-def remove(name: str, *, retry: bool = True, deferred: bool = False) -> None:
+def remove(name: str, *, retry: bool = True, deferred: bool = False, udev: bool = True) -> None:
     """Remove a device.
 
     udev opens new devices for a moment, so "busy" is tried again for five seconds; a device that
-    is really open stays Busy. With `deferred` it goes when its last user closes it.
+    is really open stays Busy. With `deferred` it goes when its last user closes it. Without `udev`
+    nobody waits until udevd knows.
     """
     with _lock, _cookie(name) as cookie, _task(lib.DM_DEVICE_REMOVE, name) as task:
         if retry:
             task.need(lib.dm_task_retry_remove(task.handle), "retry for", name)
         if deferred:
             task.need(lib.dm_task_deferred_remove(task.handle), "deferred for", name)
-        cookie.give(task)
+        if udev:
+            cookie.give(task)
         task.run("remove", name)
 
 

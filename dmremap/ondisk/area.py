@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
+from dmremap.errors import Busy
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.device import BlockDevice, Progress
 from dmremap.ondisk.layout import (
@@ -29,6 +30,7 @@ from dmremap.ondisk.layout import (
     Tag,
     check_table,
     header,
+    is_zero,
     pack_empty_table,
     pack_super,
     pack_tag,
@@ -199,10 +201,28 @@ def batches(places: range) -> Iterator[range]:
         yield places[i : i + _BATCH]
 
 
-def write_run(device: BlockDevice, start: int, places: range, make: Callable[[int], bytes]) -> None:
-    """Write a run of blocks of the area that begins at sector `start`; `make` returns each."""
+def write_run(
+    device: BlockDevice,
+    start: int,
+    places: range,
+    make: Callable[[int], bytes],
+    *,
+    blank: bool = False,
+) -> None:
+    """Write a run of blocks of the area that begins at sector `start`; `make` returns each.
+
+    With `blank` Busy is raised where something is that is not zero, just before it is written to.
+    """
     for batch in batches(places):
-        device.write(start * 512 + batch[0] * BLOCK, b"".join(make(place) for place in batch))
+        at = start * 512 + batch[0] * BLOCK
+        found = device.read(at, len(batch) * BLOCK) if blank else b""
+        if found is None or not is_zero(found):
+            raise Busy(
+                "DMR-E409",
+                f"{device.path} has changed while this was being decided: it was blank between "
+                f"bytes {at} and {at + len(batch) * BLOCK}",
+            )
+        device.write(at, b"".join(make(place) for place in batch))
 
 
 def format_area(
@@ -218,8 +238,8 @@ def format_area(
 
     Superblock 0 says FORMATTING; then the tables; then superblocks 1 and 0 say READY; each
     durable before the next. With `clear` the head is zeroed first, which ends whatever set was
-    there; without it the caller knows that the area is blank. `table` returns the table block for
-    a home; without it every slot is free.
+    there; without it the caller has seen that the area is blank, and the places of the tables are
+    read once more. `table` returns the table block for a home; without it every slot is free.
     """
     make = table or partial(pack_empty_table, sb.uuid)
     zero = bytes(BLOCK)
@@ -232,7 +252,7 @@ def format_area(
     total = sum(len(run) for run in table_homes(sb.segments)) * BLOCK
     done = 0
     for run in table_homes(sb.segments):
-        write_run(device, start, run, make)
+        write_run(device, start, run, make, blank=not clear)
         done += len(run) * BLOCK
         if progress:
             progress(done, total)

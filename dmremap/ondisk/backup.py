@@ -23,6 +23,7 @@ from uuid import UUID
 
 from dmremap.errors import Failure, Refused
 from dmremap.ondisk._format import ffi, lib
+from dmremap.ondisk.area import table_homes
 from dmremap.ondisk.check import (
     HEADER,
     Block,
@@ -189,6 +190,7 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
                 f"{path} is the spare of set {one.head.uuid}, and the backup is of {backup.uuid}",
                 hint="Give the device that the backup is of.",
             )
+    _only_ours(view, head, backup, path)
     choice = choose_super(head, backup.uuid)
     if choice.ambiguous:
         raise _contradiction(path, SUPER_HOMES[0])
@@ -213,6 +215,28 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
     if not any(block.seq for block in load.blocks):
         return None
     return _merge(load, backup, path, _may_have_grown(view, sb, path) if not top.seq else False)
+
+
+def _only_ours(view: View, head: Head, backup: Backup, path: str) -> None:
+    """Refuse where another set has a table block in a place of this one's.
+
+    That set may have been made over this one, and have lost its superblocks since. The format
+    writes all places of a table, so a block of a set that was there before is in none of them.
+    """
+    owners = dict(head.owners)
+    for homes in table_homes(backup.superblock.segments):
+        for place, block in view.blocks(homes.start, len(homes)):
+            found = header(block, lib.DMR_TYPE_TABLE, place) if block is not None else None
+            if found is not None:
+                owners[place] = found.uuid
+    for place, uuid in sorted(owners.items()):
+        if uuid != backup.uuid:
+            raise Refused(
+                "DMR-E504",
+                f"{path} has a table of set {uuid} in block {place}, and the backup is of "
+                f"{backup.uuid}",
+                hint="Give the device that the backup is of; 'dmremapctl check' tells what it has.",
+            )
 
 
 def _never_in_use(view: View, head: Head, backup: Backup, path: str) -> None:

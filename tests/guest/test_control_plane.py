@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest import answers
+from guest import answers, dmioctl
 from guest.lib import (
     MIB,
     backing_file,
@@ -291,16 +291,20 @@ def test_what_came_after_the_plan_is_not_overwritten(disks: tuple[Path, Path]) -
     def data(path: Path) -> None:
         write(path, 1000, b"x" * 512)
 
+    def table(path: Path) -> None:
+        write(path, 256 * 8, b"x" * 512)
+
     for path, change, code in (
         (disks[0], mkfs, "DMR-E503"),
         (disks[1], mkfs, "DMR-E503"),
         (disks[0], data, "DMR-E505"),
         (disks[1], data, "DMR-E505"),
+        (disks[1], table, "DMR-E409"),
     ):
         made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one"))
         change(path)
         before = contents(*disks)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises((Refused, Busy)) as refused:
             sets.carry_out(made)
         assert refused.value.code == code
         assert contents(*disks) == before
@@ -312,7 +316,8 @@ def test_another_device_under_the_same_name(disks: tuple[Path, Path]) -> None:
     made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one"))
     grown = replace(made, spare=replace(made.spare, sectors=made.spare.sectors + 8))
     moved = replace(made, main=replace(made.main, devno=(7, 200)))
-    for other in (grown, moved):
+    bound_anew = replace(made, spare=replace(made.spare, diskseq=made.spare.diskseq + 1))
+    for other in (grown, moved, bound_anew):
         with pytest.raises(Busy, match="has changed"):
             sets.carry_out(other)
     assert all(blank(path) for path in disks)
@@ -458,6 +463,24 @@ def test_names(ctl: Ctl, disks: tuple[Path, Path]) -> None:
     with loop_device() as other, dm_device("x", f"0 8 linear {other} 0"):
         answer = ctl("assemble", made["uuid"], "--name", "x")
         assert answer.error == "DMR-E406"
+
+
+def test_a_start_that_was_killed_is_begun_again(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    ctl("remove", "one")
+    dmioctl.create("one", f"REMAP-{made['uuid']}")
+    assert ctl("assemble", "one", "--dry-run").data["sets"][0]["result"] == "would start"
+    assert ctl("assemble", "one").data["sets"][0]["result"] == "started"
+    assert ctl("status", "one").data["sets"][0]["uuid"] == made["uuid"]
+    ctl("remove", "one")
+
+
+def test_a_loop_device_over_a_disk_is_a_use_of_it(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    loop = run("losetup", "--find", "--show", disks[1]).strip()
+    try:
+        assert ctl("create", *disks, "--yes", "--force").error == "DMR-E403"
+    finally:
+        run("losetup", "--detach", loop)
 
 
 def test_a_name_that_is_taken_gets_a_number(ctl: Ctl, disks: tuple[Path, Path]) -> None:

@@ -6,8 +6,12 @@ In a guest, as root. Areas are counted in sectors, metadata in blocks of the are
 
 from __future__ import annotations
 
+import signal
 import struct
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -348,6 +352,33 @@ def test_an_attempt_that_was_killed_before_the_resume(grow: Ctl, half: RemapSet)
     assert half.status.mode == "rw", "the old table answers"
     assert grow("set").data["spare_sectors"] == SPARE
     assert half.status.mode == "rw"
+
+
+def test_a_signal_does_not_leave_it_suspended(half: RemapSet) -> None:
+    half.spare.hold("write", 0, 8)
+    program = "import sys; from dmremap.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "grow", "set", "--yes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    half.spare.wait_held()  # in the resume, which writes superblock 0
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    half.spare.release()
+    out, _ = process.communicate(timeout=60)
+    assert b"DMR-E109" in out
+    assert (half.status.mode, table(half.name).spare_len) == ("rw", SPARE)
+    assert try_write(half.path, 0, pattern(0)) == "OK"
+
+
+def test_a_name_with_blanks(grow: Ctl, capfd: pytest.CaptureFixture[str]) -> None:
+    with loop_device(8 * MIB) as main, loop_device(SPARE * 512) as spare:
+        made = ("create", main, spare, "--name", "my set", "--spare-size", AREA, "--yes")
+        assert Answer(*answers.ask(capfd, *made)).data
+        assert grow("my set").data["spare_sectors"] == SPARE
+        assert Answer(*answers.ask(capfd, "remove", "my set", "--yes")).data
 
 
 def test_tables_that_cannot_be_written(grow: Ctl, half: RemapSet) -> None:

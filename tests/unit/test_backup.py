@@ -263,6 +263,15 @@ def test_a_move_since_the_backup() -> None:
             lambda disk: disk.__setitem__(0, pack_super(superblock(name="other"), 0)),
             "DMR-E514",
         ),
+        # Another set was made over this one, and has lost its superblocks.
+        (
+            lambda disk: [
+                disk.__setitem__(0, bytes(BLOCK)),
+                disk.__setitem__(255, bytes(BLOCK)),
+                disk.__setitem__(A1, pack_empty_table(OTHER, A1)),
+            ],
+            "DMR-E504",
+        ),
     ],
 )
 def test_not_onto_that(change: object, code: str) -> None:

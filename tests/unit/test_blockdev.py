@@ -91,6 +91,27 @@ def test_partition_and_stack(sysfs: Sysfs, tmp_path: Path) -> None:
     assert mapped.read_only
 
 
+def test_a_loop_device_holds_what_it_is_over(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, backing in (("loop0", "/dev/sda1"), ("loop1", "/var/image"), ("loop2", "/dev/sdz")):
+        put(sysfs.root / "block" / name / "loop" / "backing_file", backing)
+    (sysfs.root / "block" / "loop3").mkdir()
+    numbers = {"/dev/sda1": (8, 1), "/dev/sdz": (8, 99)}
+    monkeypatch.setattr(blockdev, "block_devno", numbers.get)
+    sda = sysfs.root / "devices/pci0/sda"
+    assert list(blockdev.holders(sda, sysfs.root)) == [
+        Use("sda1", "dm-0 (vg-a[b])"),
+        Use("sda1", "loop0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [("plain", "plain"), (r"my\x20set", "my set"), (r"c\xc3\x9f", "c\u00df"), (r"\xff", "\udcff")],
+)
+def test_names_in_sysfs_are_mangled(raw: str, name: str) -> None:
+    assert blockdev.unmangle(raw) == name
+
+
 def test_all_devices_and_nodes(sysfs: Sysfs) -> None:
     sysfs.device("pci1/cciss!c0d0", "104:0", 100)
     sysfs.device("virtual/loop0", "7:0", 0)

@@ -251,7 +251,9 @@ def test_sectors(text: str, expected: int) -> None:
     assert sectors(click.Context(group), click.Option(["--x"]), text) == expected
 
 
-@pytest.mark.parametrize("text", ["4096B", "4096iB", "4096sB", "-1", "1.5G", "", "K"])
+@pytest.mark.parametrize(
+    "text", ["4096B", "4096iB", "4096sB", "-1", "1.5G", "", "K", "9007199254740992T", "9" * 18]
+)
 def test_no_sectors(text: str) -> None:
     with pytest.raises(click.BadParameter):
         sectors(click.Context(group), click.Option(["--x"]), text)
@@ -327,6 +329,35 @@ def test_output_that_cannot_be_written(args: str, where: str) -> None:
         assert done.stderr.startswith("dmremapctl: ")
         assert "DMR-E108" in done.stderr or "-" in args  # what click writes itself it reports so
         assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_closed_stderr_does_not_change_how_it_ended() -> None:
+    line = f"{sys.executable} -m dmremap check /nope 2>&-"
+    assert subprocess.run(["sh", "-c", line], check=False).returncode == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_stop_is_an_interrupt_unless_it_is_ignored(ignored: bool) -> None:
+    program = """
+import os, signal, sys
+from dmremap.cli import app, main
+if "ignored" in sys.argv:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+app._run = lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 0
+try:
+    print(main(["explain", "e401"]))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    words = [sys.executable, "-c", program, *(["ignored"] if ignored else [])]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == ("0\n" if ignored else "interrupted\n")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e300", "soon"])
+def test_a_time_that_nobody_can_wait(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor", "--once", "--rescan", text]) == Exit.USAGE
+    assert "DMR-E201" in capsys.readouterr().err
 
 
 def test_errors_know_their_exit_code() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmremap.errors import NotFound
+from dmremap.errors import Busy, NotFound
 from dmremap.ondisk import (
     BLOCK,
     HEAD_BLOCKS,
@@ -201,6 +201,18 @@ def test_wiping_leaves_a_blank_area(image: BlockDevice) -> None:
     other.write(slot, b"x" * BLOCK)  # not written by the format: not touched
     image.zero(list(image.written))
     assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) == (slot, True)
+
+
+def test_what_is_in_the_way_of_a_format_stays(image: BlockDevice) -> None:
+    sb = superblock()
+    home = sb.segments[0].copy_b
+    data = b"x" * BLOCK
+    BlockDevice(image.fd, image.path).write(home * BLOCK, data)
+    with pytest.raises(Busy, match="has changed"):
+        format_area(image, sb)
+    image.zero(list(image.written))
+    assert image.read_block(0, home) == data
+    assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) == (home * BLOCK, True)
 
 
 def test_clearing_ends_the_set_that_was_there(image: BlockDevice) -> None:
