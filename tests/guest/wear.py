@@ -195,8 +195,19 @@ def worn_set(*main_options: str) -> Iterator[tuple[RemapSet, Wear]]:
 @contextmanager
 def nothing_logged(complaint: str) -> Iterator[None]:
     """Assert that neither the block layer nor who uses the set, by a pattern, complained."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(1):  # before the oldest lines are overwritten
+            log.read()
+
     with KernelLog() as log:
-        yield
+        reader = background(follow)
+        try:
+            yield
+        finally:
+            ended.set()
+            reader.result(60)
         text = log.read()
     # The fault devices under the set do fail; they say nothing.
     wrong = [line for line in text.splitlines() if re.search(f"{LOGGED}|{complaint}", line)]
