@@ -7,11 +7,8 @@ when there is more to do than to print the version.
 """
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from types import FrameType
 
 from dmremap import __version__
 
@@ -37,7 +34,7 @@ def _printed(text: str) -> bool:
     return True
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -48,6 +45,10 @@ def _take_signals() -> None:
     does for a process that a signal kills: a device whose resume failed for that would stay
     suspended.
     """
+    # Not at the top: that would be a good part of what --version takes.
+    import signal
+    import threading
+
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored: nohup
