@@ -67,8 +67,9 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
 def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
     vm = machine()
-    share = (0.1 if vm.kernel.series == kernels.DEBUG else 4) if long else 0.02
-    arguments = (str(number), str(share), *(["all"] if long else []))
+    slow = vm.kernel.series == kernels.DEBUG
+    share = (0.1 if slow else 1) if long else 0.02
+    arguments = (str(number), str(share), *(["all"] if long and not slow else []))
     run_script(vm, "failing_devices.py", *arguments, timeout=7200 if long else 600)
 
 
