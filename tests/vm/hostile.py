@@ -87,16 +87,26 @@ def split(text: bytes) -> list[bytes]:
     return words if word is None else [*words, word]
 
 
+def value_of(digits: bytes) -> int:
+    """Return a decimal number of any length; int() takes no more than 4,300 digits."""
+    value = 0
+    for start in range(0, len(digits), 4000):
+        part = digits[start : start + 4000]
+        value = value * 10 ** len(part) + int(part)
+    return value
+
+
 def number(word: bytes, limit: int = 1 << 64) -> int | None:
     """Read a decimal number as kstrtou64() does, with its plus and its newline."""
     match = re.fullmatch(rb"\+?([0-9]+)\n?", word)
-    return int(match[1]) if match and int(match[1]) < limit else None
+    value = value_of(match[1]) if match else limit
+    return value if value < limit else None
 
 
 def scanned(word: bytes) -> int | None:
     """Read a number as sscanf("%u%c") does, which lets it wrap."""
     match = re.fullmatch(rb"[\t\n\v\f\r \xa0]*([0-9]+)", word)
-    return int(match[1]) % (1 << 64) % (1 << 32) if match else None
+    return value_of(match[1]) % (1 << 64) % (1 << 32) if match else None
 
 
 # Words
