@@ -175,14 +175,16 @@ def components(directory: Path, sysfs: Path = SYSFS) -> frozenset[Devno]:
         out.add(devno)
         with contextlib.suppress(OSError):
             todo += [path.resolve() for path in (here / "slaves").iterdir()]
-        backing = _read(here / "loop" / "backing_file")
-        if backing:
-            with contextlib.suppress(OSError):
-                info = os.stat(backing)
-                if stat.S_ISBLK(info.st_mode):
-                    under = sysfs_dir((os.major(info.st_rdev), os.minor(info.st_rdev)), sysfs)
-                    todo += [under] if under else []
+        backing = _behind(here)
+        under = sysfs_dir(backing, sysfs) if backing else None
+        todo += [under] if under else []
     return frozenset(out)
+
+
+def _behind(directory: Path) -> Devno | None:
+    """Return the block device that a loop device is over, if it is over one."""
+    backing = _read(directory / "loop" / "backing_file")
+    return block_devno(backing) if backing else None
 
 
 def holders(directory: Path, sysfs: Path = SYSFS) -> Iterator[Use]:
@@ -197,8 +199,8 @@ def holders(directory: Path, sysfs: Path = SYSFS) -> Iterator[Use]:
                 yield Use(part.name, label(holder.resolve()))
     names = {_devno(part): part.name for part in parts}
     for loop in sorted((sysfs / "block").glob("loop*")):
-        devno = block_devno(_read(loop / "loop" / "backing_file") or "")
-        if devno in names and devno is not None:
+        devno = _behind(loop)
+        if devno is not None and devno in names:
             yield Use(names[devno], loop.name)
 
 

@@ -371,13 +371,9 @@ def _write(device: BlockDevice, made: Plan, progress: Progress | None) -> None:
         safety.refuse(check_obstacle(made.spare.path, uuid, start, found.obstacle))
 
 
+@dm.uninterrupted()
 def _swap(made: Plan, now: _Now) -> tuple[str, ...]:
     """Put the longer table in force, whatever signal comes; return warnings."""
-    with dm.uninterrupted():
-        return _swapped(made, now)
-
-
-def _swapped(made: Plan, now: _Now) -> tuple[str, ...]:
     try:
         # Freezing a file system would make it write everything that it has, for nothing.
         dm.swap(made.name, now.with_table(made.new), lockfs=False)

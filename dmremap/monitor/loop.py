@@ -199,6 +199,10 @@ class Monitor:
                 poll.register(fd, select.POLLIN)
             if (first := self._hooks.next_step(now)) is not None:
                 timeout = min(timeout, first)
+        self._poll(poll, timeout)
+
+    def _poll(self, poll: select.poll, timeout: float) -> None:
+        """Wait until something happens, or for so many seconds."""
         poll.poll(int(min(timeout, _LONGEST) * 1000) + 1)
         self._stop.drain()
 
@@ -224,5 +228,4 @@ class Monitor:
                 poll.register(fd, select.POLLIN)
             if (first := self._hooks.next_step(time.monotonic())) is not None:
                 timeout = first
-        poll.poll(int(min(timeout, _LONGEST) * 1000) + 1)
-        self._stop.drain()
+        self._poll(poll, timeout)
