@@ -39,15 +39,15 @@ static bool slot_refused(struct mapping *m, u32 slot, int error)
 {
 	struct remap *r = m->r;
 
-	if (!repair_suspect(r, errno_to_blk_status(error), true) ||
-	    !metadata_readable(r, r->probe_page)) {
+	if (!dmr_suspect(r, errno_to_blk_status(error), true) ||
+	    !area_readable(r, r->probe_page)) {
 		slots_give_back(r, slot);
 		return false;
 	}
 	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
-	metadata_mark_dirty(r, slot);
+	commit_mark_slot(r, slot);
 	atomic_inc(&r->nr_bad);
-	report_event(r, DMR_EV_SLOT_BAD, U64_MAX, 1);
+	event_report(r, DMR_EV_SLOT_BAD, U64_MAX, 1);
 	return true;
 }
 
@@ -88,7 +88,7 @@ static bool fill_slot(struct mapping *m, u64 unit)
 		r->slot[slot].next = m->first_slot;
 		WRITE_ONCE(r->slot[slot].info,
 			   dmr_info(m->lost ? DMR_LOST : DMR_SEALING, 0));
-		metadata_mark_dirty(r, slot);
+		commit_mark_slot(r, slot);
 		m->first_slot = slot;
 		return true;
 	}
@@ -113,10 +113,10 @@ static bool map_unit(struct mapping *m, u64 unit)
 }
 
 /* Commit and publish.  False: some of it is in doubt. */
-static bool commit_batch(struct mapping *m)
+static bool commit_units(struct mapping *m)
 {
 	struct remap *r = m->r;
-	bool ok = !metadata_commit(r);
+	bool ok = !commit_dirty(r);
 	unsigned int mapped = 0;
 	u64 first = U64_MAX;
 	u32 slot, next;
@@ -126,7 +126,7 @@ static bool commit_batch(struct mapping *m)
 
 		next = r->slot[slot].next;
 		slots_insert(r, slot);
-		if (repair_settle(r, slot, m->lost ? DMR_LOST : DMR_MAPPED)) {
+		if (commit_settle(r, slot, m->lost ? DMR_LOST : DMR_MAPPED)) {
 			first = min(first, unit);
 			mapped++;
 		}
@@ -138,7 +138,7 @@ static bool commit_batch(struct mapping *m)
 		atomic_add(mapped, &r->nr_lost);
 	atomic64_add(mapped, &r->remapped);
 	if (mapped)
-		report_event(r, DMR_EV_REMAPPED, first, mapped);
+		event_report(r, DMR_EV_REMAPPED, first, mapped);
 	return ok;
 }
 
@@ -155,7 +155,7 @@ static u64 map_units(struct mapping *m, u64 first, u64 end)
 			if (time_is_over(m))
 				break;
 		}
-		if (!commit_batch(m)) {
+		if (!commit_units(m)) {
 			m->stop = "failed";
 			break;
 		}
@@ -235,14 +235,14 @@ static int request(struct remap *r, struct dmr_request *rq)
 
 	if (ret)
 		return ret;
-	repair_request(r, rq);
+	commit_request(r, rq);
 	return rq->result;
 }
 
 static int do_rename(struct remap *r, struct dmr_request *rq)
 {
-	metadata_set_name(r, rq->name);
-	return metadata_commit(r);
+	commit_set_name(r, rq->name);
+	return commit_dirty(r);
 }
 
 /**
@@ -278,7 +278,7 @@ int manual_rename(struct remap *r, const char *name)
 
 static int do_scrub(struct remap *r, struct dmr_request *rq)
 {
-	return metadata_scrub(r, rq->mb, rq->copy);
+	return commit_scrub(r, rq->mb, rq->copy);
 }
 
 /**
@@ -287,7 +287,7 @@ static int do_scrub(struct remap *r, struct dmr_request *rq)
  * @mb: the metadata block
  * @copy: which copy
  *
- * Return: as metadata_scrub(), or as manual_refusal(), -EAGAIN: a suspend waits,
+ * Return: as commit_scrub(), or as manual_refusal(), -EAGAIN: a suspend waits,
  * or -EINTR.
  */
 int manual_scrub(struct remap *r, u32 mb, int copy)

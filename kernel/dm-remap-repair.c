@@ -117,7 +117,7 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 	}
 	spin_unlock_irq(&r->lock);
 	if (added)
-		report_event(r, DMR_EV_PENDING, first, added);
+		event_report(r, DMR_EV_PENDING, first, added);
 }
 
 /* Forget notes of units [first, last]: their content is known. */
@@ -137,18 +137,6 @@ void repair_forget(struct remap *r, u64 first, u64 last)
 	spin_unlock_irqrestore(&r->lock, flags);
 }
 
-static u64 io_first(struct remap *r, struct dmr_io *io)
-{
-	return dmr_unit_of(r, io->iter.bi_sector);
-}
-
-/* One past the last unit. */
-static u64 io_end(struct remap *r, struct dmr_io *io)
-{
-	return io_first(r, io) +
-	       dmr_unit_of(r, io->iter.bi_size >> SECTOR_SHIFT);
-}
-
 /**
  * repair_main_ok() - main completed a bio without an error
  * @r: the target
@@ -163,7 +151,7 @@ void repair_main_ok(struct remap *r, struct dmr_io *io)
 	else if ((io->opf & REQ_OP_MASK) != REQ_OP_READ)
 		return;
 	if (READ_ONCE(r->nr_pending))
-		repair_forget(r, io_first(r, io), io_end(r, io) - 1);
+		repair_forget(r, dmr_io_first(r, io), dmr_io_end(r, io) - 1);
 }
 
 /*----------------------------------------------------------------
@@ -179,7 +167,7 @@ static void breaker_report(struct remap *r, bool open)
 		      dmr_name(r));
 	else
 		DMINFO("%s: the breaker is closed", dmr_name(r));
-	report_event(r, DMR_EV_BREAKER, U64_MAX, 1);
+	event_report(r, DMR_EV_BREAKER, U64_MAX, 1);
 }
 
 /**
@@ -307,29 +295,6 @@ struct narrow {
 				 */
 };
 
-/**
- * repair_suspect() - may this be a bad block
- * @r: the target
- * @status: what a command failed with
- * @write: it was a write or write zeroes
- *
- * Any context.  A bus, a controller or a whole disk that is gone has a status
- * of its own and is never suspect.
- */
-bool repair_suspect(struct remap *r, blk_status_t status, bool write)
-{
-	switch (status) {
-	case BLK_STS_MEDIUM:
-		return true;
-	case BLK_STS_TARGET:
-		return write && !r->errors_medium;
-	case BLK_STS_IOERR:
-		return !r->errors_medium;
-	default:
-		return false;
-	}
-}
-
 /* What a time of a last slow failure is while there is none. */
 static unsigned long never_slow(void)
 {
@@ -397,7 +362,7 @@ static bool probe_read(struct narrow *n, u64 unit)
 	struct remap *r = n->r;
 	u64 first = dmr_unit_of(r, r->main_start);
 	u64 last = first + dmr_unit_of(r, r->ti->len) - 1;
-	bool own = unit >= io_first(r, n->io) && unit < io_end(r, n->io);
+	bool own = unit >= dmr_io_first(r, n->io) && unit < dmr_io_end(r, n->io);
 
 	if (unit < first || unit > last || (own && unit != n->good) ||
 	    slots_first(r, unit, unit) != DMR_NO_SLOT)
@@ -418,7 +383,7 @@ static bool main_reads(struct narrow *n)
 	const u64 place[] = {
 		n->good, r->probe_unit,
 		first, first + units - 1, first + units / 2,
-		io_first(r, n->io) - 1, io_end(r, n->io),
+		dmr_io_first(r, n->io) - 1, dmr_io_end(r, n->io),
 	};
 	unsigned long end = jiffies + PROBE_TIME;
 	unsigned int i;
@@ -491,7 +456,7 @@ static bool probe(struct narrow *n)
 		if (r->probe_failed)
 			DMERR_LIMIT("%s: main fails elsewhere too, nothing is mapped",
 				    dmr_name(r));
-		report_event(r, DMR_EV_PROBE, io_first(r, n->io), 1);
+		event_report(r, DMR_EV_PROBE, dmr_io_first(r, n->io), 1);
 	}
 	return n->probed;
 }
@@ -527,7 +492,7 @@ static bool may_map(struct narrow *n)
 static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
 {
 	struct remap *r = n->r;
-	bool fails = !metadata_readable(r, r->probe_page);
+	bool fails = !area_readable(r, r->probe_page);
 	unsigned int i;
 
 	if (fails) {
@@ -537,7 +502,7 @@ static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
 		n->status = n->io->status;
 	} else {
 		atomic_add(nr, &r->nr_bad);
-		report_event(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
+		event_report(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
 	}
 	spin_lock_irq(&r->lock);
 	if (fails)
@@ -566,9 +531,9 @@ u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 
 	if (slot == DMR_NO_SLOT) {
 		DMERR_LIMIT("%s: no free slot is left on the spare", dmr_name(r));
-		report_event(r, DMR_EV_SPARE_FULL, unit, 1);
+		event_report(r, DMR_EV_SPARE_FULL, unit, 1);
 	} else if (free > low && free - *got <= low) {
-		report_event(r, DMR_EV_SPARE_LOW, unit, 1);
+		event_report(r, DMR_EV_SPARE_LOW, unit, 1);
 	}
 	return slot;
 }
@@ -597,7 +562,7 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 		/* Durable before any commit may name the slot. */
 		status = replay(r, n->io, unit, got, r->spare->bdev,
 				slots_sector(r, slot), REQ_FUA);
-		if (status && !repair_suspect(r, status, true)) {
+		if (status && !dmr_suspect(r, status, true)) {
 			for (i = 0; i < got; i++)
 				slots_give_back(r, slot + i);
 			n->status = n->io->status;
@@ -670,7 +635,7 @@ static void write_run(struct narrow *n, u64 unit, unsigned int nr)
 	status = try_main(n, unit, nr);
 	if (!status)
 		return;
-	if (!repair_suspect(n->r, status, true)) {
+	if (!dmr_suspect(n->r, status, true)) {
 		n->status = status;
 		return;
 	}
@@ -709,7 +674,7 @@ static void read_run(struct narrow *n, u64 unit, unsigned int nr)
 	status = try_main(n, unit, nr);
 	if (!status)
 		return;
-	if (!repair_suspect(n->r, status, false)) {
+	if (!dmr_suspect(n->r, status, false)) {
 		n->status = status;
 		return;
 	}
@@ -744,7 +709,7 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 			slots_sector(r, slot), lost ? REQ_FUA : 0);
 	if (status)
 		note_failure(n, begin, &r->spare_slow);
-	if (status && !repair_suspect(r, status, true)) {
+	if (status && !dmr_suspect(r, status, true)) {
 		n->status = status;
 	} else if (status && (nr == 1 || nr == r->piece)) {
 		move_run(n, unit, nr, slot);
@@ -794,7 +759,7 @@ static unsigned int piece_rest(struct remap *r, u64 unit)
 static void narrow_bio(struct narrow *n)
 {
 	struct remap *r = n->r;
-	u64 unit = io_first(r, n->io), end = io_end(r, n->io);
+	u64 unit = dmr_io_first(r, n->io), end = dmr_io_end(r, n->io);
 
 	while (unit < end && !n->status) {
 		unsigned int nr = min_t(u64, end - unit, piece_rest(r, unit));
@@ -850,8 +815,8 @@ static bool __overlaps_claimed(struct remap *r, struct dmr_io *io)
 	struct dmr_io *other;
 
 	list_for_each_entry(other, &r->claimed, list)
-		if (io_first(r, io) < io_end(r, other) &&
-		    io_first(r, other) < io_end(r, io))
+		if (dmr_io_first(r, io) < dmr_io_end(r, other) &&
+		    dmr_io_first(r, other) < dmr_io_end(r, io))
 			return true;
 	return false;
 }
@@ -872,7 +837,7 @@ static struct dmr_io *claim_next(struct remap *r)
 }
 
 /* The end of a repair.  The bio and its io are gone afterwards. */
-static void complete_io(struct remap *r, struct dmr_io *io, blk_status_t status)
+void repair_complete(struct remap *r, struct dmr_io *io, blk_status_t status)
 {
 	struct bio *bio = dmr_io_bio(io);
 
@@ -889,10 +854,10 @@ static void complete_io(struct remap *r, struct dmr_io *io, blk_status_t status)
 }
 
 /* The bio's next LOST slot that is in this state; *unit moves past it. */
-static u32 next_found(struct remap *r, struct dmr_io *io, unsigned int state,
-		      u64 *unit)
+u32 repair_next_lost(struct remap *r, struct dmr_io *io, unsigned int state,
+		     u64 *unit)
 {
-	u64 last = io_end(r, io) - 1;
+	u64 last = dmr_io_end(r, io) - 1;
 	u32 slot;
 
 	while (io->found && *unit <= last) {
@@ -909,10 +874,10 @@ static u32 next_found(struct remap *r, struct dmr_io *io, unsigned int state,
 /* The bio fails and is in no commit: its slots are as they were before. */
 static void give_back(struct remap *r, struct dmr_io *io)
 {
-	u64 unit = io_first(r, io);
+	u64 unit = dmr_io_first(r, io);
 	u32 next, slot;
 
-	while ((slot = next_found(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT)
+	while ((slot = repair_next_lost(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT)
 		WRITE_ONCE(r->slot[slot].info,
 			   dmr_info(DMR_LOST, r->slot[slot].info >> 8));
 	for (slot = io->first_slot; slot != DMR_NO_SLOT; slot = next) {
@@ -920,14 +885,6 @@ static void give_back(struct remap *r, struct dmr_io *io)
 		slots_give_back(r, slot);
 	}
 	io->first_slot = DMR_NO_SLOT;
-}
-
-static void queue_commit(struct remap *r, struct dmr_io *io)
-{
-	spin_lock_irq(&r->lock);
-	list_add_tail(&io->commit, &r->commit);
-	queue_work(r->commit_wq, &r->commit_work);
-	spin_unlock_irq(&r->lock);
 }
 
 static void repair_io(struct remap *r, struct dmr_io *io)
@@ -941,7 +898,7 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	};
 
 	if (n.write && READ_ONCE(r->mode) != DMR_MODE_RW) {
-		complete_io(r, io, io->status);
+		repair_complete(r, io, io->status);
 		return;
 	}
 	/* As it was before it was submitted; replays clone this. */
@@ -956,13 +913,13 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 		n.status = io->status;
 	if (n.status) {
 		give_back(r, io);
-		complete_io(r, io, n.status);
+		repair_complete(r, io, n.status);
 	} else if (io->first_slot != DMR_NO_SLOT || io->found) {
-		queue_commit(r, io);
+		commit_queue(r, io);
 	} else {
 		if (n.good != NO_UNIT || io->kind == DMR_IO_SPARE)
 			atomic64_inc(&r->transient);
-		complete_io(r, io, BLK_STS_OK);
+		repair_complete(r, io, BLK_STS_OK);
 	}
 }
 
@@ -973,207 +930,6 @@ static void do_narrow(struct work_struct *work)
 
 	while ((io = claim_next(r)))
 		repair_io(r, io);
-}
-
-/*----------------------------------------------------------------
- * Commit and publish
- *----------------------------------------------------------------
- */
-
-/* The bio's slots belong to the commit that is about to be written. */
-static void seal(struct remap *r, struct dmr_io *io)
-{
-	u64 unit = io_first(r, io);
-	u32 slot;
-
-	for (slot = io->first_slot; slot != DMR_NO_SLOT;
-	     slot = r->slot[slot].next) {
-		WRITE_ONCE(r->slot[slot].info,
-			   dmr_info(DMR_SEALING, r->slot[slot].info >> 8));
-		metadata_mark_dirty(r, slot);
-	}
-	while ((slot = next_found(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT) {
-		WRITE_ONCE(r->slot[slot].info,
-			   dmr_info(DMR_SETTLING, r->slot[slot].info >> 8));
-		metadata_mark_dirty(r, slot);
-	}
-}
-
-/**
- * repair_settle() - publish a slot after its commit
- * @r: the target
- * @slot: was in the commit, and is linked
- * @state: what it is now if both copies say so, else DMR_DOUBT
- *
- * Return: whether both copies say so.
- */
-bool repair_settle(struct remap *r, u32 slot, unsigned int state)
-{
-	bool durable = metadata_slot_durable(r, slot);
-	u32 gen = r->slot[slot].info >> 8;
-
-	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
-	smp_store_release(&r->slot[slot].info,
-			  dmr_info(durable ? state : DMR_DOUBT, gen));
-	if (!durable)
-		atomic_inc(&r->nr_doubt);
-	return durable;
-}
-
-/* A new slot of its unit is about to be published. */
-static void leave(struct remap *r, u32 slot)
-{
-	u32 info = r->slot[slot].info;
-
-	if (dmr_state(info) != DMR_MAPPED)
-		return;
-	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
-	smp_store_release(&r->slot[slot].info,
-			  dmr_info(DMR_LEAVING, info >> 8));
-}
-
-/*
- * A unit has moved away from this slot, which failed.  If the move is in doubt
- * there is no metadata any more that could say so.
- */
-static void retire(struct remap *r, u32 slot, bool durable)
-{
-	unsigned int state = dmr_state(r->slot[slot].info);
-
-	/* Pairs with smp_load_acquire() in dmr_slot_state(). */
-	smp_store_release(&r->slot[slot].info, dmr_info(DMR_BAD, 0));
-	if (!durable)
-		return;
-	if (state == DMR_LOST)
-		atomic_dec(&r->nr_lost);
-	metadata_mark_dirty(r, slot);
-	atomic_inc(&r->nr_bad);
-	atomic64_inc(&r->moved);
-	report_event(r, DMR_EV_SLOT_BAD, r->slot[slot].unit, 1);
-}
-
-/* Returns how the bio ends. */
-static blk_status_t publish(struct remap *r, struct dmr_io *io)
-{
-	u64 first = U64_MAX, unit = io_first(r, io);
-	blk_status_t status = BLK_STS_OK;
-	unsigned int mapped = 0;
-	u32 slot, next, old;
-	bool durable;
-
-	while ((slot = next_found(r, io, DMR_SETTLING, &unit)) != DMR_NO_SLOT) {
-		if (repair_settle(r, slot, DMR_MAPPED))
-			atomic_dec(&r->nr_lost);
-		else
-			status = BLK_STS_IOERR;
-	}
-	for (slot = io->first_slot; slot != DMR_NO_SLOT; slot = next) {
-		next = r->slot[slot].next;
-		unit = r->slot[slot].unit;
-		old = slots_first(r, unit, unit);
-		if (old != DMR_NO_SLOT)
-			leave(r, old);
-		slots_insert(r, slot);
-		durable = repair_settle(r, slot, DMR_MAPPED);
-		if (!durable)
-			status = BLK_STS_IOERR;
-		if (old != DMR_NO_SLOT) {
-			retire(r, old, durable);
-		} else if (durable) {
-			first = min(first, unit);
-			mapped++;
-		}
-	}
-	if (READ_ONCE(r->nr_pending))
-		repair_forget(r, io_first(r, io), io_end(r, io) - 1);
-	if (mapped) {
-		atomic_add(mapped, &r->nr_mapped);
-		atomic64_add(mapped, &r->remapped);
-		DMWARN_LIMIT("%s: mapped %u blocks from main's sector %llu on",
-			     dmr_name(r), mapped, dmr_sector_of(r, first));
-		report_event(r, DMR_EV_REMAPPED, first, mapped);
-	}
-	return status;
-}
-
-/* Slots that refused their data, in a list through dmr_slot.next. */
-static void mark_left(struct remap *r, u32 slot)
-{
-	for (; slot != DMR_NO_SLOT; slot = r->slot[slot].next) {
-		WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
-		metadata_mark_dirty(r, slot);
-	}
-}
-
-/* Nothing of these was written: their slots stay as they are. */
-static void fail_batch(struct remap *r, struct list_head *batch)
-{
-	struct dmr_io *io, *next;
-
-	list_for_each_entry_safe(io, next, batch, commit)
-		complete_io(r, io, io->status);
-}
-
-/* Make the batch durable, publish it, and answer for it. */
-static void commit_batch(struct remap *r, struct list_head *batch, u32 left)
-{
-	struct dmr_io *io, *next;
-
-	mark_left(r, left);
-	list_for_each_entry(io, batch, commit)
-		seal(r, io);
-	metadata_commit(r);
-	list_for_each_entry_safe(io, next, batch, commit)
-		complete_io(r, io, publish(r, io));
-	/* The old slots of what has moved and is acknowledged. */
-	metadata_commit(r);
-}
-
-static void do_commit(struct work_struct *work)
-{
-	struct remap *r = container_of(work, struct remap, commit_work);
-	struct dmr_request *rq;
-	LIST_HEAD(batch);
-	bool fails;
-	u32 left;
-
-	spin_lock_irq(&r->lock);
-	list_splice_init(&r->commit, &batch);
-	left = r->first_left;
-	r->first_left = DMR_NO_SLOT;
-	rq = r->request;
-	r->request = NULL;
-	fails = r->spare_fails;
-	spin_unlock_irq(&r->lock);
-
-	if (fails)
-		metadata_set_ro(r);
-	if (r->mode == DMR_MODE_RW)
-		commit_batch(r, &batch, left);
-	else
-		fail_batch(r, &batch);
-	/* Last of all: a message on a quiet device may follow at once. */
-	if (rq) {
-		rq->result = r->mode == DMR_MODE_RW ? rq->fn(r, rq) : -EROFS;
-		complete(&rq->done);
-	}
-}
-
-/**
- * repair_request() - have the commit work do something with the metadata
- * @r: the target
- * @rq: what; set to the result
- *
- * Process context; waits for the disk.  One caller at a time.
- */
-void repair_request(struct remap *r, struct dmr_request *rq)
-{
-	init_completion(&rq->done);
-	spin_lock_irq(&r->lock);
-	r->request = rq;
-	queue_work(r->commit_wq, &r->commit_work);
-	spin_unlock_irq(&r->lock);
-	wait_for_completion(&rq->done);
 }
 
 /*----------------------------------------------------------------
@@ -1195,7 +951,7 @@ int repair_create(struct remap *r)
 	r->spare_slow = r->main_slow;
 	r->slots_slow = r->main_slow;
 	INIT_WORK(&r->narrow_work, do_narrow);
-	INIT_WORK(&r->commit_work, do_commit);
+	INIT_WORK(&r->commit_work, commit_do_work);
 
 	r->pending = kvcalloc(DMR_MAX_PENDING, sizeof(*r->pending), GFP_KERNEL);
 	r->probe_page = alloc_page(GFP_KERNEL);

@@ -14,7 +14,7 @@
  * while it is SEALING, which readers skip, and one store of its state publishes it
  * on both ways at once.  The rules:
  *  - an entry's unit is complete and the entry is linked before
- *    smp_store_release() of its state makes it visible, see repair_settle();
+ *    smp_store_release() of its state makes it visible, see commit_settle();
  *  - an entry is never unlinked and its unit never changes while I/O can run.
  *    A unit that moves gets a second entry, nearer to the head, which shadows
  *    the old one.  Before the new one is published the old one becomes LEAVING,

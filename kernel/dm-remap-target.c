@@ -47,107 +47,6 @@
 #define MAX_ZEROES	2048u		/* sectors; narrowed like any other write */
 
 /*----------------------------------------------------------------
- * Ranges in use
- *
- * DM claims a disk for all of DM, so two DM devices may open the same range of
- * it.  This list keeps sets apart.  A range is entered by ctr; it counts against
- * other devices from the first preresume on, and against other targets of its
- * own table at once.  A table to come of the same device does not count, or
- * nothing could be reloaded.
- *----------------------------------------------------------------
- */
-
-static DEFINE_MUTEX(ranges_lock);
-static LIST_HEAD(ranges);
-
-static bool __ranges_overlap(struct dmr_range *a, struct dmr_range *b)
-{
-	return a->disk == b->disk && a->start < b->end && b->start < a->end;
-}
-
-static bool __ranges_conflict(struct remap *r)
-{
-	struct dm_table *table = r->ti->table;
-	struct dmr_range *other;
-	unsigned int i;
-
-	list_for_each_entry(other, &ranges, list) {
-		struct dm_table *others = other->r->ti->table;
-
-		if (other->r == r)
-			continue;
-		if (others != table &&
-		    (!other->r->ranges_live ||
-		     dm_table_get_md(others) == dm_table_get_md(table)))
-			continue;
-		for (i = 0; i < ARRAY_SIZE(r->range); i++)
-			if (__ranges_overlap(&r->range[i], other))
-				return true;
-	}
-	return false;
-}
-
-static void range_init(struct remap *r, struct dmr_range *range,
-		       struct block_device *bdev, sector_t start, sector_t end)
-{
-	range->r = r;
-	range->disk = bdev->bd_disk;
-	range->start = get_start_sect(bdev) + start;
-	range->end = get_start_sect(bdev) + end;
-}
-
-/* For ctr, when it is known whether main is tagged. */
-static char *ranges_enter(struct remap *r)
-{
-	sector_t end = r->main_start + r->ti->len;
-	char *error = NULL;
-	unsigned int i;
-
-	range_init(r, &r->range[0], r->main->bdev,
-		   r->tagged ? 0 : r->main_start, end);
-	range_init(r, &r->range[1], r->spare->bdev, r->spare_start,
-		   r->spare_start + r->spare_len);
-	if (__ranges_overlap(&r->range[0], &r->range[1]))
-		return "main and spare overlap";
-
-	mutex_lock(&ranges_lock);
-	if (__ranges_conflict(r))
-		error = "main or spare overlaps a set that is in use";
-	else
-		for (i = 0; i < ARRAY_SIZE(r->range); i++)
-			list_add(&r->range[i].list, &ranges);
-	mutex_unlock(&ranges_lock);
-	return error;
-}
-
-/* For the first preresume: from here on the ranges count against everybody. */
-static int ranges_claim(struct remap *r)
-{
-	int ret = 0;
-
-	mutex_lock(&ranges_lock);
-	if (__ranges_conflict(r)) {
-		DMERR("%s: main or spare overlaps a set that is in use",
-		      dmr_name(r));
-		ret = -EBUSY;
-	} else {
-		r->ranges_live = true;
-	}
-	mutex_unlock(&ranges_lock);
-	return ret;
-}
-
-static void ranges_leave(struct remap *r)
-{
-	unsigned int i;
-
-	mutex_lock(&ranges_lock);
-	for (i = 0; i < ARRAY_SIZE(r->range); i++)
-		list_del(&r->range[i].list);
-	mutex_unlock(&ranges_lock);
-}
-
-/*----------------------------------------------------------------
  * map and end_io
  *----------------------------------------------------------------
  */
@@ -373,7 +272,7 @@ static bool for_repair(struct remap *r, struct bio *bio, blk_status_t status)
 	if (!whole_units(r, io->iter.bi_sector,
 			 io->iter.bi_size >> SECTOR_SHIFT))
 		return false;
-	return repair_suspect(r, status, write);
+	return dmr_suspect(r, status, write);
 }
 
 static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
@@ -617,7 +516,7 @@ static int open_set(struct remap *r, char **error)
 	if (*error)
 		return -EINVAL;
 	r->piece = main_piece(r);
-	ret = metadata_inspect(r, error);
+	ret = load_inspect(r, error);
 	if (ret)
 		return ret;
 	*error = "out of memory";
@@ -675,15 +574,16 @@ static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ret = repair_create(r);
 	if (ret)
 		goto out_slots;
-	report_init(r);
+	event_init(r);
+	status_init(r);
 
 	ret = -EBUSY;
-	ti->error = ranges_enter(r);
+	ti->error = identity_enter(r);
 	if (ti->error)
 		goto out_repair;
 	set_target(ti, r);
 	DMINFO("%s: %u slots of %u bytes, %zu KiB of memory", dmr_name(r),
-	       r->nr_slots, r->unit, report_memory(r) >> 10);
+	       r->nr_slots, r->unit, status_memory(r) >> 10);
 	return 0;
 
 out_repair:
@@ -699,9 +599,9 @@ static void remap_dtr(struct dm_target *ti)
 {
 	struct remap *r = ti->private;
 
-	ranges_leave(r);
+	identity_leave(r);
 	repair_destroy(r);
-	report_stop(r);
+	event_stop(r);
 	slots_destroy(r);
 	remap_free(r);
 }
@@ -717,7 +617,7 @@ static void remap_presuspend(struct dm_target *ti)
 
 	/* DM waits for the bios under repair; let it not wait for long. */
 	WRITE_ONCE(r->suspend_deadline, (jiffies + SUSPEND_TIME) | 1);
-	report_hide(r);
+	status_hide(r);
 }
 
 static void remap_presuspend_undo(struct dm_target *ti)
@@ -725,7 +625,7 @@ static void remap_presuspend_undo(struct dm_target *ti)
 	struct remap *r = ti->private;
 
 	WRITE_ONCE(r->suspend_deadline, 0);
-	report_show(r);
+	status_show(r);
 }
 
 static void remap_postsuspend(struct dm_target *ti)
@@ -748,10 +648,10 @@ static int remap_preresume(struct dm_target *ti)
 	WRITE_ONCE(r->suspend_deadline, 0);
 	if (r->mode != DMR_MODE_INIT)
 		return 0;
-	ret = ranges_claim(r);
+	ret = identity_claim(r);
 	if (ret)
 		return ret;
-	ret = metadata_load(r);
+	ret = load_set(r);
 	if (ret) {
 		DMERR("%s: the set was not started (%d)", dmr_name(r), ret);
 		return ret;
@@ -763,7 +663,7 @@ static int remap_preresume(struct dm_target *ti)
 
 static void remap_resume(struct dm_target *ti)
 {
-	report_show(ti->private);
+	status_show(ti->private);
 }
 
 /*----------------------------------------------------------------
@@ -821,8 +721,8 @@ static struct target_type remap_target = {
 	.postsuspend = remap_postsuspend,
 	.preresume = remap_preresume,
 	.resume = remap_resume,
-	.status = report_status,
-	.message = report_message,
+	.status = status_print,
+	.message = message_handle,
 	.iterate_devices = remap_iterate_devices,
 	.io_hints = remap_io_hints,
 };

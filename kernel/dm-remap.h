@@ -47,7 +47,9 @@
 #define DMR_NO_SLOT		U32_MAX
 #define DMR_REGION_SHIFT	6	/* units in a region of the lookup */
 #define DMR_REGION_MASK		((1ull << DMR_REGION_SHIFT) - 1)
+#define DMR_NO_MBLOCK		U32_MAX
 #define DMR_SLOT_TRIES		16	/* slots that refuse in a row */
+#define DMR_STANDIN_TRIES	3	/* stand-ins that refuse in a row */
 #define DMR_MAX_PENDING		4096	/* notes of pending units */
 #define DMR_MAX_UNPROVEN	256	/* pieces mapped on an untagged main
 					 * since it last took a write
@@ -138,7 +140,7 @@ struct dmr_event_note {
 
 struct remap;
 
-/* A range of a disk that a target uses; see ranges_enter(). */
+/* A range of a disk that a target uses; see identity_enter(). */
 struct dmr_range {
 	struct list_head	list;
 	struct remap		*r;
@@ -162,7 +164,7 @@ struct dmr_breaker {
  * @name: another name of the set
  * @mb: a metadata block
  * @copy: and which of its copies
- * @done: for repair_request()
+ * @done: for commit_request()
  */
 struct dmr_request {
 	int			(*fn)(struct remap *r, struct dmr_request *rq);
@@ -260,7 +262,7 @@ struct remap {
 	struct dmr_seg		seg[DMR_MAX_SEGMENTS];
 	struct bio_set		bs;		/* for replays */
 	struct dmr_range	range[2];
-	bool			ranges_live;	/* see ranges_claim() */
+	bool			ranges_live;	/* see identity_claim() */
 
 	/* Written in preresume or by the commit work only. */
 	enum dmr_identity	identity;
@@ -327,14 +329,14 @@ struct remap {
 	bool			quiet;		/* between suspend and resume */
 	struct dmr_request	*request;	/* for the commit work */
 
-	/* Events; see dm-remap-report.c. */
+	/* Events; see dm-remap-event.c. */
 	spinlock_t		event_lock;
 	struct dmr_event_note	note[DMR_NR_EVENTS];
 	u64			event_seq;
 	unsigned long		last_event;	/* jiffies */
 	struct delayed_work	event_work;
 
-	/* The sysfs group; see dm-remap-report.c. */
+	/* The sysfs group; see dm-remap-status.c. */
 	bool			have_group;
 	char			group_name[32];
 	struct attribute_group	group;
@@ -404,7 +406,7 @@ static inline u32 dmr_info(unsigned int state, u32 generation)
 static inline unsigned int dmr_slot_state(struct remap *r, u32 slot)
 {
 	/*
-	 * Pairs with smp_store_release() in repair_settle(), leave() and
+	 * Pairs with smp_store_release() in commit_settle(), leave() and
 	 * retire().
 	 */
 	return dmr_state(smp_load_acquire(&r->slot[slot].info));
@@ -423,6 +425,19 @@ static inline u64 dmr_unit_of(struct remap *r, sector_t main_sector)
 static inline sector_t dmr_sector_of(struct remap *r, u64 unit)
 {
 	return unit << r->unit_shift;
+}
+
+/* First unit of a bio. */
+static inline u64 dmr_io_first(struct remap *r, struct dmr_io *io)
+{
+	return dmr_unit_of(r, io->iter.bi_sector);
+}
+
+/* One past its last unit. */
+static inline u64 dmr_io_end(struct remap *r, struct dmr_io *io)
+{
+	return dmr_io_first(r, io) +
+	       dmr_unit_of(r, io->iter.bi_size >> SECTOR_SHIFT);
 }
 
 static inline u64 dmr_main_units(struct remap *r)
@@ -494,33 +509,60 @@ void slots_give_back(struct remap *r, u32 slot);
 const struct dmr_seg *slots_seg(struct remap *r, u32 slot);
 sector_t slots_sector(struct remap *r, u32 slot);
 
-/* dm-remap-metadata.c */
+/* dm-remap-area.c */
 int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
 		 unsigned int bytes, blk_opf_t opf);
-int metadata_inspect(struct remap *r, char **error);
-int metadata_load(struct remap *r);
-int metadata_commit(struct remap *r);
-void metadata_set_ro(struct remap *r);
-void metadata_set_name(struct remap *r, const u8 *name);
-bool metadata_readable(struct remap *r, struct page *page);
-int metadata_scrub(struct remap *r, u32 mb, int copy);
-u64 metadata_home(struct remap *r, u32 mb, int copy);
-void metadata_mark_dirty(struct remap *r, u32 slot);
-bool metadata_slot_durable(struct remap *r, u32 slot);
+bool dmr_suspect(struct remap *r, blk_status_t status, bool write);
+sector_t area_sector(struct remap *r, u64 block);
+int area_read(struct remap *r, u64 block, struct page *page);
+int area_write(struct remap *r, u64 block, struct page *page);
+u64 area_home(struct remap *r, u32 mb, int copy);
+bool area_home_of(struct remap *r, u64 home, u32 *mb, int *copy);
+u32 area_slots(struct remap *r, u32 mb, u32 *nr);
+u32 area_mblock(struct remap *r, u32 slot);
+u64 area_place(struct remap *r, u32 mb, int copy);
+void area_build(struct remap *r, u32 mb);
+int area_type(u32 mb);
+int area_move_copy(struct remap *r, u32 mb, int copy, u64 seq);
+int area_write_copy(struct remap *r, u32 mb, int copy, u64 seq);
+bool area_readable(struct remap *r, struct page *page);
+
+/* dm-remap-load.c */
+int load_inspect(struct remap *r, char **error);
+int load_set(struct remap *r);
+
+/* dm-remap-commit.c */
+void commit_mark_block(struct remap *r, u32 mb);
+void commit_mark_slot(struct remap *r, u32 slot);
+void commit_set_name(struct remap *r, const u8 *name);
+void commit_set_ro(struct remap *r);
+int commit_dirty(struct remap *r);
+int commit_scrub(struct remap *r, u32 mb, int copy);
+void commit_queue(struct remap *r, struct dmr_io *io);
+bool commit_settle(struct remap *r, u32 slot, unsigned int state);
+void commit_do_work(struct work_struct *work);
+void commit_request(struct remap *r, struct dmr_request *rq);
+
+/* dm-remap-identity.c */
+int identity_id(struct remap *r, u8 *id, u8 *type);
+char *identity_check(struct remap *r, const struct dmr_super *sb);
+char *identity_enter(struct remap *r);
+int identity_claim(struct remap *r);
+void identity_leave(struct remap *r);
 
 /* dm-remap-repair.c */
 int repair_create(struct remap *r);
 void repair_destroy(struct remap *r);
 void repair_queue(struct remap *r, struct bio *bio, blk_status_t status);
 void repair_quiesce(struct remap *r);
-bool repair_suspect(struct remap *r, blk_status_t status, bool write);
 void repair_main_ok(struct remap *r, struct dmr_io *io);
 void repair_forget(struct remap *r, u64 first, u64 last);
 void repair_set_breaker(struct remap *r, bool open);
 u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 		      unsigned int *got);
-bool repair_settle(struct remap *r, u32 slot, unsigned int state);
-void repair_request(struct remap *r, struct dmr_request *rq);
+void repair_complete(struct remap *r, struct dmr_io *io, blk_status_t status);
+u32 repair_next_lost(struct remap *r, struct dmr_io *io, unsigned int state,
+		     u64 *unit);
 
 /* dm-remap-manual.c */
 int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
@@ -531,16 +573,22 @@ int manual_scrub(struct remap *r, u32 mb, int copy);
 void manual_allow(struct remap *r);
 void manual_forbid(struct remap *r);
 
-/* dm-remap-report.c */
-void report_init(struct remap *r);
-void report_stop(struct remap *r);
-void report_show(struct remap *r);
-void report_hide(struct remap *r);
-size_t report_memory(struct remap *r);
-void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count);
-void report_status(struct dm_target *ti, status_type_t type,
-		   unsigned int flags, char *result, unsigned int maxlen);
-int report_message(struct dm_target *ti, unsigned int argc, char **argv,
+/* dm-remap-status.c */
+void status_init(struct remap *r);
+void status_show(struct remap *r);
+void status_hide(struct remap *r);
+size_t status_memory(struct remap *r);
+void status_print(struct dm_target *ti, status_type_t type, unsigned int flags,
+		  char *result, unsigned int maxlen);
+
+/* dm-remap-message.c */
+int message_handle(struct dm_target *ti, unsigned int argc, char **argv,
 		   char *result, unsigned int maxlen);
+
+/* dm-remap-event.c */
+void event_init(struct remap *r);
+void event_stop(struct remap *r);
+void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count);
+bool event_sector(struct remap *r, u64 unit, sector_t *sector);
 
 #endif /* DM_REMAP_H */

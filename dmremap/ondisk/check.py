@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a load by the kernel would make of an area, found out without the kernel. Writes nothing.
 
-The rules are those of kernel/dm-remap-metadata.c, in its order, because between stand-ins of one
+The rules are those of kernel/dm-remap-load.c, in its order, because between stand-ins of one
 sequence the last one that is met decides where a copy lives. What the kernel asks of main (tag,
 id, size) is not looked at: units are checked against the size that the superblock has recorded.
 """

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Metadata blocks in two copies with stand-ins: the part of the model that
- * metadata.pml and growth.pml share.  kernel/dm-remap-metadata.c is what it is a
+ * metadata.pml and growth.pml share.  kernel/dm-remap-load.c is what it is a
  * model of, function by function; README.md says what was left out.
  *
  * Whoever includes it defines NMB (metadata blocks), NSI (stand-ins), REFUSALS

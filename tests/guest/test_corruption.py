@@ -270,7 +270,7 @@ def test_damaged_areas() -> None:
     assert [text for text in log if any(word in text for word in SPLATS)] == []
 
 
-READ_AT_ONCE = 128  # blocks, CHUNK_BLOCKS in dm-remap-metadata.c
+READ_AT_ONCE = 128  # blocks, CHUNK_BLOCKS in dm-remap-load.c
 LONG = superblock(area_blocks=4610, segments=(segment_for(4610, 512),))
 FIRST_HOMES = (LONG.segments[0].copy_a, LONG.segments[0].copy_b)
 

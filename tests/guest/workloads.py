@@ -112,7 +112,14 @@ class Build:
     It is what tests/unit/test_check_kernel.py makes of the same sources.
     """
 
-    LOADER = ("run", "dm-remap-metadata", "dm-remap-slots")
+    LOADER = (
+        "run",
+        "dm-remap-area",
+        "dm-remap-identity",
+        "dm-remap-commit",
+        "dm-remap-load",
+        "dm-remap-slots",
+    )
 
     def work(self, home: Path, scale: int) -> None:
         self.scale = scale

@@ -46,7 +46,7 @@ const char *fake_traced(void)
 	return copy;
 }
 
-void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
+void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 {
 	fake.events[what]++;
 	fake.units[what] += count;

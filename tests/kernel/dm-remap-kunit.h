@@ -64,7 +64,7 @@ struct fake_disk {
  * @trace: what has happened: a word for each command of a disk, its name, r,
  *	   w or W (w with FUA), where and how much, ! if it has failed.  Suites
  *	   add words of their own.
- * @events: how often report_event() was called
+ * @events: how often event_report() was called
  * @units: the sum of its counts
  */
 struct fake {

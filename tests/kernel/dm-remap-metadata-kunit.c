@@ -10,7 +10,10 @@
 #include <linux/prandom.h>
 
 #include "dm-remap-kunit.h"
-#include "../../kernel/dm-remap-metadata.c"
+#include "../../kernel/dm-remap-area.c"
+#include "../../kernel/dm-remap-identity.c"
+#include "../../kernel/dm-remap-commit.c"
+#include "../../kernel/dm-remap-load.c"
 
 /*
  * Two segments of 40 blocks, each with two table blocks in two copies.  The
@@ -230,7 +233,7 @@ static int inspect(struct kunit *test)
 {
 	struct metadata_test *t = metadata_test(test);
 	struct remap *r = t->r;
-	int ret = metadata_inspect(r, &t->error);
+	int ret = load_inspect(r, &t->error);
 
 	if (ret)
 		return ret;
@@ -243,7 +246,7 @@ static int inspect(struct kunit *test)
 static int load(struct kunit *test)
 {
 	struct remap *r = metadata_test(test)->r;
-	int ret = metadata_load(r);
+	int ret = load_set(r);
 
 	if (!ret)
 		r->mode = r->read_only ? DMR_MODE_RO : DMR_MODE_RW;
@@ -570,29 +573,29 @@ static void homes_of_blocks(struct kunit *test)
 			want = i % 2;
 			want_mb = i / 2;
 		}
-		KUNIT_EXPECT_EQ(test, home_mblock(r, block, &mb, &copy),
+		KUNIT_EXPECT_EQ(test, area_home_of(r, block, &mb, &copy),
 				want >= 0);
 		if (want < 0)
 			continue;
 		KUNIT_EXPECT_EQ(test, mb, want_mb);
 		KUNIT_EXPECT_EQ(test, copy, want);
-		KUNIT_EXPECT_EQ(test, metadata_home(r, mb, copy), block);
+		KUNIT_EXPECT_EQ(test, area_home(r, mb, copy), block);
 	}
 	block = 256 + (1ull << 32);
-	KUNIT_EXPECT_FALSE(test, home_mblock(r, block, &mb, &copy));
+	KUNIT_EXPECT_FALSE(test, area_home_of(r, block, &mb, &copy));
 	block = 256 + (1ull << 63);
-	KUNIT_EXPECT_FALSE(test, home_mblock(r, block, &mb, &copy));
-	KUNIT_EXPECT_FALSE(test, home_mblock(r, U64_MAX, &mb, &copy));
-	KUNIT_EXPECT_EQ(test, metadata_home(r, 0, 0), 0);
-	KUNIT_EXPECT_EQ(test, metadata_home(r, 0, 1), 255);
+	KUNIT_EXPECT_FALSE(test, area_home_of(r, block, &mb, &copy));
+	KUNIT_EXPECT_FALSE(test, area_home_of(r, U64_MAX, &mb, &copy));
+	KUNIT_EXPECT_EQ(test, area_home(r, 0, 0), 0);
+	KUNIT_EXPECT_EQ(test, area_home(r, 0, 1), 255);
 	/* Slots stand between the two copies of their segment. */
 	KUNIT_EXPECT_EQ(test, slots_sector(r, 0), 258 * 8);
 	KUNIT_EXPECT_EQ(test, slots_sector(r, SEGMENT_SLOTS - 1), 294 * 8 - 1);
 	KUNIT_EXPECT_EQ(test, slots_sector(r, SEGMENT_SLOTS), 298 * 8);
-	KUNIT_EXPECT_EQ(test, slot_mblock(r, DMR_ENTRIES - 1), 1);
-	KUNIT_EXPECT_EQ(test, slot_mblock(r, DMR_ENTRIES), 2);
-	KUNIT_EXPECT_EQ(test, slot_mblock(r, SEGMENT_SLOTS - 1), 2);
-	KUNIT_EXPECT_EQ(test, slot_mblock(r, SEGMENT_SLOTS), 3);
+	KUNIT_EXPECT_EQ(test, area_mblock(r, DMR_ENTRIES - 1), 1);
+	KUNIT_EXPECT_EQ(test, area_mblock(r, DMR_ENTRIES), 2);
+	KUNIT_EXPECT_EQ(test, area_mblock(r, SEGMENT_SLOTS - 1), 2);
+	KUNIT_EXPECT_EQ(test, area_mblock(r, SEGMENT_SLOTS), 3);
 }
 
 /*----------------------------------------------------------------
@@ -985,7 +988,7 @@ static void expect_other_copy(struct kunit *test, int bad)
 
 	create(test);
 	KUNIT_ASSERT_EQ(test, inspect(test), 0);
-	KUNIT_ASSERT_EQ(test, metadata_load(metadata_test(test)->r), 0);
+	KUNIT_ASSERT_EQ(test, load_set(metadata_test(test)->r), 0);
 	/* The one that was bad first: the winner is left alone until then. */
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), bad ?
 			      " SW294+1 SW256+1 Sf" : " SW256+1 SW294+1 Sf"));
@@ -1287,8 +1290,8 @@ static void copy_in_a_stand_in(struct kunit *test)
 		/* Later commits go there. */
 		r->slot[2].unit = 101;
 		r->slot[2].info = dmr_info(DMR_MAPPED, 0);
-		metadata_mark_dirty(r, 2);
-		KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+		commit_mark_slot(r, 2);
+		KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 		expect_table(test, 256, TABLE_SEQ);
 		expect_table(test, places[i], TABLE_SEQ + 2);
 		memset(block_at(test, places[i]), 0, DMR_BLOCK_SIZE);
@@ -1316,7 +1319,7 @@ static void stand_in_that_dies(struct kunit *test)
 	struct remap *r = start_with_one_copy(test);
 
 	metadata_test(test)->spare->dies_after = 7;
-	KUNIT_EXPECT_EQ(test, metadata_load(r), -EIO);
+	KUNIT_EXPECT_EQ(test, load_set(r), -EIO);
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " Sr334+2 Sr128+1!"));
 }
 
@@ -1326,7 +1329,7 @@ static void stand_in_that_rots(struct kunit *test)
 	struct remap *r = start_with_one_copy(test);
 
 	metadata_test(test)->spare->rots_after = 7;
-	KUNIT_EXPECT_EQ(test, metadata_load(r), -EIO);
+	KUNIT_EXPECT_EQ(test, load_set(r), -EIO);
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " Sr334+2 Sr128+1"));
 }
 
@@ -1462,10 +1465,10 @@ static struct remap *start_dirty(struct kunit *test, u32 a, u32 b)
 	r = metadata_test(test)->r;
 	r->slot[a].unit = 1000 + a;
 	r->slot[a].info = dmr_info(DMR_MAPPED, 0);
-	metadata_mark_dirty(r, a);
+	commit_mark_slot(r, a);
 	r->slot[b].unit = 1000 + b;
 	r->slot[b].info = dmr_info(DMR_MAPPED, 0);
-	metadata_mark_dirty(r, b);
+	commit_mark_slot(r, b);
 	return r;
 }
 
@@ -1474,14 +1477,14 @@ static void order_of_a_commit(struct kunit *test)
 {
 	struct remap *r = start_dirty(test, 3, 300);
 
-	metadata_mark_dirty(r, 4);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	commit_mark_slot(r, 4);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "SW296+1 SW256+1 SW334+1 SW294+1");
 	expect_table(test, 256, TABLE_SEQ + 1);
 	expect_table(test, 334, TABLE_SEQ + 1);
-	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 3));
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_TRUE(test, slot_durable(r, 3));
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	r = metadata_test(test)->r;
@@ -1514,7 +1517,7 @@ static void images_of_states(struct kunit *test)
 		r->slot[i].unit = 50 + i;
 		r->slot[i].info = dmr_info(rows[i].state, 7);
 	}
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_TRUE(test, dmr_same_body(block_at(test, 256),
 					      block_at(test, 294)));
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -1538,21 +1541,21 @@ static void commit_to_stand_ins(struct kunit *test)
 
 	unwritable(test, 256, 1);
 	unwritable(test, 128, 2);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "SW256+1! SW128+1! SW129+1! SW130+1 SW294+1");
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 1);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 130), TABLE_SEQ + 1);
-	metadata_mark_dirty(r, 3);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	commit_mark_slot(r, 3);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW130+1 SW294+1");
 	/* It refuses, too: the next one, and the old one is not used again. */
 	unwritable(test, 130, 1);
 	unwritable(test, 295, 1);
-	metadata_mark_dirty(r, 3);
-	metadata_mark_dirty(r, 260);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	commit_mark_slot(r, 3);
+	commit_mark_slot(r, 260);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "SW257+1 SW130+1! SW131+1 SW295+1! SW132+1 SW294+1");
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 2);
@@ -1571,21 +1574,21 @@ static void commit_fails(struct kunit *test)
 
 	unwritable(test, 256, 1);
 	unwritable(test, 128, 4);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	/* Its copy B is left as it is. */
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "SW296+1 SW256+1! SW128+1! SW129+1! SW130+1! SW334+1");
-	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 3));
-	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 251));
-	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 252));
-	KUNIT_EXPECT_TRUE(test, metadata_slot_durable(r, 300));
+	KUNIT_EXPECT_FALSE(test, slot_durable(r, 3));
+	KUNIT_EXPECT_FALSE(test, slot_durable(r, 251));
+	KUNIT_EXPECT_TRUE(test, slot_durable(r, 252));
+	KUNIT_EXPECT_TRUE(test, slot_durable(r, 300));
 	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
 	expect_table(test, 294, TABLE_SEQ);
 	expect_table(test, 334, TABLE_SEQ + 1);
 	/* Nothing is written in mode ro. */
-	metadata_mark_dirty(r, 260);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	commit_mark_slot(r, 260);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
 }
@@ -1598,9 +1601,9 @@ static void commit_half_fails(struct kunit *test)
 
 	unwritable(test, 294, 1);
 	bitmap_fill(r->standin_used, DMR_NR_STANDINS);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1 SW294+1!");
-	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 3));
+	KUNIT_EXPECT_FALSE(test, slot_durable(r, 3));
 	expect_table(test, 256, TABLE_SEQ + 1);
 	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
@@ -1617,16 +1620,16 @@ static void commit_takes_its_time(struct kunit *test)
 	t->spare->fail_ticks = 8 * HZ;
 	unwritable(test, 296, 1);
 	unwritable(test, 128, 127);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "SW296+1! SW128+1! SW129+1! SW130+1!");
-	KUNIT_EXPECT_FALSE(test, metadata_slot_durable(r, 3));
+	KUNIT_EXPECT_FALSE(test, slot_durable(r, 3));
 
 	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
 	r = start_dirty(test, 5, 6);
 	unwritable(test, 256, 1);
 	r->suspend_deadline = (fake.now + HZ) | 1;
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1! SW128+1 SW294+1");
 
 	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
@@ -1634,7 +1637,7 @@ static void commit_takes_its_time(struct kunit *test)
 	r = start_dirty(test, 5, 6);
 	unwritable(test, 128, 127);
 	r->suspend_deadline = (fake.now + HZ) | 1;
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW128+1! SW129+1!");
 }
 
@@ -1643,18 +1646,18 @@ static void commit_of_a_name(struct kunit *test)
 	struct remap *r = start_dirty(test, 3, 4);
 	u8 name[DMR_NAME_SIZE] = "north";
 
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	fake_traced();
-	metadata_set_name(r, name);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	commit_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW255+1");
 	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "north");
 	KUNIT_EXPECT_STREQ(test, super_at(test, 255)->name, "north");
 	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 1);
 	unwritable(test, 255, 1);
 	unwritable(test, 128, 127);
-	metadata_set_name(r, name);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), -EIO);
+	commit_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_EQ(test, start(test), -EIO);
 }
 
@@ -1664,24 +1667,24 @@ static void spare_answers(struct kunit *test)
 	struct metadata_test *t = metadata_test(test);
 	struct remap *r = start_dirty(test, 3, 4);
 
-	KUNIT_EXPECT_TRUE(test, metadata_readable(r, r->probe_page));
+	KUNIT_EXPECT_TRUE(test, area_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1");
 	unwritable(test, 256, 1);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	fake_traced();
 	unreadable(test, 0);
 	unreadable(test, 255);
-	KUNIT_EXPECT_TRUE(test, metadata_readable(r, r->probe_page));
+	KUNIT_EXPECT_TRUE(test, area_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1! Sr255+1! Sr128+1");
 	unreadable(test, 128);
-	KUNIT_EXPECT_TRUE(test, metadata_readable(r, r->probe_page));
+	KUNIT_EXPECT_TRUE(test, area_readable(r, r->probe_page));
 	unreadable(test, 294);
 	fake_traced();
-	KUNIT_EXPECT_FALSE(test, metadata_readable(r, r->probe_page));
+	KUNIT_EXPECT_FALSE(test, area_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr0+1! Sr255+1! Sr128+1! Sr294+1!");
 	t->spare->fail_ticks = 8 * HZ;
-	KUNIT_EXPECT_FALSE(test, metadata_readable(r, r->probe_page));
+	KUNIT_EXPECT_FALSE(test, area_readable(r, r->probe_page));
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1! Sr255+1!");
 }
 
@@ -1695,7 +1698,7 @@ static struct remap *start_mapped(struct kunit *test)
 {
 	struct remap *r = start_dirty(test, 3, 300);
 
-	KUNIT_ASSERT_EQ(test, metadata_commit(r), 0);
+	KUNIT_ASSERT_EQ(test, commit_dirty(r), 0);
 	fake_traced();
 	return r;
 }
@@ -1706,17 +1709,17 @@ static void scrub_in_order(struct kunit *test)
 	u32 mb;
 
 	for (mb = 0; mb < MBLOCKS; mb++) {
-		KUNIT_EXPECT_EQ(test, metadata_scrub(r, mb, 0), DMR_SCRUB_GOOD);
-		KUNIT_EXPECT_EQ(test, metadata_scrub(r, mb, 1), DMR_SCRUB_GOOD);
+		KUNIT_EXPECT_EQ(test, commit_scrub(r, mb, 0), DMR_SCRUB_GOOD);
+		KUNIT_EXPECT_EQ(test, commit_scrub(r, mb, 1), DMR_SCRUB_GOOD);
 	}
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr0+1 Sr255+1 Sr256+1 Sr294+1 Sr257+1 Sr295+1 Sr296+1 Sr334+1 Sr297+1 Sr335+1");
 	/* A copy is read where it lives. */
 	unwritable(test, 294, 1);
-	metadata_mark_dirty(r, 3);
-	KUNIT_EXPECT_EQ(test, metadata_commit(r), 0);
+	commit_mark_slot(r, 3);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	fake_traced();
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_GOOD);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_GOOD);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr128+1");
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 1);
 }
@@ -1745,7 +1748,7 @@ static void scrub_of_one_copy(struct kunit *test)
 
 		memset(block_at(test, home), 0, DMR_BLOCK_SIZE);
 		unreadable(test, home);
-		KUNIT_EXPECT_EQ(test, metadata_scrub(r, mb, rows[i].copy),
+		KUNIT_EXPECT_EQ(test, commit_scrub(r, mb, rows[i].copy),
 				DMR_SCRUB_WRITTEN);
 		KUNIT_EXPECT_STREQ(test, fake_traced(), rows[i].trace);
 		KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], i + 1);
@@ -1769,21 +1772,21 @@ static void scrub_of_what_is_wrong(struct kunit *test)
 	u64 seq = r->mblock[1].seq;
 
 	t->entry[9].zero = dmr_put32(1);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
 	/* A write that the disk has lost. */
 	seal_table(test, 256, seq - 1, 256);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
 	dmr_seal((void *)t, DMR_TYPE_TABLE, other_uuid, seq, 256, 256);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
 	seal_table(test, 256, seq, 294);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
 	expect_table(test, 256, seq);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_GOOD);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_GOOD);
 
 	/* This is of somebody who believes that the set is his. */
 	seal_table(test, 256, seq + 1, 256);
 	fake_traced();
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), -EUCLEAN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), -EUCLEAN);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr256+1");
 }
 
@@ -1797,8 +1800,8 @@ static void scrub_of_both_copies(struct kunit *test)
 	unreadable(test, 294);
 	unwritable(test, 294, 1);
 	unwritable(test, 128, 2);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr256+1! Sr0+1 SW256+1 Sr256+1 Sr294+1! Sr0+1 SW294+1! SW128+1! SW129+1! SW130+1 Sr130+1");
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
@@ -1818,7 +1821,7 @@ static void scrub_fails(struct kunit *test)
 	unreadable(test, 294);
 	unwritable(test, 294, 1);
 	unwritable(test, 128, 127);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_FAILED);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_FAILED);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr294+1! Sr0+1 SW294+1! SW128+1! SW129+1! SW130+1!");
 	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RW);
@@ -1833,13 +1836,13 @@ static void scrub_without_an_answer(struct kunit *test)
 
 	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS,
 		      BLK_STS_MEDIUM);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 3, 1), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 3, 1), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr334+1! Sr0+1! Sr255+1! Sr256+1! Sr294+1!");
 	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
 	fake_disk_bad(t->spare, READ, 334 * DMR_BLOCK_SECTORS,
 		      DMR_BLOCK_SECTORS, BLK_STS_TIMEOUT);
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 3, 1), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 3, 1), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr334+1!");
 }
 
@@ -1850,7 +1853,7 @@ static void scrub_loses_the_spare(struct kunit *test)
 
 	unreadable(test, 294);
 	metadata_test(test)->spare->dies_after = 4;
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), -EIO);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr294+1! Sr0+1 SW294+1 Sr294+1! Sr0+1! Sr255+1! Sr256+1! Sr294+1!");
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 0);
@@ -1864,10 +1867,10 @@ static void scrub_makes_room_for_a_suspend(struct kunit *test)
 
 	unreadable(test, 294);
 	r->suspend_deadline = (fake.now + 30 * HZ) | 1;
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), -EAGAIN);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr294+1! Sr0+1");
 	r->quiet = true;
-	KUNIT_EXPECT_EQ(test, metadata_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Sr294+1! Sr0+1 SW294+1 Sr294+1");
 }
@@ -1907,7 +1910,7 @@ static void format_blank(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(block_at(test, 0), 0,
 					     DISK * DMR_BLOCK_SIZE), NULL);
 	fake_traced();
-	KUNIT_EXPECT_EQ(test, metadata_load(r), 0);
+	KUNIT_EXPECT_EQ(test, load_set(r), 0);
 	trace = fake_traced();
 	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, first));
 	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, last));

@@ -12,8 +12,8 @@
  *   =0			the bio ended, with that errno
  *
  * The unit is a sector, a piece has 8 of them, and a slot's number is its
- * sector on the spare.  Metadata is a double, too: it notes what the commit
- * would say.
+ * sector on the spare.  How a metadata block is written is a double, too: it
+ * notes what the commit says.
  */
 #include <linux/prandom.h>
 
@@ -59,31 +59,24 @@ static void test_bio_endio(struct bio *bio)
 }
 
 static struct {
-	DECLARE_BITMAP(dirty, SLOTS);
-	DECLARE_BITMAP(failed, SLOTS);
 	bool	fails;		/* the next commits do */
 	bool	readable;
 } meta;
-
-static void test_mark_dirty(struct remap *r, u32 slot)
-{
-	__set_bit(slot, meta.dirty);
-}
 
 static bool test_readable(struct remap *r, struct page *page)
 {
 	return meta.readable;
 }
 
-static void test_set_ro(struct remap *r)
+/* Each slot has a table block of its own. */
+static u32 test_mblock(struct remap *r, u32 slot)
 {
-	if (r->mode == DMR_MODE_RW)
-		r->mode = DMR_MODE_RO;
+	return slot + 1;
 }
 
-static bool test_slot_durable(struct remap *r, u32 slot)
+static bool slot_dirty(struct remap *r, u32 slot)
 {
-	return !test_bit(slot, meta.failed);
+	return slot < SLOTS && r->mblock[slot + 1].dirty;
 }
 
 /* Slots in a row that say the same of units in a row. */
@@ -93,14 +86,15 @@ static u32 commit_run(struct remap *r, u32 slot)
 	u64 unit = r->slot[slot].unit;
 	u32 n = 1;
 
-	while (slot + n < SLOTS && test_bit(slot + n, meta.dirty) &&
+	while (slot_dirty(r, slot + n) &&
 	       dmr_slot_state(r, slot + n) == state &&
 	       (state == DMR_BAD || r->slot[slot + n].unit == unit + n))
 		n++;
 	return n;
 }
 
-static int test_commit(struct remap *r)
+/* All that the commit which is about to be written says. */
+static void trace_commit(struct remap *r)
 {
 	static const char letters[] = {
 		[DMR_MAPPED] = 'M', [DMR_LOST] = 'L', [DMR_BAD] = 'B',
@@ -113,7 +107,7 @@ static int test_commit(struct remap *r)
 		unsigned int state = dmr_slot_state(r, slot);
 
 		n = 1;
-		if (!test_bit(slot, meta.dirty))
+		if (!slot_dirty(r, slot))
 			continue;
 		n = commit_run(r, slot);
 		if (state == DMR_BAD)
@@ -123,11 +117,16 @@ static int test_commit(struct remap *r)
 			fake_trace("C[%u+%u:%c%llu]%s", slot, n, letters[state],
 				   r->slot[slot].unit, meta.fails ? "!" : "");
 	}
-	if (meta.fails) {
-		bitmap_or(meta.failed, meta.failed, meta.dirty, SLOTS);
-		test_set_ro(r);
-	}
-	bitmap_zero(meta.dirty, SLOTS);
+}
+
+static void test_build(struct remap *r, u32 mb)
+{
+}
+
+static int test_write_copy(struct remap *r, u32 mb, int copy, u64 seq)
+{
+	if (!copy && mb == r->first_dirty)
+		trace_commit(r);
 	return meta.fails ? -EIO : 0;
 }
 
@@ -135,14 +134,25 @@ static void test_wait(struct completion *done);
 
 #define queue_work		test_queue_work
 #define bio_endio		test_bio_endio
-#define metadata_mark_dirty	test_mark_dirty
-#define metadata_readable	test_readable
-#define metadata_set_ro		test_set_ro
-#define metadata_slot_durable	test_slot_durable
-#define metadata_commit		test_commit
+#define area_readable		test_readable
+#define area_mblock		test_mblock
+#define area_build		test_build
+#define area_write_copy		test_write_copy
+/* The suite of the metadata has these, too. */
+#define commit_mark_block	repair_suite_mark_block
+#define commit_mark_slot	repair_suite_mark_slot
+#define commit_set_name		repair_suite_set_name
+#define commit_set_ro		repair_suite_set_ro
+#define commit_dirty		repair_suite_dirty
+#define commit_scrub		repair_suite_scrub
+#define commit_queue		repair_suite_queue
+#define commit_settle		repair_suite_settle
+#define commit_request		repair_suite_request
+#define commit_do_work		repair_suite_do_work
 #undef wait_for_completion
 #define wait_for_completion	test_wait
 
+#include "../../kernel/dm-remap-commit.c"
 #include "../../kernel/dm-remap-repair.c"
 
 /*----------------------------------------------------------------
@@ -171,7 +181,7 @@ static void run(void)
 			do_narrow(&target->narrow_work);
 		} else {
 			commit_queued = false;
-			do_commit(&target->commit_work);
+			commit_do_work(&target->commit_work);
 		}
 	}
 }
@@ -233,6 +243,10 @@ static int repair_init(struct kunit *test)
 		r->nr_slots += segments[i];
 	}
 	r->nr_segs = i;
+	r->first_dirty = DMR_NO_MBLOCK;
+	r->mblock = kunit_kcalloc(test, SLOTS + 1, sizeof(*r->mblock),
+				  GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, r->mblock);
 	KUNIT_ASSERT_EQ(test, slots_create(r), 0);
 	KUNIT_ASSERT_EQ(test, repair_create(r), 0);
 	return kunit_add_action_or_reset(test, target_destroy, r);
@@ -400,13 +414,13 @@ static void suspect_statuses(struct kunit *test)
 		for (write = 0; write < 2; write++) {
 			r->errors_medium = false;
 			KUNIT_EXPECT_EQ_MSG(test,
-					    repair_suspect(r, rows[i].status,
-							   write),
+					    dmr_suspect(r, rows[i].status,
+							write),
 					    rows[i].confirm[write], "%u", i);
 			r->errors_medium = true;
 			KUNIT_EXPECT_EQ_MSG(test,
-					    repair_suspect(r, rows[i].status,
-							   write),
+					    dmr_suspect(r, rows[i].status,
+							write),
 					    rows[i].medium[write], "%u", i);
 		}
 	}
@@ -1592,13 +1606,13 @@ static void request(struct kunit *test)
 	struct remap *r = &repair_test(test)->r;
 	struct dmr_request rq = { .fn = asked, .name = "north" };
 
-	repair_request(r, &rq);
+	commit_request(r, &rq);
 	KUNIT_EXPECT_EQ(test, rq.result, 5);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "north");
 
 	main_bad(test, WRITE, 0, 1);
 	write(test, 0, 1);
-	repair_request(r, &rq);
+	commit_request(r, &rq);
 	KUNIT_EXPECT_EQ(test, rq.result, 5);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
 			   "Mw0+1! Mr1023+1 SW0+1 C[0+1:S0] =0 north");
@@ -1606,10 +1620,10 @@ static void request(struct kunit *test)
 	main_bad(test, WRITE, 9, 1);
 	write(test, 9, 1);
 	meta.fails = true;
-	repair_request(r, &rq);
+	commit_request(r, &rq);
 	KUNIT_EXPECT_EQ(test, rq.result, -EROFS);
 	fake_traced();
-	repair_request(r, &rq);
+	commit_request(r, &rq);
 	KUNIT_EXPECT_EQ(test, rq.result, -EROFS);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The fuzzers of the kernel's own loader are built here, also from sources that lack a rule.
 
-kernelshim/loader.c includes kernel/dm-remap-metadata.c and dm-remap-slots.c as they are;
+kernelshim/loader.c includes the sources of the kernel's loader as they are;
 kernelshim/fuzz.c makes areas, damages them, and compares what is loaded with a second opinion that
 is written from docs/format.md. What is chosen comes from kernelshim/seeded.c, a generator, or from
 kernelshim/guided.c, which is libFuzzer. The first thing that is wrong, and the first report of a
@@ -14,9 +14,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from unit.shim import KERNEL, SHIM, empty_headers
+from unit.shim import KERNEL, LOADER, SHIM, empty_headers
 
-SOURCES = ("dm-remap.h", "dm-remap-format.h", "dm-remap-metadata.c", "dm-remap-slots.c")
+SOURCES = ("dm-remap.h", "dm-remap-format.h", *LOADER)
 
 WRONG = re.compile(r"^(seed .* area|the area of this input)|Sanitizer:|runtime error", re.MULTILINE)
 """What a fuzzer says when it has found something."""
@@ -48,39 +48,39 @@ RULES = {
     "place": ("dm-remap-format.h", "where = dmr_put64(place)", "where = dmr_put64(0 * place)"),
     "incompat": ("dm-remap-format.h", "if (dmr_get64(sb->incompat)", "if (0"),
     "area": (
-        "dm-remap-metadata.c",
+        "dm-remap-load.c",
         "if (area < dmr_get64(sb->area_blocks))",
         "if (0)",
     ),
-    "uuid": ("dm-remap-metadata.c", "memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||", ""),
-    "home": ("dm-remap-metadata.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
-    "ambiguous": ("dm-remap-metadata.c", "if (c[0].ambiguous)", "if (0)"),
-    "unreadable": ("dm-remap-metadata.c", "if (l->unreadable > 1)", "if (0)"),
-    "lone": ("dm-remap-metadata.c", "if (known > !!l->unreadable)", "if (known)"),
-    "newer": ("dm-remap-metadata.c", "return c->seq && c->seq >= c->torn;", "return c->seq;"),
+    "uuid": ("dm-remap-load.c", "memcmp(t->h.uuid, &r->uuid, sizeof(r->uuid)) ||", ""),
+    "home": ("dm-remap-load.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
+    "ambiguous": ("dm-remap-load.c", "if (c[0].ambiguous)", "if (0)"),
+    "unreadable": ("dm-remap-load.c", "if (l->unreadable > 1)", "if (0)"),
+    "lone": ("dm-remap-load.c", "if (known > !!l->unreadable)", "if (known)"),
+    "newer": ("dm-remap-load.c", "return c->seq && c->seq >= c->torn;", "return c->seq;"),
     "torn": (
-        "dm-remap-metadata.c",
+        "dm-remap-load.c",
         "l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);",
         ";",
     ),
-    "torn superblock": ("dm-remap-metadata.c", "c->torn = max(c->torn, seq);", ";"),
+    "torn superblock": ("dm-remap-load.c", "c->torn = max(c->torn, seq);", ";"),
     "torn another's": (
-        "dm-remap-metadata.c",
+        "dm-remap-load.c",
         "seq > DMR_SEQ_MAX || memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid))",
         "seq > DMR_SEQ_MAX",
     ),
-    "torn blank": ("dm-remap-metadata.c", "if (!memchr_inv(hdr, 0, SECTOR_SIZE))", "if (0)"),
-    "twice": ("dm-remap-metadata.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
-    "relinked": ("dm-remap-metadata.c", "if (first < l->linked)", "if (0)"),
+    "torn blank": ("dm-remap-load.c", "if (!memchr_inv(hdr, 0, SECTOR_SIZE))", "if (0)"),
+    "twice": ("dm-remap-load.c", "if (r->slot[old].info >> 8 != new->info >> 8)", "if (1)"),
+    "relinked": ("dm-remap-load.c", "if (first < l->linked)", "if (0)"),
     "linked twice": (
-        "dm-remap-metadata.c",
+        "dm-remap-load.c",
         "if (dmr_any_entry(r, slot->unit, slot->unit) == DMR_NO_SLOT)",
         "if (1)",
     ),
-    "losers": ("dm-remap-metadata.c", "ret = load_losers(r);", "ret = 0;"),
-    "extension": ("dm-remap-metadata.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
+    "losers": ("dm-remap-load.c", "ret = load_losers(r);", "ret = 0;"),
+    "extension": ("dm-remap-load.c", "!memchr_inv(t->entry, 0, sizeof(t->entry))", "1"),
     "standins": (
-        "dm-remap-metadata.c",
+        "dm-remap-load.c",
         "\t\tstandin_torn(s->r, h, i, hdr);",
         "\t\t;",
     ),

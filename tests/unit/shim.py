@@ -8,6 +8,8 @@ from harness.paths import ROOT
 
 SHIM = ROOT / "tests/unit/kernelshim"
 KERNEL = ROOT / "kernel"
+LOADER = tuple(f"dm-remap-{part}.c" for part in ("area", "identity", "commit", "load", "slots"))
+"""The sources that make a table in memory from an area."""
 
 
 def empty_headers(where: Path, *sources: Path) -> None:

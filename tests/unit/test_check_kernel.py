@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The check is the kernel's load: both are given the same damaged areas and must agree.
 
-kernel/dm-remap-metadata.c and dm-remap-slots.c are compiled as they are, into a library, with the
+The sources of the kernel's loader are compiled as they are, into a library, with the
 little of Linux that they need in kernelshim/. What is compared is whether the load is accepted, its
 errno, the counts, the order of the writes, and every byte of the area afterwards.
 """
@@ -29,7 +29,7 @@ from unit.areas import (
     superblock,
     table,
 )
-from unit.shim import KERNEL, SHIM, empty_headers
+from unit.shim import KERNEL, LOADER, SHIM, empty_headers
 
 from dmremap.errors import Failure
 from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
@@ -37,7 +37,7 @@ from dmremap.ondisk.check import Load, examine
 from dmremap.ondisk.layout import pack_super
 from dmremap.ondisk.mend import mend
 
-SOURCES = [KERNEL / "dm-remap-metadata.c", KERNEL / "dm-remap-slots.c"]
+SOURCES = [KERNEL / name for name in LOADER]
 
 
 class Result(ctypes.Structure):

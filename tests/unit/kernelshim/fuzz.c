@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Damaged and hostile areas for the loader of dm-remap-metadata.c, and a second opinion.
+ * Damaged and hostile areas for the loader of dm-remap-load.c, and a second opinion.
  *
  * What is chosen where is for choice() to say.  The oracle below is written from
  * docs/format.md, and shares no check with the kernel.
@@ -1307,7 +1307,7 @@ static int kernel_load(void)
 	r.probe_page = alloc_page(0);
 	r.super = calloc(1, sizeof(*r.super));
 	writes = 0;
-	ret = inspected = metadata_inspect(&r, &error);
+	ret = inspected = load_inspect(&r, &error);
 	if (writes)
 		fail("ctr has written %u blocks", writes);
 	if (ret) {
@@ -1317,7 +1317,7 @@ static int kernel_load(void)
 	r.mblock = calloc(r.nr_mblocks, sizeof(*r.mblock));
 	ret = slots_create(&r);
 	if (!ret)
-		ret = metadata_load(&r);
+		ret = load_set(&r);
 	snprintf(why, sizeof(why), "load: %s", shim_log);
 	return ret;
 }

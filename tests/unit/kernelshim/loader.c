@@ -70,16 +70,30 @@ static void *memchr_inv(const void *p, int c, size_t n)
 #pragma GCC diagnostic ignored "-Wformat"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #define CHUNK_BLOCKS 2u		/* or the lookup would be filled at the end only */
-#include "dm-remap-metadata.c"
+#include "dm-remap-area.c"
+#include "dm-remap-identity.c"
+#include "dm-remap-commit.c"
+#include "dm-remap-load.c"
 #include "dm-remap-slots.c"
 
-bool repair_suspect(struct remap *r, blk_status_t status, bool write)
+/* The repair, which has no bios here. */
+void repair_complete(struct remap *r, struct dmr_io *io, blk_status_t status)
 {
-	(void)r; (void)write;
-	return status;
+	(void)r; (void)io; (void)status;
 }
 
-void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
+void repair_forget(struct remap *r, u64 first, u64 last)
+{
+	(void)r; (void)first; (void)last;
+}
+
+u32 repair_next_lost(struct remap *r, struct dmr_io *io, unsigned int state, u64 *unit)
+{
+	(void)r; (void)io; (void)state; (void)unit;
+	return DMR_NO_SLOT;
+}
+
+void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 {
 	(void)r; (void)what; (void)unit; (void)count;
 }

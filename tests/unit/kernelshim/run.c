@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What dm-remap-metadata.c makes of an area in memory: inspect, then load. */
+/* What the loader makes of an area in memory: inspect, then load. */
 #include "dm-remap.h"
 
 char shim_log[256];
@@ -50,13 +50,24 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 	return 0;
 }
 
-bool repair_suspect(struct remap *r, blk_status_t status, bool write)
+/* The repair, which has no bios here. */
+void repair_complete(struct remap *r, struct dmr_io *io, blk_status_t status)
 {
-	(void)r; (void)write;
-	return status;
+	(void)r; (void)io; (void)status;
 }
 
-void report_event(struct remap *r, enum dmr_event what, u64 unit, u64 count)
+void repair_forget(struct remap *r, u64 first, u64 last)
+{
+	(void)r; (void)first; (void)last;
+}
+
+u32 repair_next_lost(struct remap *r, struct dmr_io *io, unsigned int state, u64 *unit)
+{
+	(void)r; (void)io; (void)state; (void)unit;
+	return DMR_NO_SLOT;
+}
+
+void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 {
 	(void)r; (void)what; (void)unit; (void)count;
 }
@@ -99,12 +110,12 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	r.page = alloc_page(0);
 	r.probe_page = alloc_page(0);
 	r.super = calloc(1, sizeof(*r.super));
-	out->inspect = -metadata_inspect(&r, &error);
+	out->inspect = -load_inspect(&r, &error);
 	snprintf(out->why, sizeof(out->why), "%s", error ? error : "");
 	if (!out->inspect && !r.format) {
 		r.mblock = calloc(r.nr_mblocks, sizeof(*r.mblock));
 		slots_create(&r);
-		out->load = -metadata_load(&r);
+		out->load = -load_set(&r);
 		snprintf(out->why, sizeof(out->why), "%s", shim_log);
 		out->mapped = r.nr_mapped.v;
 		out->lost = r.nr_lost.v;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * As much of Linux as dm-remap-metadata.c and dm-remap-slots.c need to run in a
- * process, with a disk in memory: one thread, no interrupts, no time.
+ * As much of Linux as the loader needs (area, identity, commit, load and slots) to
+ * run in a process, with a disk in memory: one thread, no interrupts, no time.
  */
 #ifndef SHIM_H
 #define SHIM_H
@@ -62,11 +62,44 @@ typedef struct { int x; } spinlock_t;
 #define EXPORT_SYMBOL_GPL(x)
 
 struct list_head { struct list_head *next, *prev; };
+#define LIST_HEAD(name)		struct list_head name = { &(name), &(name) }
+#define list_entry(p, t, m)	container_of(p, t, m)
+#define list_for_each_entry(e, h, m)						\
+	for (e = list_entry((h)->next, __typeof__(*e), m); &e->m != (h);		\
+	     e = list_entry(e->m.next, __typeof__(*e), m))
+#define list_for_each_entry_safe(e, n, h, m)					\
+	for (e = list_entry((h)->next, __typeof__(*e), m),			\
+	     n = list_entry(e->m.next, __typeof__(*e), m); &e->m != (h);		\
+	     e = n, n = list_entry(n->m.next, __typeof__(*n), m))
+static inline void list_add(struct list_head *e, struct list_head *h)
+{
+	e->next = h->next;
+	e->prev = h;
+	h->next->prev = e;
+	h->next = e;
+}
+static inline void list_add_tail(struct list_head *e, struct list_head *h) { list_add(e, h->prev); }
+static inline void list_del(struct list_head *e)
+{
+	e->prev->next = e->next;
+	e->next->prev = e->prev;
+}
+/* Nothing is queued for the commit work here. */
+static inline void list_splice_init(struct list_head *from, struct list_head *to)
+{
+	(void)from; (void)to;
+}
 struct mutex { int x; };
+#define DEFINE_MUTEX(name)	struct mutex name
+#define mutex_lock(m)		((void)(m))
+#define mutex_unlock(m)		((void)(m))
+#define spin_lock_irq(l)	((void)(l))
+#define spin_unlock_irq(l)	((void)(l))
 struct completion { int x; };
 struct work_struct { int x; };
 struct delayed_work { struct work_struct work; };
 struct workqueue_struct;
+static inline void queue_work(struct workqueue_struct *q, struct work_struct *w) { (void)q; (void)w; }
 struct attribute { int x; };
 struct attribute_group { int x; };
 struct device_attribute { struct attribute attr; };
@@ -96,6 +129,11 @@ struct bio {
 	void (*bi_end_io)(struct bio *bio);
 };
 
+#define SECTOR_SHIFT		9
+#define BLK_STS_OK		0
+#define BLK_STS_IOERR		10
+#define BLK_STS_MEDIUM		7
+#define BLK_STS_TARGET		5
 #define REQ_OP_MASK		0xff
 #define REQ_OP_READ		0
 #define REQ_OP_WRITE		1
@@ -124,6 +162,7 @@ static inline void bio_init(struct bio *bio, struct block_device *bdev, struct b
 	bio->opf = opf;
 	(void)max_vecs;
 }
+static inline int blk_status_to_errno(blk_status_t s) { return s ? -EIO : 0; }
 static inline void bio_uninit(struct bio *bio) { (void)bio; }
 static inline void __bio_add_page(struct bio *bio, struct page *page, unsigned int len,
 				  unsigned int off)
@@ -146,6 +185,7 @@ static inline void submit_bio(struct bio *bio)
 static inline void init_completion(struct completion *c) { c->x = 2; }
 static inline bool completion_done(struct completion *c) { return c->x-- <= 0; }
 static inline void complete(struct completion *c) { (void)c; }
+static inline void wait_for_completion(struct completion *c) { (void)c; }
 static inline void wait_for_completion_io(struct completion *c) { (void)c; }
 
 static inline blk_status_t errno_to_blk_status(int e) { return e ? 10 : 0; }
@@ -189,9 +229,13 @@ static inline int atomic_read(const atomic_t *a) { return a->v; }
 static inline void atomic_set(atomic_t *a, int v) { a->v = v; }
 static inline void atomic_inc(atomic_t *a) { a->v++; }
 static inline void atomic_dec(atomic_t *a) { a->v--; }
+static inline void atomic_add(int n, atomic_t *a) { a->v += n; }
 static inline void atomic_sub(int n, atomic_t *a) { a->v -= n; }
+static inline void atomic64_add(int64_t n, atomic64_t *a) { a->v += n; }
+static inline void atomic64_inc(atomic64_t *a) { a->v++; }
 static inline void atomic64_set(atomic64_t *a, int64_t v) { a->v = v; }
 
+static inline sector_t get_start_sect(struct block_device *b) { (void)b; return 0; }
 static inline sector_t bdev_nr_sectors(struct block_device *b) { return b->blocks * 8; }
 static inline int blkdev_issue_flush(struct block_device *b) { (void)b; return 0; }
 static inline void *dm_per_bio_data(struct bio *b, size_t n) { (void)n; return b; }

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Metadata on the spare: find it, validate it, load it, commit it.
- *
- * A mapping counts when both copies of its table block are durable.  A commit
- * writes copy A of every dirty block with FUA, and only when all of them are
- * durable copy B.  So at every instant one whole copy is on disk, and a cut
- * leaves copies that differ by one sequence at most.
+ * From blocks on the spare to a table in memory: inspect, format, choose, mend,
+ * grow.
  *
  * A load takes the valid candidate with the highest sequence.  Where the two
  * copies are not equal it writes both again with that sequence + 2, the lesser
@@ -18,9 +14,8 @@
  *    commit that failed between A and B.  It must lose when it is readable again,
  *    hence + 2.
  *
- * A copy whose place refuses a write goes to a stand-in.  No place of a good copy
- * is overwritten to save another.  The home that was left may still be readable,
- * with something old: so a load refuses where a stand-in that cannot be read may
+ * The home that a copy has left for a stand-in may still be readable, with
+ * something old: so a load refuses where a stand-in that cannot be read may
  * hide the only newer copy, and it erases such a stand-in only when everything
  * that it might contradict has been written again.
  *
@@ -32,20 +27,15 @@
  * there instead, nothing was ever completed since it was blank, or a load has
  * begun to erase it, when every block had two durable copies: it hides nothing.
  *
- * A scrub reads every copy where it lives.  It writes one that is gone again with
- * the sequence that both have, and leaves the other one alone: that may be the
- * last good one, which a commit's order, A before B, would overwrite first.
- *
  * A set grows onto tables that the control plane has written behind the area: ctr
  * accepts a longer spare_len only if all of them are there and empty, and the load
  * that finds the superblocks without the new segment writes them with it when
  * everything else is done.  Until one of the superblocks is durable the set is the
  * old one, whatever stands behind it.
  *
- * Nothing here takes a lock: ctr and preresume run before any I/O, and later the
- * commit work is the only caller, or a message on a quiet device, where it is
- * idle.  (The narrow work asks with metadata_readable() and a page of its own.)
- * Memory is allocated in ctr and preresume only.
+ * Context: ctr (load_inspect(), which writes nothing) and the first preresume of a
+ * table (load_set()), before any I/O: nothing here takes a lock, and what may be
+ * allocated is allocated here.
  *
  * A table is not trusted to be of our making, and a disk may take seconds for each
  * command: whatever a load or a format does so many times as there are blocks or
@@ -62,60 +52,12 @@
 #define CHUNK_BLOCKS	128u		/* read at once by a scan */
 #endif
 #define KERNEL_FORMAT_MAX	0x40000u	/* blocks: 1 GiB */
-#define STANDIN_TRIES	3
-#define COMMIT_TIME	(30 * HZ)	/* for the blocks after one that failed */
-#define READABLE_TIME	(15 * HZ)	/* spent on blocks that fail */
-#define NO_MBLOCK	U32_MAX
 #define NOWHERE		U64_MAX
 
 /*----------------------------------------------------------------
- * Block I/O
+ * Reading many blocks
  *----------------------------------------------------------------
  */
-
-/**
- * dmr_block_io() - read or write one page or less, synchronously
- * @bdev: the device
- * @sector: of the device
- * @page: from or to its start
- * @bytes: at most PAGE_SIZE
- * @opf: operation and flags
- *
- * Allocates nothing.
- */
-int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
-		 unsigned int bytes, blk_opf_t opf)
-{
-	struct bio_vec bvec;
-	struct bio bio;
-	int r;
-
-	bio_init(&bio, bdev, &bvec, 1, opf);
-	bio.bi_iter.bi_sector = sector;
-	__bio_add_page(&bio, page, bytes, 0);
-	r = submit_bio_wait(&bio);
-	bio_uninit(&bio);
-	return r;
-}
-
-static sector_t area_sector(struct remap *r, u64 block)
-{
-	return r->spare_start + block * DMR_BLOCK_SECTORS;
-}
-
-static int area_read(struct remap *r, u64 block, struct page *page)
-{
-	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
-			    DMR_BLOCK_SIZE, REQ_OP_READ | REQ_META | REQ_SYNC);
-}
-
-/* Durable when it returns 0. */
-static int area_write(struct remap *r, u64 block, struct page *page)
-{
-	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
-			    DMR_BLOCK_SIZE,
-			    REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
-}
 
 /* A read of consecutive blocks that may be under way. */
 struct chunk {
@@ -449,102 +391,6 @@ static int head_read(struct scan *s, struct head *h)
 }
 
 /*----------------------------------------------------------------
- * Is this the right main?
- *----------------------------------------------------------------
- */
-
-/* The driver's unique id of main's disk.  Returns its length or 0. */
-static int main_id(struct remap *r, u8 *id, u8 *type)
-{
-	static const enum blk_unique_id types[] = {
-		BLK_UID_NAA, BLK_UID_EUI64, BLK_UID_T10,
-	};
-	struct gendisk *disk = r->main->bdev->bd_disk;
-	unsigned int i;
-
-	if (!disk->fops->get_unique_id)
-		return 0;
-	for (i = 0; i < ARRAY_SIZE(types); i++) {
-		int len = disk->fops->get_unique_id(disk, id, types[i]);
-
-		if (len > 0 && len <= 16) {
-			*type = types[i];
-			return len;
-		}
-	}
-	return 0;
-}
-
-/* Reads main's tag into r->page.  Returns whether there is a valid one. */
-static bool main_tag(struct remap *r)
-{
-	static const u8 place[] = { DMR_TAG0_BLOCK, DMR_TAG1_BLOCK };
-	unsigned int i;
-
-	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
-		return false;
-	for (i = 0; i < ARRAY_SIZE(place); i++) {
-		if (!dmr_block_io(r->main->bdev, place[i] * DMR_BLOCK_SECTORS,
-				  r->page, DMR_BLOCK_SIZE,
-				  REQ_OP_READ | REQ_META | REQ_SYNC) &&
-		    dmr_header_ok(page_address(r->page), DMR_TYPE_TAG, place[i]))
-			return true;
-	}
-	return false;
-}
-
-/**
- * check_main() - is this the main of the set
- * @r: the target
- * @sb: the set's superblock, NULL for a set that is to be formatted
- *
- * Sets r->identity and r->tagged.
- *
- * Return: NULL, or why not.
- */
-static char *check_main(struct remap *r, const struct dmr_super *sb)
-{
-	const struct dmr_tag *tag = page_address(r->page);
-	bool have_tag = main_tag(r);
-	u8 id[16], type = 0;
-	int len;
-
-	r->tagged = sb && (dmr_get32(sb->main_flags) & DMR_MAIN_TAGGED);
-	if (r->tagged) {
-		if (!have_tag)
-			return "main carries no tag of a set, but the spare's main does";
-		if (memcmp(tag->h.uuid, sb->h.uuid, sizeof(tag->h.uuid)))
-			return "main carries the tag of another set";
-		if (tag->data_start != sb->data_start || tag->unit != sb->unit)
-			return "main's tag contradicts the superblock";
-		/* Or entries behind its end would make good blocks invalid. */
-		if (dmr_get64(sb->main_sectors) > bdev_nr_sectors(r->main->bdev))
-			return "main is smaller than the set has recorded";
-		r->identity = DMR_BY_TAG;
-		return NULL;
-	}
-	if (have_tag)
-		return "main carries the tag of another set";
-
-	len = main_id(r, id, &type);
-	r->identity = DMR_BY_SIZE;
-	if (!sb) {
-		if (len)
-			r->identity = DMR_BY_ID;
-		return NULL;
-	}
-	if (dmr_get64(sb->main_sectors) != bdev_nr_sectors(r->main->bdev))
-		return "main is not of the size that the set has recorded";
-	if (!len || sb->main_id_type != type)
-		return NULL;
-	if (sb->main_id_len != len || memcmp(sb->main_id, id, len) ||
-	    dmr_get64(sb->main_offset) != r->main_offset)
-		return "main is not the disk that the set has recorded";
-	r->identity = DMR_BY_ID;
-	return NULL;
-}
-
-/*----------------------------------------------------------------
  * Geometry
  *----------------------------------------------------------------
  */
@@ -616,7 +462,7 @@ static void new_super(struct remap *r)
 	sb->data_start = dmr_put64(r->main_start);
 	sb->data_sectors = dmr_put64(r->ti->len);
 	sb->created = dmr_put64(ktime_get_real_seconds());
-	sb->main_id_len = main_id(r, sb->main_id, &sb->main_id_type);
+	sb->main_id_len = identity_id(r, sb->main_id, &sb->main_id_type);
 	set_segment(&sb->segment[0], DMR_HEAD_BLOCKS, area, slots);
 }
 
@@ -678,34 +524,6 @@ static char *check_super(struct remap *r, const struct dmr_super *sb)
 	if (r->ti->len > dmr_get64(sb->data_sectors))
 		return "the length is more than the set has recorded";
 	return NULL;
-}
-
-static const struct dmr_seg *mblock_seg(struct remap *r, u32 mb)
-{
-	const struct dmr_seg *seg = r->seg;
-
-	while (mb >= seg->first_mblock + seg->table_blocks)
-		seg++;
-	return seg;
-}
-
-/**
- * metadata_home() - where a copy of a metadata block belongs
- * @r: the target
- * @mb: the metadata block, 0 is the superblock
- * @copy: which copy, 0 or 1
- *
- * Return: a block of the area.
- */
-u64 metadata_home(struct remap *r, u32 mb, int copy)
-{
-	const struct dmr_seg *seg;
-
-	if (!mb)
-		return copy ? DMR_SB1_BLOCK : DMR_SB0_BLOCK;
-	seg = mblock_seg(r, mb);
-	return seg->start + (mb - seg->first_mblock) +
-	       (copy ? seg->blocks - seg->table_blocks : 0);
 }
 
 /*----------------------------------------------------------------
@@ -796,7 +614,7 @@ static int inspect_head(struct remap *r, struct scan *s, struct head *h,
 		ret = inspect_blank(r, s, h, error);
 		if (ret)
 			return ret;
-		*error = check_main(r, NULL);
+		*error = identity_check(r, NULL);
 	} else {
 		*error = "superblocks of two sets on the spare: run dmremapctl list";
 		if (h->overwritten || (h->foreign && !r->has_uuid))
@@ -806,7 +624,7 @@ static int inspect_head(struct remap *r, struct scan *s, struct head *h,
 			return -EINVAL;
 		*r->super = h->super;
 		memcpy(&r->uuid, h->super.h.uuid, sizeof(r->uuid));
-		*error = check_main(r, &h->super);
+		*error = identity_check(r, &h->super);
 		if (!*error && is_longer(r, &h->super)) {
 			r->grow = true;
 			*error = grown_super(r, &h->super, r->super);
@@ -842,13 +660,13 @@ static int inspect_extension(struct remap *r, struct scan *s, char **error)
 
 	*error = "spare_len is more than the set has recorded: run dmremapctl grow";
 	for (copy = 0; copy < 2 && !ret; copy++)
-		ret = scan_blocks(s, metadata_home(r, seg->first_mblock, copy),
+		ret = scan_blocks(s, area_home(r, seg->first_mblock, copy),
 				  seg->table_blocks, extension_block, NULL);
 	return ret;
 }
 
 /**
- * metadata_inspect() - find out what the devices hold, for ctr
+ * load_inspect() - find out what the devices hold, for ctr
  * @r: the target
  * @error: set to the reason of a refusal
  *
@@ -856,7 +674,7 @@ static int inspect_extension(struct remap *r, struct scan *s, char **error)
  * area, or if the set is to grow the tables of the extension.  Writes nothing.
  * Sets the geometry, r->uuid, r->format and r->grow.
  */
-int metadata_inspect(struct remap *r, char **error)
+int load_inspect(struct remap *r, char **error)
 {
 	struct head *h = kvmalloc(sizeof(*h), GFP_KERNEL);
 	struct scan *s = scan_alloc(r);
@@ -869,347 +687,10 @@ int metadata_inspect(struct remap *r, char **error)
 		set_segments(r, r->super);
 	if (!ret && r->grow)
 		ret = inspect_extension(r, s, error);
-	r->first_dirty = NO_MBLOCK;
+	r->first_dirty = DMR_NO_MBLOCK;
 	scan_free(s);
 	kvfree(h);
 	return ret;
-}
-
-/*----------------------------------------------------------------
- * Commit
- *----------------------------------------------------------------
- */
-
-/* The first slot of a table block; how many it has. */
-static u32 mblock_slots(struct remap *r, u32 mb, u32 *nr)
-{
-	const struct dmr_seg *seg = mblock_seg(r, mb);
-	u32 first = (mb - seg->first_mblock) * DMR_ENTRIES;
-
-	*nr = min_t(u32, DMR_ENTRIES, seg->slots - first);
-	return seg->first_slot + first;
-}
-
-/* Which copy of which table block has its home there?  False: none. */
-static bool home_mblock(struct remap *r, u64 home, u32 *mb, int *copy)
-{
-	unsigned int i;
-
-	for (i = 0; i < r->nr_segs; i++) {
-		const struct dmr_seg *seg = &r->seg[i];
-		u64 from = home - seg->start;
-
-		*copy = from >= seg->table_blocks;
-		if (*copy)
-			from -= seg->blocks - seg->table_blocks;
-		*mb = seg->first_mblock + from;
-		if (from < seg->table_blocks)
-			return true;
-	}
-	return false;
-}
-
-static u32 slot_mblock(struct remap *r, u32 slot)
-{
-	const struct dmr_seg *seg = slots_seg(r, slot);
-
-	return seg->first_mblock + (slot - seg->first_slot) / DMR_ENTRIES;
-}
-
-/* What the disk shall say about a slot. */
-static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
-{
-	u32 info = READ_ONCE(slot->info);
-	unsigned int state = dmr_state(info);
-
-	memset(e, 0, sizeof(*e));
-	if (state == DMR_SEALING || state == DMR_SETTLING || state == DMR_LEAVING)
-		state = DMR_MAPPED;
-	if (state == DMR_FOUND)
-		state = DMR_LOST;
-
-	if (state == DMR_MAPPED || state == DMR_LOST) {
-		e->unit = dmr_put64(slot->unit);
-		e->state_gen = dmr_put32(dmr_info(state, info >> 8));
-	} else if (state == DMR_BAD) {
-		e->state_gen = dmr_put32(DMR_BAD);
-	}
-}
-
-/*
- * Where a copy lives, in blocks.  To the narrow work, which only wants to read
- * something, see metadata_readable(), it may be where the copy is just leaving.
- */
-static u64 copy_place(struct remap *r, u32 mb, int copy)
-{
-	u8 standin = READ_ONCE(r->mblock[mb].standin[copy]);
-
-	return standin ?: metadata_home(r, mb, copy);
-}
-
-/* Fill r->page with the body of a block. */
-static void build_image(struct remap *r, u32 mb)
-{
-	struct dmr_table *t = page_address(r->page);
-	u32 i, nr, first;
-
-	if (!mb) {
-		memcpy(t, r->super, DMR_BLOCK_SIZE);
-		return;
-	}
-	clear_page(t);
-	first = mblock_slots(r, mb, &nr);
-	for (i = 0; i < nr; i++)
-		slot_entry(&r->slot[first + i], &t->entry[i]);
-}
-
-static int mblock_type(u32 mb)
-{
-	return mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
-}
-
-/* Write r->page as one copy of a block to a place.  Durable when it returns 0. */
-static int write_at(struct remap *r, u32 mb, int copy, u64 seq, u64 place)
-{
-	dmr_seal(page_address(r->page), mblock_type(mb), (u8 *)&r->uuid, seq,
-		 metadata_home(r, mb, copy), place);
-	return area_write(r, place, r->page);
-}
-
-/*
- * Write r->page to a stand-in, as one copy of a block.  The place that the copy
- * leaves stays marked as used: it refuses writes, or does not keep them.
- */
-static int move_copy(struct remap *r, u32 mb, int copy, u64 seq)
-{
-	struct dmr_mblock *m = &r->mblock[mb];
-	u64 home = metadata_home(r, mb, copy), place;
-	unsigned int tries, bit;
-
-	for (tries = 0; tries < STANDIN_TRIES; tries++) {
-		/* A suspend that waits for long has time for one of them. */
-		if (tries && dmr_must_stop(r))
-			break;
-		bit = find_first_zero_bit(r->standin_used, DMR_NR_STANDINS);
-		if (bit == DMR_NR_STANDINS)
-			break;
-		__set_bit(bit, r->standin_used);
-		place = DMR_STANDIN_FIRST + bit;
-		if (write_at(r, mb, copy, seq, place))
-			continue;
-		DMWARN_LIMIT("%s: metadata block %llu moves to block %llu",
-			     dmr_name(r), home, place);
-		if (!m->standin[copy])
-			atomic_inc(&r->nr_away);
-		WRITE_ONCE(m->standin[copy], place);
-		report_event(r, DMR_EV_COPIES, U64_MAX, 1);
-		return 0;
-	}
-	DMERR_LIMIT("%s: metadata block %llu cannot be written anywhere",
-		    dmr_name(r), home);
-	return -EIO;
-}
-
-/* Write r->page as one copy of a block.  Durable when it returns 0. */
-static int write_copy(struct remap *r, u32 mb, int copy, u64 seq)
-{
-	if (!write_at(r, mb, copy, seq, copy_place(r, mb, copy)))
-		return 0;
-	return move_copy(r, mb, copy, seq);
-}
-
-/**
- * metadata_readable() - does the spare still answer
- * @r: the target
- * @page: read into
- *
- * Return: whether one of four metadata blocks could be read.
- */
-bool metadata_readable(struct remap *r, struct page *page)
-{
-	unsigned long end = jiffies + READABLE_TIME;
-	unsigned int i;
-
-	for (i = 0; i < 4 && !time_after(jiffies, end); i++) {
-		if (!area_read(r, copy_place(r, i / 2, i % 2), page))
-			return true;
-	}
-	return false;
-}
-
-static void mark_dirty(struct remap *r, u32 mb)
-{
-	struct dmr_mblock *m = &r->mblock[mb];
-
-	if (m->dirty)
-		return;
-	m->dirty = true;
-	m->next_dirty = r->first_dirty;
-	r->first_dirty = mb;
-}
-
-/* The block that holds a slot's entry belongs to the next commit. */
-void metadata_mark_dirty(struct remap *r, u32 slot)
-{
-	mark_dirty(r, slot_mblock(r, slot));
-}
-
-/* The set's name, NUL padded, belongs to the next commit. */
-void metadata_set_name(struct remap *r, const u8 *name)
-{
-	memcpy(r->super->name, name, DMR_NAME_SIZE);
-	mark_dirty(r, 0);
-}
-
-/* After a commit: did it make the slot's entry durable in both copies? */
-bool metadata_slot_durable(struct remap *r, u32 slot)
-{
-	return !r->mblock[slot_mblock(r, slot)].failed;
-}
-
-/* No metadata can be written: no new mapping and no change of state any more. */
-void metadata_set_ro(struct remap *r)
-{
-	if (r->mode != DMR_MODE_RW)
-		return;
-	WRITE_ONCE(r->mode, DMR_MODE_RO);
-	DMERR("%s: no metadata can be written any more, nothing new will be mapped",
-	      dmr_name(r));
-	report_event(r, DMR_EV_MODE, U64_MAX, 1);
-}
-
-/* One copy of every dirty block.  @ok: none has failed yet. */
-static bool commit_copies(struct remap *r, int copy, bool ok,
-			  unsigned long deadline)
-{
-	u32 mb;
-
-	for (mb = r->first_dirty; mb != NO_MBLOCK; mb = r->mblock[mb].next_dirty) {
-		struct dmr_mblock *m = &r->mblock[mb];
-
-		if (m->failed)
-			continue;
-		/* A spare that is dying slowly must not hold up a suspend. */
-		m->failed = r->mode == DMR_MODE_RO ||
-			    (!ok && (time_after(jiffies, deadline) ||
-				     dmr_must_stop(r)));
-		if (!m->failed) {
-			build_image(r, mb);
-			m->failed = write_copy(r, mb, copy, m->seq + 1);
-		}
-		if (m->failed)
-			ok = false;
-	}
-	return ok;
-}
-
-/**
- * metadata_commit() - make every dirty block durable, twice
- * @r: the target
- *
- * Copy A of all of them, then copy B.  A block that cannot be written twice is
- * marked as failed, and the mode becomes ro for good.
- */
-int metadata_commit(struct remap *r)
-{
-	unsigned long deadline = jiffies + COMMIT_TIME;
-	bool ok = commit_copies(r, 0, true, deadline);
-
-	ok = commit_copies(r, 1, ok, deadline);
-	while (r->first_dirty != NO_MBLOCK) {
-		struct dmr_mblock *m = &r->mblock[r->first_dirty];
-
-		if (!m->failed)
-			m->seq++;
-		m->dirty = false;
-		r->first_dirty = m->next_dirty;
-	}
-	if (ok)
-		return 0;
-	metadata_set_ro(r);
-	return -EIO;
-}
-
-/*----------------------------------------------------------------
- * Scrub
- *----------------------------------------------------------------
- */
-
-/*
- * Read a copy where it lives.  Returns 0: it is as it was written last, 1: it is
- * gone, or why that is not known.
- */
-static int look_at_copy(struct remap *r, u32 mb, int copy)
-{
-	const struct dmr_header *hdr = page_address(r->page);
-	u64 place = copy_place(r, mb, copy);
-	u64 seq = r->mblock[mb].seq;
-	int ret = area_read(r, place, r->page);
-
-	if (ret) {
-		/* Else it is no bad block, but a spare that is away for now. */
-		if (repair_suspect(r, errno_to_blk_status(ret), false) &&
-		    metadata_readable(r, r->page))
-			return 1;
-		return -EIO;
-	}
-	if (!dmr_header_ok(hdr, mblock_type(mb), place) ||
-	    memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid)) ||
-	    dmr_get64(hdr->home) != metadata_home(r, mb, copy) ||
-	    dmr_get64(hdr->seq) < seq)
-		return 1;
-	if (dmr_get64(hdr->seq) == seq)
-		return 0;
-	DMERR_LIMIT("%s: something else has written metadata block %llu of a running set",
-		    dmr_name(r), place);
-	return -EUCLEAN;
-}
-
-/**
- * metadata_scrub() - read a copy of a metadata block, write it again if it is gone
- * @r: the target
- * @mb: the metadata block, 0 is the superblock
- * @copy: which copy
- *
- * The other copy may be the only good one, so it is not touched: this one gets
- * the sequence and the content that both had, as they are in memory, at its
- * place or else on a stand-in.  For the commit work, while nothing is dirty and
- * the message that has asked for it holds r->manual_lock.
- *
- * Return: what became of it, or -EIO: the spare does not answer, -EUCLEAN:
- * something else writes to it, -EAGAIN: a suspend waits.
- */
-int metadata_scrub(struct remap *r, u32 mb, int copy)
-{
-	u64 place = copy_place(r, mb, copy);
-	u64 seq = r->mblock[mb].seq;
-	int ret = look_at_copy(r, mb, copy);
-	unsigned int tries;
-
-	if (ret <= 0)
-		return ret;
-	DMWARN_LIMIT("%s: metadata block %llu is gone and is written again",
-		     dmr_name(r), place);
-	for (tries = 0; tries < STANDIN_TRIES; tries++) {
-		/* A suspend need not wait for what can be done later. */
-		if (!r->quiet && READ_ONCE(r->suspend_deadline))
-			return -EAGAIN;
-		build_image(r, mb);
-		/* From the second time on its place did not keep what it took. */
-		if (tries ? move_copy(r, mb, copy, seq) :
-			    write_copy(r, mb, copy, seq))
-			break;
-		ret = look_at_copy(r, mb, copy);
-		if (ret < 0)
-			return ret;
-		if (ret)
-			continue;
-		/* A move is told already. */
-		if (place == copy_place(r, mb, copy))
-			report_event(r, DMR_EV_COPIES, U64_MAX, 1);
-		return DMR_SCRUB_WRITTEN;
-	}
-	return DMR_SCRUB_FAILED;
 }
 
 /*----------------------------------------------------------------
@@ -1235,7 +716,7 @@ static int format_write(struct remap *r, struct page *check, u64 block)
 
 static int format_super(struct remap *r, struct page *check, int copy, u64 seq)
 {
-	u64 home = metadata_home(r, 0, copy);
+	u64 home = area_home(r, 0, copy);
 
 	memcpy(page_address(r->page), r->super, DMR_BLOCK_SIZE);
 	dmr_seal(page_address(r->page), DMR_TYPE_SUPER, (u8 *)&r->uuid, seq,
@@ -1252,7 +733,7 @@ static int format_area(struct remap *r, struct page *check)
 	ret = format_super(r, check, 0, 1);
 	for (copy = 0; copy < 2; copy++) {
 		for (mb = 1; mb < r->nr_mblocks && !ret; mb++) {
-			u64 home = metadata_home(r, mb, copy);
+			u64 home = area_home(r, mb, copy);
 
 			clear_page(page_address(r->page));
 			dmr_seal(page_address(r->page), DMR_TYPE_TABLE,
@@ -1276,7 +757,7 @@ static int format_area(struct remap *r, struct page *check)
  */
 static int format_needed(struct remap *r, struct scan *s, struct head *h)
 {
-	char *why = check_main(r, NULL);
+	char *why = identity_check(r, NULL);
 	int ret = head_read(s, h);
 
 	if (ret)
@@ -1288,7 +769,7 @@ static int format_needed(struct remap *r, struct scan *s, struct head *h)
 	return !(h->have_super && h->ready);
 }
 
-static int metadata_format(struct remap *r)
+static int format_set(struct remap *r)
 {
 	struct page *check;
 	const char *why;
@@ -1343,7 +824,7 @@ static bool is_live(const struct dmr_slot *slot)
 static void load_entries(struct remap *r, struct load *l, u32 mb,
 			 const struct dmr_table *t)
 {
-	u32 i, nr, first = mblock_slots(r, mb, &nr);
+	u32 i, nr, first = area_slots(r, mb, &nr);
 
 	if (first < l->linked)
 		l->rebuild = true;
@@ -1384,7 +865,7 @@ static bool load_meanwhile(struct scan *s)
 /* Is the candidate in every byte what was checked and taken over before? */
 static bool same_entries(struct remap *r, u32 mb, const struct dmr_table *t)
 {
-	u32 i, nr, first = mblock_slots(r, mb, &nr);
+	u32 i, nr, first = area_slots(r, mb, &nr);
 
 	for (i = 0; i < nr; i++)
 		if (r->slot[first + i].unit != dmr_get64(t->entry[i].unit) ||
@@ -1401,7 +882,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 {
 	u64 best = max(l->copy[mb][0].seq, l->copy[mb][1].seq);
 	struct copy *c = &l->copy[mb][copy];
-	u64 home = metadata_home(r, mb, copy);
+	u64 home = area_home(r, mb, copy);
 	const char *why;
 	u64 seq;
 	u32 nr;
@@ -1412,7 +893,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 		return;
 	seq = dmr_get64(t->h.seq);
 	if (seq != best || !same_entries(r, mb, t)) {
-		mblock_slots(r, mb, &nr);
+		area_slots(r, mb, &nr);
 		why = dmr_table_check(t, nr, dmr_main_units(r));
 		if (why) {
 			DMERR_LIMIT("%s: block %llu: %s", dmr_name(r), place, why);
@@ -1431,7 +912,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 static int load_block(struct scan *s, u64 block, const void *data)
 {
 	struct load *l = s->context;
-	u32 nr, first = mblock_slots(s->r, l->mb, &nr);
+	u32 nr, first = area_slots(s->r, l->mb, &nr);
 
 	if (data)
 		load_candidate(s->r, l, l->mb, l->pass, block, data);
@@ -1456,7 +937,7 @@ static int load_homes(struct remap *r, struct scan *s, struct load *l)
 
 		for (l->pass = 0; l->pass < 2 && !ret; l->pass++) {
 			l->mb = seg->first_mblock;
-			ret = scan_blocks(s, metadata_home(r, l->mb, l->pass),
+			ret = scan_blocks(s, area_home(r, l->mb, l->pass),
 					  seg->table_blocks, load_block, l);
 		}
 	}
@@ -1488,7 +969,7 @@ static int load_standins(struct remap *r, struct load *l)
 		u64 place = DMR_STANDIN_FIRST + i;
 		u64 home = l->head.standin[i].home;
 		u64 torn = l->head.standin[i].torn;
-		bool known = home != NOWHERE && home_mblock(r, home, &mb, &copy);
+		bool known = home != NOWHERE && area_home_of(r, home, &mb, &copy);
 
 		if (torn && known)
 			l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);
@@ -1514,7 +995,7 @@ static void load_places(struct remap *r, struct load *l)
 
 	bitmap_zero(r->standin_used, DMR_NR_STANDINS);
 	atomic_set(&r->nr_away, 0);
-	r->first_dirty = NO_MBLOCK;
+	r->first_dirty = DMR_NO_MBLOCK;
 	for (i = 0; i < DMR_NR_STANDINS; i++)
 		if (l->head.standin[i].bad)
 			__set_bit(i, r->standin_used);
@@ -1553,8 +1034,8 @@ static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
 	if (ret)
 		return ret;
 	for (i = 0; i < 2; i++) {
-		build_image(r, mb);
-		ret = write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);
+		area_build(r, mb);
+		ret = area_write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);
 		if (ret)
 			return ret;
 	}
@@ -1611,7 +1092,7 @@ static int load_mend(struct remap *r, struct load *l)
 	if (mended) {
 		DMWARN("%s: wrote both copies of %u metadata blocks again",
 		       dmr_name(r), mended);
-		report_event(r, DMR_EV_COPIES, U64_MAX, mended);
+		event_report(r, DMR_EV_COPIES, U64_MAX, mended);
 	}
 	return 0;
 }
@@ -1630,13 +1111,13 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 
 	if (c[0].ambiguous) {
 		DMERR("%s: the copies of metadata block %llu contradict each other",
-		      dmr_name(r), metadata_home(r, mb, 0));
+		      dmr_name(r), area_home(r, mb, 0));
 		return -EINVAL;
 	}
 	/* What is written next must be valid, too, or both copies would go. */
 	if (c[0].seq > DMR_SEQ_MAX / 2 || c[1].seq > DMR_SEQ_MAX / 2) {
 		DMERR("%s: metadata block %llu has an impossible sequence",
-		      dmr_name(r), metadata_home(r, mb, 0));
+		      dmr_name(r), area_home(r, mb, 0));
 		return -EINVAL;
 	}
 	/*
@@ -1648,8 +1129,8 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 		return 0;
 	if (!r->nr_gone)
 		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
-		      dmr_name(r), metadata_home(r, mb, 0),
-		      metadata_home(r, mb, 1));
+		      dmr_name(r), area_home(r, mb, 0),
+		      area_home(r, mb, 1));
 	WRITE_ONCE(r->nr_gone, r->nr_gone + 1);
 	return r->accept_stale ? 0 : -EIO;
 }
@@ -1737,7 +1218,7 @@ static int load_losers(struct remap *r)
 		if (!is_live(&r->slot[s]) || slots_first(r, unit, unit) == s)
 			continue;
 		r->slot[s].info = dmr_info(DMR_BAD, 0);
-		metadata_mark_dirty(r, s);
+		commit_mark_slot(r, s);
 	}
 	return ret;
 }
@@ -1778,7 +1259,7 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 	}
 	why = check_super(r, &h->super);
 	if (!why)
-		why = check_main(r, &h->super);
+		why = identity_check(r, &h->super);
 	if (why) {
 		DMERR("%s: %s", dmr_name(r), why);
 		return -EINVAL;
@@ -1805,12 +1286,12 @@ static void learn_main_id(struct remap *r)
 
 	if (r->tagged || sb->main_id_type || r->read_only)
 		return;
-	sb->main_id_len = main_id(r, sb->main_id, &sb->main_id_type);
+	sb->main_id_len = identity_id(r, sb->main_id, &sb->main_id_type);
 	if (!sb->main_id_len)
 		return;
 	sb->main_offset = dmr_put64(r->main_offset);
 	r->identity = DMR_BY_ID;
-	mark_dirty(r, 0);
+	commit_mark_block(r, 0);
 }
 
 /*
@@ -1829,7 +1310,7 @@ static int load_grow(struct remap *r, struct load *l)
 		}
 	}
 	*r->super = l->grown;
-	mark_dirty(r, 0);
+	commit_mark_block(r, 0);
 	DMINFO("%s: the set grows to %u slots", dmr_name(r), r->nr_slots);
 	return 0;
 }
@@ -1870,7 +1351,7 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 		atomic64_set(&r->spare_writes, 1);
 		return 0;
 	}
-	ret = metadata_commit(r);
+	ret = commit_dirty(r);
 	if (ret)
 		return ret;
 	/* Only now are both counters of unflushed writes equal by right. */
@@ -1878,12 +1359,12 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 }
 
 /**
- * metadata_load() - load the set, or format it first; for preresume
+ * load_set() - load the set, or format it first; for preresume
  * @r: the target
  *
  * Can be repeated after an error.
  */
-int metadata_load(struct remap *r)
+int load_set(struct remap *r)
 {
 	unsigned int noio = memalloc_noio_save();
 	struct load *l = kvzalloc(sizeof(*l), GFP_KERNEL);
@@ -1897,7 +1378,7 @@ int metadata_load(struct remap *r)
 	if (r->format) {
 		ret = format_needed(r, s, &l->head);
 		if (ret > 0)
-			ret = metadata_format(r);
+			ret = format_set(r);
 		if (ret < 0)
 			goto out;
 		r->format = false;

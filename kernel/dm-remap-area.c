@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One block of metadata: where its copies live, how they are read and written.
+ *
+ * Every block has two copies and each copy a home.  A copy whose place refuses a
+ * write goes to a stand-in, and no place of a good copy is overwritten to save
+ * another: so at every instant one whole copy is on disk, whatever fails.  Which
+ * copy is written when is the business of dm-remap-commit.c and dm-remap-load.c;
+ * what is here is durable when it returns, and knows of no order.
+ *
+ * Context: process.  Those that write use r->page and r->mblock[], which belong to
+ * the commit work, or to preresume or a message while no I/O runs.  The narrow
+ * work may call area_readable() with a page of its own, and nothing else.
+ * Allocates nothing.
+ */
+#include "dm-remap.h"
+
+#define READABLE_TIME	(15 * HZ)	/* spent on blocks that fail */
+
+/*----------------------------------------------------------------
+ * Block I/O
+ *----------------------------------------------------------------
+ */
+
+/**
+ * dmr_block_io() - read or write one page or less, synchronously
+ * @bdev: the device
+ * @sector: of the device
+ * @page: from or to its start
+ * @bytes: at most PAGE_SIZE
+ * @opf: operation and flags
+ *
+ * Allocates nothing.
+ */
+int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
+		 unsigned int bytes, blk_opf_t opf)
+{
+	struct bio_vec bvec;
+	struct bio bio;
+	int r;
+
+	bio_init(&bio, bdev, &bvec, 1, opf);
+	bio.bi_iter.bi_sector = sector;
+	__bio_add_page(&bio, page, bytes, 0);
+	r = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	return r;
+}
+
+/**
+ * dmr_suspect() - may this be a bad block
+ * @r: the target
+ * @status: what a command failed with
+ * @write: it was a write or write zeroes
+ *
+ * Any context.  A bus, a controller or a whole disk that is gone has a status
+ * of its own and is never suspect.
+ */
+bool dmr_suspect(struct remap *r, blk_status_t status, bool write)
+{
+	switch (status) {
+	case BLK_STS_MEDIUM:
+		return true;
+	case BLK_STS_TARGET:
+		return write && !r->errors_medium;
+	case BLK_STS_IOERR:
+		return !r->errors_medium;
+	default:
+		return false;
+	}
+}
+
+sector_t area_sector(struct remap *r, u64 block)
+{
+	return r->spare_start + block * DMR_BLOCK_SECTORS;
+}
+
+int area_read(struct remap *r, u64 block, struct page *page)
+{
+	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
+			    DMR_BLOCK_SIZE, REQ_OP_READ | REQ_META | REQ_SYNC);
+}
+
+/* Durable when it returns 0. */
+int area_write(struct remap *r, u64 block, struct page *page)
+{
+	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
+			    DMR_BLOCK_SIZE,
+			    REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
+}
+
+/*----------------------------------------------------------------
+ * Where a block lives
+ *----------------------------------------------------------------
+ */
+
+static const struct dmr_seg *mblock_seg(struct remap *r, u32 mb)
+{
+	const struct dmr_seg *seg = r->seg;
+
+	while (mb >= seg->first_mblock + seg->table_blocks)
+		seg++;
+	return seg;
+}
+
+/**
+ * area_home() - where a copy of a metadata block belongs
+ * @r: the target
+ * @mb: the metadata block, 0 is the superblock
+ * @copy: which copy, 0 or 1
+ *
+ * Return: a block of the area.
+ */
+u64 area_home(struct remap *r, u32 mb, int copy)
+{
+	const struct dmr_seg *seg;
+
+	if (!mb)
+		return copy ? DMR_SB1_BLOCK : DMR_SB0_BLOCK;
+	seg = mblock_seg(r, mb);
+	return seg->start + (mb - seg->first_mblock) +
+	       (copy ? seg->blocks - seg->table_blocks : 0);
+}
+
+/* The first slot of a table block; how many it has. */
+u32 area_slots(struct remap *r, u32 mb, u32 *nr)
+{
+	const struct dmr_seg *seg = mblock_seg(r, mb);
+	u32 first = (mb - seg->first_mblock) * DMR_ENTRIES;
+
+	*nr = min_t(u32, DMR_ENTRIES, seg->slots - first);
+	return seg->first_slot + first;
+}
+
+/* Which copy of which table block has its home there?  False: none. */
+bool area_home_of(struct remap *r, u64 home, u32 *mb, int *copy)
+{
+	unsigned int i;
+
+	for (i = 0; i < r->nr_segs; i++) {
+		const struct dmr_seg *seg = &r->seg[i];
+		u64 from = home - seg->start;
+
+		*copy = from >= seg->table_blocks;
+		if (*copy)
+			from -= seg->blocks - seg->table_blocks;
+		*mb = seg->first_mblock + from;
+		if (from < seg->table_blocks)
+			return true;
+	}
+	return false;
+}
+
+u32 area_mblock(struct remap *r, u32 slot)
+{
+	const struct dmr_seg *seg = slots_seg(r, slot);
+
+	return seg->first_mblock + (slot - seg->first_slot) / DMR_ENTRIES;
+}
+
+/*----------------------------------------------------------------
+ * What a block says
+ *----------------------------------------------------------------
+ */
+
+/* What the disk shall say about a slot. */
+static void slot_entry(const struct dmr_slot *slot, struct dmr_entry *e)
+{
+	u32 info = READ_ONCE(slot->info);
+	unsigned int state = dmr_state(info);
+
+	memset(e, 0, sizeof(*e));
+	if (state == DMR_SEALING || state == DMR_SETTLING || state == DMR_LEAVING)
+		state = DMR_MAPPED;
+	if (state == DMR_FOUND)
+		state = DMR_LOST;
+
+	if (state == DMR_MAPPED || state == DMR_LOST) {
+		e->unit = dmr_put64(slot->unit);
+		e->state_gen = dmr_put32(dmr_info(state, info >> 8));
+	} else if (state == DMR_BAD) {
+		e->state_gen = dmr_put32(DMR_BAD);
+	}
+}
+
+/*
+ * Where a copy lives, in blocks.  To the narrow work, which only wants to read
+ * something, see area_readable(), it may be where the copy is just leaving.
+ */
+u64 area_place(struct remap *r, u32 mb, int copy)
+{
+	u8 standin = READ_ONCE(r->mblock[mb].standin[copy]);
+
+	return standin ?: area_home(r, mb, copy);
+}
+
+/* Fill r->page with the body of a block. */
+void area_build(struct remap *r, u32 mb)
+{
+	struct dmr_table *t = page_address(r->page);
+	u32 i, nr, first;
+
+	if (!mb) {
+		memcpy(t, r->super, DMR_BLOCK_SIZE);
+		return;
+	}
+	clear_page(t);
+	first = area_slots(r, mb, &nr);
+	for (i = 0; i < nr; i++)
+		slot_entry(&r->slot[first + i], &t->entry[i]);
+}
+
+int area_type(u32 mb)
+{
+	return mb ? DMR_TYPE_TABLE : DMR_TYPE_SUPER;
+}
+
+/*----------------------------------------------------------------
+ * Writing a copy
+ *----------------------------------------------------------------
+ */
+
+/* Write r->page as one copy of a block to a place.  Durable when it returns 0. */
+static int write_at(struct remap *r, u32 mb, int copy, u64 seq, u64 place)
+{
+	dmr_seal(page_address(r->page), area_type(mb), (u8 *)&r->uuid, seq,
+		 area_home(r, mb, copy), place);
+	return area_write(r, place, r->page);
+}
+
+/*
+ * Write r->page to a stand-in, as one copy of a block.  The place that the copy
+ * leaves stays marked as used: it refuses writes, or does not keep them.
+ */
+int area_move_copy(struct remap *r, u32 mb, int copy, u64 seq)
+{
+	struct dmr_mblock *m = &r->mblock[mb];
+	u64 home = area_home(r, mb, copy), place;
+	unsigned int tries, bit;
+
+	for (tries = 0; tries < DMR_STANDIN_TRIES; tries++) {
+		/* A suspend that waits for long has time for one of them. */
+		if (tries && dmr_must_stop(r))
+			break;
+		bit = find_first_zero_bit(r->standin_used, DMR_NR_STANDINS);
+		if (bit == DMR_NR_STANDINS)
+			break;
+		__set_bit(bit, r->standin_used);
+		place = DMR_STANDIN_FIRST + bit;
+		if (write_at(r, mb, copy, seq, place))
+			continue;
+		DMWARN_LIMIT("%s: metadata block %llu moves to block %llu",
+			     dmr_name(r), home, place);
+		if (!m->standin[copy])
+			atomic_inc(&r->nr_away);
+		WRITE_ONCE(m->standin[copy], place);
+		event_report(r, DMR_EV_COPIES, U64_MAX, 1);
+		return 0;
+	}
+	DMERR_LIMIT("%s: metadata block %llu cannot be written anywhere",
+		    dmr_name(r), home);
+	return -EIO;
+}
+
+/* Write r->page as one copy of a block.  Durable when it returns 0. */
+int area_write_copy(struct remap *r, u32 mb, int copy, u64 seq)
+{
+	if (!write_at(r, mb, copy, seq, area_place(r, mb, copy)))
+		return 0;
+	return area_move_copy(r, mb, copy, seq);
+}
+
+/**
+ * area_readable() - does the spare still answer
+ * @r: the target
+ * @page: read into
+ *
+ * Return: whether one of four metadata blocks could be read.
+ */
+bool area_readable(struct remap *r, struct page *page)
+{
+	unsigned long end = jiffies + READABLE_TIME;
+	unsigned int i;
+
+	for (i = 0; i < 4 && !time_after(jiffies, end); i++) {
+		if (!area_read(r, area_place(r, i / 2, i % 2), page))
+			return true;
+	}
+	return false;
+}
