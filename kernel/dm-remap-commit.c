@@ -240,7 +240,8 @@ static void seal(struct remap *r, struct dmr_io *io)
 			   dmr_info(DMR_SEALING, r->slot[slot].info >> 8));
 		commit_mark_slot(r, slot);
 	}
-	while ((slot = repair_next_lost(r, io, DMR_FOUND, &unit)) != DMR_NO_SLOT) {
+	while ((slot = repair_next_lost(r, io, DMR_FOUND, &unit)) !=
+	       DMR_NO_SLOT) {
 		WRITE_ONCE(r->slot[slot].info,
 			   dmr_info(DMR_SETTLING, r->slot[slot].info >> 8));
 		commit_mark_slot(r, slot);
@@ -309,7 +310,8 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 	u32 slot, next, old;
 	bool durable;
 
-	while ((slot = repair_next_lost(r, io, DMR_SETTLING, &unit)) != DMR_NO_SLOT) {
+	while ((slot = repair_next_lost(r, io, DMR_SETTLING, &unit)) !=
+	       DMR_NO_SLOT) {
 		if (commit_settle(r, slot, DMR_MAPPED))
 			atomic_dec(&r->nr_lost);
 		else

@@ -231,8 +231,8 @@ static int scan_blocks(struct scan *s, u64 from, u64 nr,
  *----------------------------------------------------------------
  */
 
-/* Where the newest candidate of one copy is. */
-struct copy {
+/* The newest candidate that was found for one copy. */
+struct found {
 	u64	seq;		/* 0: none */
 	u64	torn;		/* highest sequence that a torn stand-in names */
 	u8	place;		/* stand-in, 0: at home */
@@ -248,7 +248,7 @@ struct head {
 	bool	overwritten;		/* ... READY and at home: it is theirs */
 	bool	ambiguous;		/* equal sequence, different body */
 	bool	blank;			/* all of it reads as zero */
-	struct copy copy[2];		/* of the superblock */
+	struct found found[2];		/* of the superblock */
 	struct {
 		u64 home;		/* NOWHERE: no table block in it */
 		u64 torn;		/* ... but it is torn, with this sequence */
@@ -261,11 +261,11 @@ struct head {
  * A home may hold what it refused to write.  So at the same sequence the stand-in
  * is where the copy lives: a copy never goes home while its stand-in can be read.
  */
-static void note_copy(struct copy *c, u64 seq, u64 place, u64 home)
+static void note_found(struct found *f, u64 seq, u64 place, u64 home)
 {
-	if (seq > c->seq || (seq == c->seq && place != home)) {
-		c->seq = seq;
-		c->place = place == home ? 0 : place;
+	if (seq > f->seq || (seq == f->seq && place != home)) {
+		f->seq = seq;
+		f->place = place == home ? 0 : place;
 	}
 }
 
@@ -280,7 +280,7 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 {
 	u64 home = dmr_get64(sb->h.home);
 	u64 seq = dmr_get64(sb->h.seq);
-	struct copy *copy = &h->copy[home == DMR_SB1_BLOCK];
+	struct found *found = &h->found[home == DMR_SB1_BLOCK];
 	bool ready = dmr_get32(sb->state) == DMR_READY;
 
 	if (home != DMR_SB0_BLOCK && home != DMR_SB1_BLOCK)
@@ -313,12 +313,12 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 		h->have_super = true;
 		h->ready = ready;
 		h->ambiguous = false;
-		h->copy[0].seq = 0;
-		h->copy[0].place = 0;
-		h->copy[1].seq = 0;
-		h->copy[1].place = 0;
+		h->found[0].seq = 0;
+		h->found[0].place = 0;
+		h->found[1].seq = 0;
+		h->found[1].place = 0;
 	}
-	note_copy(copy, seq, block, home);
+	note_found(found, seq, block, home);
 }
 
 static void standin_unreadable(struct head *h, unsigned int i)
@@ -335,7 +335,7 @@ static void standin_torn(struct remap *r, struct head *h, unsigned int i,
 	u64 seq = dmr_get64(hdr->seq);
 	u64 home = dmr_get64(hdr->home);
 	int type = dmr_get16(hdr->type);
-	struct copy *c = &h->copy[home == DMR_SB1_BLOCK];
+	struct found *f = &h->found[home == DMR_SB1_BLOCK];
 
 	h->standin[i].bad = true;
 	if (!memchr_inv(hdr, 0, SECTOR_SIZE))
@@ -348,7 +348,7 @@ static void standin_torn(struct remap *r, struct head *h, unsigned int i,
 		h->standin[i].torn = seq;
 	} else if (type == DMR_TYPE_SUPER &&
 		   (home == DMR_SB0_BLOCK || home == DMR_SB1_BLOCK)) {
-		c->torn = max(c->torn, seq);
+		f->torn = max(f->torn, seq);
 	} else {
 		h->standin[i].vague = true;
 	}
@@ -799,7 +799,7 @@ static int format_set(struct remap *r)
 
 struct load {
 	struct head head;
-	struct copy (*copy)[2];		/* for each metadata block */
+	struct found (*found)[2];		/* for each metadata block */
 	int pass;			/* the copy that is being read */
 	u32 mb;				/* the block that is read next */
 	u32 filled;			/* slots of the blocks that were read */
@@ -880,8 +880,8 @@ static bool same_entries(struct remap *r, u32 mb, const struct dmr_table *t)
 static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 			   u64 place, const struct dmr_table *t)
 {
-	u64 best = max(l->copy[mb][0].seq, l->copy[mb][1].seq);
-	struct copy *c = &l->copy[mb][copy];
+	u64 best = max(l->found[mb][0].seq, l->found[mb][1].seq);
+	struct found *f = &l->found[mb][copy];
 	u64 home = area_home(r, mb, copy);
 	const char *why;
 	u64 seq;
@@ -900,13 +900,13 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 			return;
 		}
 		if (seq == best)
-			l->copy[mb][0].ambiguous = true;
+			l->found[mb][0].ambiguous = true;
 	}
 	if (seq > best) {
 		load_entries(r, l, mb, t);
-		l->copy[mb][0].ambiguous = false;
+		l->found[mb][0].ambiguous = false;
 	}
-	note_copy(c, seq, place, home);
+	note_found(f, seq, place, home);
 }
 
 static int load_block(struct scan *s, u64 block, const void *data)
@@ -972,7 +972,7 @@ static int load_standins(struct remap *r, struct load *l)
 		bool known = home != NOWHERE && area_home_of(r, home, &mb, &copy);
 
 		if (torn && known)
-			l->copy[mb][copy].torn = max(l->copy[mb][copy].torn, torn);
+			l->found[mb][copy].torn = max(l->found[mb][copy].torn, torn);
 		else if (torn)
 			l->head.standin[i].vague = true;
 		else if (known && !read_standin(r, place, home))
@@ -1003,9 +1003,9 @@ static void load_places(struct remap *r, struct load *l)
 		struct dmr_mblock *m = &r->mblock[mb];
 
 		memset(m, 0, sizeof(*m));
-		m->seq = max(l->copy[mb][0].seq, l->copy[mb][1].seq);
+		m->seq = max(l->found[mb][0].seq, l->found[mb][1].seq);
 		for (copy = 0; copy < 2; copy++) {
-			u8 place = l->copy[mb][copy].place;
+			u8 place = l->found[mb][copy].place;
 
 			/*
 			 * Also if it is not current: were the copy written at
@@ -1025,10 +1025,10 @@ static void load_places(struct remap *r, struct load *l)
  * Write both copies of a block again, the lesser one first, so that they are
  * equal and outrank the rest of a commit that was cut.
  */
-static int load_mend_one(struct remap *r, u32 mb, const struct copy *c)
+static int load_mend_one(struct remap *r, u32 mb, const struct found *f)
 {
 	struct dmr_mblock *m = &r->mblock[mb];
-	int lesser = c[0].seq > c[1].seq;
+	int lesser = f[0].seq > f[1].seq;
 	int i, ret = killed();
 
 	if (ret)
@@ -1076,12 +1076,12 @@ static int load_mend(struct remap *r, struct load *l)
 		return 0;
 	for (equal = false; ; equal = true) {
 		for (mb = 0; mb < r->nr_mblocks; mb++) {
-			const struct copy *c = l->copy[mb];
-			bool same = c[0].seq == c[1].seq;
+			const struct found *f = l->found[mb];
+			bool same = f[0].seq == f[1].seq;
 
 			if (same != equal)
 				continue;
-			ret = load_mend_one(r, mb, c);
+			ret = load_mend_one(r, mb, f);
 			if (ret)
 				return ret;
 			mended++;
@@ -1098,24 +1098,24 @@ static int load_mend(struct remap *r, struct load *l)
 }
 
 /* Is this the newest version of a copy, as far as torn stand-ins can tell? */
-static bool copy_known(const struct copy *c)
+static bool is_known(const struct found *f)
 {
-	return c->seq && c->seq >= c->torn;
+	return f->seq && f->seq >= f->torn;
 }
 
 /* Is the newest state of a block known?  Says what is missing. */
 static int load_check_one(struct remap *r, struct load *l, u32 mb)
 {
-	const struct copy *c = l->copy[mb];
-	unsigned int known = copy_known(&c[0]) + copy_known(&c[1]);
+	const struct found *f = l->found[mb];
+	unsigned int known = is_known(&f[0]) + is_known(&f[1]);
 
-	if (c[0].ambiguous) {
+	if (f[0].ambiguous) {
 		DMERR("%s: the copies of metadata block %llu contradict each other",
 		      dmr_name(r), area_home(r, mb, 0));
 		return -EINVAL;
 	}
 	/* What is written next must be valid, too, or both copies would go. */
-	if (c[0].seq > DMR_SEQ_MAX / 2 || c[1].seq > DMR_SEQ_MAX / 2) {
+	if (f[0].seq > DMR_SEQ_MAX / 2 || f[1].seq > DMR_SEQ_MAX / 2) {
 		DMERR("%s: metadata block %llu has an impossible sequence",
 		      dmr_name(r), area_home(r, mb, 0));
 		return -EINVAL;
@@ -1274,8 +1274,8 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 		return -EAGAIN;
 	}
 	*r->super = h->super;
-	l->copy[0][0] = h->copy[0];
-	l->copy[0][1] = h->copy[1];
+	l->found[0][0] = h->found[0];
+	l->found[0][1] = h->found[1];
 	return 0;
 }
 
@@ -1372,8 +1372,8 @@ int load_set(struct remap *r)
 	int ret = -ENOMEM;
 
 	if (l)
-		l->copy = kvcalloc(r->nr_mblocks, sizeof(*l->copy), GFP_KERNEL);
-	if (!l || !l->copy || !s)
+		l->found = kvcalloc(r->nr_mblocks, sizeof(*l->found), GFP_KERNEL);
+	if (!l || !l->found || !s)
 		goto out;
 	if (r->format) {
 		ret = format_needed(r, s, &l->head);
@@ -1389,7 +1389,7 @@ int load_set(struct remap *r)
 		slots_clear(r);
 out:
 	if (l)
-		kvfree(l->copy);
+		kvfree(l->found);
 	kvfree(l);
 	scan_free(s);
 	memalloc_noio_restore(noio);

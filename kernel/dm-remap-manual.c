@@ -3,9 +3,9 @@
  * What an administrator asks for: blocks mapped by hand, another name, and a look
  * at the metadata.
  *
- * Mapping by hand copies readable blocks of main to slots, or marks blocks whose
+ * Mapping by hand brings readable blocks of main to slots, or marks blocks whose
  * content is given up as LOST.  A block that main can still write may be written
- * at any moment, so the copy is right only while no I/O runs: on a device that is
+ * at any moment, so what was read is right only while no I/O runs: on a device that is
  * quiet, from the end of postsuspend to the beginning of preresume.  Both change
  * r->quiet under r->manual_lock, which a message holds from its test of it to its
  * end, for MAPPING_TIME and a few commands at most; dm_suspended() would not keep

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The error path: claim, narrow, probe, map or move, commit.
+ * The error path: claim, narrow, probe, map or move.
  *
- * A write that main refuses, from end_io to its completion:
+ * A write that main refuses, from end_io to its completion; 5 to 7 are in
+ * dm-remap-commit.c:
  *
  *  1 claim	the bio goes on r->queued.  The narrow work takes it when nothing
  *		it overlaps is claimed, claims its whole range at once, and looks
@@ -17,7 +18,7 @@
  *		share it.
  *  6 publish	slots_insert(), then one store of the state with release
  *		semantics: see dm-remap-slots.c.
- *  7 ack	bio_endio().
+ *  7 ack	repair_complete().
  *
  * Each step is complete before the next begins.  4 before 5, or a cut leaves a
  * mapping onto a slot with somebody's old bytes.  5 before 6, or a write that
@@ -30,10 +31,6 @@
  * own after 7: before 5 is complete it is the only one that says the unit is
  * mapped at all.
  *
- * A commit that fails half way leaves its units in doubt: one copy may say they
- * are mapped, so main must not take newer data for them.  They stay in the
- * lookup and fail until the next load.
- *
  * An I/O to the same unit that was already under way to main is concurrent with
  * the bio under repair, so either order is legal; one that overlaps a bio under
  * repair and fails waits for it in step 1.
@@ -41,8 +38,10 @@
  * A read is narrowed into the bio's own pages.  It never maps; what stays
  * unreadable is noted as pending and the bio ends with BLK_STS_MEDIUM.
  *
- * Everything here is preallocated or comes from r->bs with GFP_NOIO, one replay
- * at a time, so that it works under swap.
+ * Context: repair_queue(), repair_main_ok() and repair_forget() in any; the rest in
+ * the narrow work, one thread for a target, unless it says otherwise.  Everything
+ * is preallocated or comes from r->bs with GFP_NOIO, one replay at a time, so that
+ * it works under swap.
  */
 #include <linux/mm.h>
 #include <linux/slab.h>

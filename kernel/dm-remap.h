@@ -18,6 +18,12 @@
  *
  * r->lock is never held over I/O or an allocation, r->event_lock nests inside
  * of nothing.
+ *
+ * Who calls whom: target calls all others, message calls manual, manual and load
+ * call commit, these and commit call area, and everybody may call slots and event,
+ * which call nobody.  One pair of files call each other:
+ * repair hands bios over with commit_queue(), and commit gives them back with
+ * repair_complete() when what they wait for is durable and published.
  */
 #ifndef DM_REMAP_H
 #define DM_REMAP_H
