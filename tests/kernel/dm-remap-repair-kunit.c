@@ -17,6 +17,18 @@
  */
 #include <linux/prandom.h>
 
+/* The suite of the metadata has these, too. */
+#define commit_mark_block	repair_suite_mark_block
+#define commit_mark_slot	repair_suite_mark_slot
+#define commit_set_name		repair_suite_set_name
+#define commit_set_ro		repair_suite_set_ro
+#define commit_dirty		repair_suite_dirty
+#define commit_scrub		repair_suite_scrub
+#define commit_queue		repair_suite_queue
+#define commit_settle		repair_suite_settle
+#define commit_request		repair_suite_request
+#define commit_do_work		repair_suite_do_work
+
 #include "dm-remap-kunit.h"
 
 #define DISK	4096u		/* units of main's disk */
@@ -138,17 +150,6 @@ static void test_wait(struct completion *done);
 #define area_mblock		test_mblock
 #define area_build		test_build
 #define area_write_copy		test_write_copy
-/* The suite of the metadata has these, too. */
-#define commit_mark_block	repair_suite_mark_block
-#define commit_mark_slot	repair_suite_mark_slot
-#define commit_set_name		repair_suite_set_name
-#define commit_set_ro		repair_suite_set_ro
-#define commit_dirty		repair_suite_dirty
-#define commit_scrub		repair_suite_scrub
-#define commit_queue		repair_suite_queue
-#define commit_settle		repair_suite_settle
-#define commit_request		repair_suite_request
-#define commit_do_work		repair_suite_do_work
 #undef wait_for_completion
 #define wait_for_completion	test_wait
 
