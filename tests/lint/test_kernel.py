@@ -17,6 +17,8 @@ SOURCE_PACKAGE = Path("/usr/src/linux-source-6.12.tar.xz")
 SOURCES = sorted([*ROOT.glob("kernel/*.[ch]"), *ROOT.glob("tests/kernel/*.[ch]")])
 # Kbuild says of every module on a kernel without the full debug information:
 HARMLESS = "Skipping BTF generation"
+# sparse 0.6.4 does not have what Linux 7 says where it can, and means the same to it.
+SPARSE = "-D__typeof_unqual__=__typeof__"
 # What coccicheck has to find, and where.
 BUG = """#include <linux/slab.h>
 void drop(void *p)
@@ -35,6 +37,17 @@ def run(argv: list[str], cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
+def asserted_by_module_info(line: str) -> bool:
+    """Whether sparse stumbles over Linux 7's MODULE_LICENSE(): it cannot compute its assertion."""
+    found = re.fullmatch(r"(\S+):(\d+):\d+: error: bad constant expression", line)
+    if found is None:
+        return False
+    name = found[1].partition("/kernel/")[2] or found[1].removeprefix("kernel/")
+    paths = [ROOT / "kernel" / name, ROOT / "tests/kernel" / name]
+    path = next(path for path in paths if path.exists())
+    return path.read_text().splitlines()[int(found[2]) - 1].startswith("MODULE_")
+
+
 @pytest.mark.debug  # the only one that the KUnit suites are compiled for
 @pytest.mark.parametrize("directory", [".", "tests/kernel"], ids=["remap", "fault"])
 def test_compilers_say_nothing(kernel: Kernel, directory: str, tmp_path: Path) -> None:
@@ -44,9 +57,10 @@ def test_compilers_say_nothing(kernel: Kernel, directory: str, tmp_path: Path) -
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.o", "*.ko", ".*")
         )
-    options = ["W=1", "C=2", "CHECK=sparse", f"M={tmp_path / directory}"]
-    said = run(["make", "-s", "-C", str(kernel.tree), *options, "modules"], tmp_path)
-    assert [line for line in said.splitlines() if line and HARMLESS not in line] == []
+    options = ["W=1", "C=2", "CHECK=sparse", f"CF={SPARSE}", f"M={tmp_path / directory}"]
+    said = run([*kernel.make, "-s", *options, "modules"], tmp_path)
+    lines = [line for line in said.splitlines() if line and HARMLESS not in line]
+    assert [line for line in lines if not asserted_by_module_info(line)] == []
 
 
 @pytest.fixture(scope="session")

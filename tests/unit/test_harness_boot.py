@@ -41,34 +41,54 @@ def test_an_archive_can_be_unpacked_again(tmp_path: Path) -> None:
     assert (tmp_path / "linuxrc").readlink() == Path("init")
 
 
-def test_the_newest_plain_kernel_of_a_series_is_chosen() -> None:
-    releases = [
-        "6.1.0-9-amd64",
+def fake(name: str, tmp_path: Path) -> Path:
+    """Put a kernel into a cache, as far as it is looked at."""
+    directory = tmp_path / "dm-remap/linux" / name
+    directory.mkdir(parents=True)
+    return directory
+
+
+def test_the_newest_kernel_of_a_series_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in (
+        "6.1.0-9-amd64_6.1.10-1_1",
+        "6.1.0-56-amd64_6.1.192-1_1",
+        "6.1.0-56-amd64_6.1.192-2_1",
+        "6.1.0-57-amd64_6.1.193-1_0",
+        "6.1.0-99-cloud-amd64_6.1.999-1_1",
+        "6.12.99+deb12-amd64_6.12.99-1~deb12u1_1",
+        "6.12.117+deb12-amd64_6.12.117-1~deb12u1_1",
+        "6.12.118+deb13-amd64_6.12.118-1_1",
+        "7.3.4+deb13-amd64_7.3.4-1~bpo13+1_1",
+    ):
+        fake(name, tmp_path)
+    found = {series: kernels.find(series) for series in kernels.SERIES}
+    assert [kernel.release for kernel in found.values()] == [
         "6.1.0-56-amd64",
-        "6.1.0-99-cloud-amd64",
-        "6.1.0-99-rt-amd64",
-        "6.12.99+deb12-amd64",
         "6.12.117+deb12-amd64",
+        "7.3.4+deb13-amd64",
     ]
-    assert kernels.newest("6.1", releases) == "6.1.0-56-amd64"
-    assert kernels.newest("6.12", releases) == "6.12.117+deb12-amd64"
-    assert kernels.newest("6.9", releases) is None
+    assert found["6.1"].vmlinuz.parent.name == "6.1.0-56-amd64_6.1.192-2_1"
+    assert found["6.1"].make == ("make", "-C", str(found["6.1"].tree))
+    # Built by the compiler that it was built by.
+    assert found["7.3"].root == tmp_path / "dm-remap/root-trixie-1"
+    assert found["7.3"].make[:3] == ("sh", str(kernels.IN_ROOT), str(found["7.3"].root))
 
 
-def test_a_missing_kernel_says_what_to_install(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"install linux-image-6\.12-amd64"):
-        kernels.find("6.12", root=tmp_path)
+def test_a_missing_kernel_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(HarnessError, match=r"Linux 6\.12 is not in .*: run tools/prepare"):
+        kernels.find("6.12")
 
 
-def test_a_module_that_is_not_built_says_so(tmp_path: Path) -> None:
-    (tmp_path / "boot").mkdir()
-    for release in ("6.1.0-1-amd64", "6.1.0-2-amd64"):
-        (tmp_path / "boot" / f"vmlinuz-{release}").touch()
-    # The newer one has no headers, so nothing could be built for it.
-    headers = tmp_path / "lib/modules/6.1.0-1-amd64/build"
-    headers.mkdir(parents=True)
-    (headers / "Makefile").touch()
-    kernel = kernels.find("6.1", root=tmp_path)
+def test_a_module_that_is_not_built_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fake("6.1.0-1-amd64_6.1.1-1_1", tmp_path)
+    kernel = kernels.find("6.1")
     assert kernel.build == paths.BUILD / "6.1.0-1-amd64"
     with pytest.raises(HarnessError, match="tools/prepare"):
         kernel.module("dm_remap")

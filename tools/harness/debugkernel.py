@@ -13,21 +13,23 @@ what tests load with parameters (null_blk, scsi_debug) is a module.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import paths
+from harness.cache import cache, locked
 from harness.errors import HarnessError
 from harness.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SOURCE = Path("/usr/src/linux-source-6.12.tar.xz")
 RECIPE = 1
@@ -66,12 +68,6 @@ FLAVOURS = {
         ),
     )
 }
-
-
-def cache() -> Path:
-    """Return where kernels are kept."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dm-remap"
 
 
 def package_version() -> str:
@@ -128,15 +124,6 @@ def not_set(fragment: Iterable[str], config: Iterable[str]) -> list[str]:
     return missing
 
 
-@contextlib.contextmanager
-def _locked(where: Path) -> Iterator[None]:
-    """Keep others from building the same kernel at the same time."""
-    where.mkdir(parents=True, exist_ok=True)
-    with (where / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _configure(tree: Path, flavour: Flavour) -> None:
     make = ["make", "-s", "-C", str(tree)]
     run([*make, "tinyconfig"])
@@ -188,7 +175,7 @@ def build(flavour: Flavour) -> Path:
     It has ``vmlinux``, ``build`` (for modules) and ``lib/modules``.
     """
     target = directory(flavour)
-    with _locked(cache()):
+    with locked(cache()):
         if target.exists():
             return target
         with tempfile.TemporaryDirectory(dir=cache(), prefix="building-") as scratch:

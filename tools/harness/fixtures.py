@@ -127,7 +127,7 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def kernel(request: pytest.FixtureRequest) -> Kernel:
-    """One of the installed kernels."""
+    """One of the kernels."""
     return kernels.find(request.param)
 
 

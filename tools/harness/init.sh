@@ -31,9 +31,10 @@ mount -t overlay -o lowerdir=/host,upperdir=/upper/upper,workdir=/upper/work ove
 for name in proc sys dev; do
 	mount --move /$name /root/$name
 done
-# The debug kernel's modules are not where modprobe looks.
+# The kernel's modules are not where modprobe looks.
 modules=/root/lib/modules/$(uname -r)
-[ -e "$modules" ] || ln -s @MODULES@ "$modules"
+mkdir -p "$modules"
+mount --bind /root@MODULES@ "$modules"
 mkdir -p /root/dev/shm /root/dev/pts
 mount -t tmpfs -o mode=755 tmpfs /root/run
 mount -t tmpfs tmpfs /root/dev/shm

@@ -1,31 +1,30 @@
-"""Find the installed Debian kernels and the modules built for them.
+"""Find Debian's kernels and the debug kernels, and the modules built for them.
 
-``python3 -m harness.kernels [<flavour>...]`` prints a line ``<series> <release> <build tree>`` for
-each of Debian's, and for each debug kernel that is named, which must have been built.
+``python3 -m harness.kernels [<flavour>...]`` prints a line ``<series> <release> <command>`` for
+each of Debian's, and for each debug kernel that is named, which must have been built. The command
+is ``make`` where the modules are built.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import debugkernel, paths
+from harness import debugkernel, paths, unpacked
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from pathlib import Path
 
-PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
-"""Series that are tested, and the package that brings the newest kernel of each."""
-
-SERIES = tuple(PACKAGES)
+SERIES = tuple(unpacked.SERIES)
+"""What is tested of Debian's."""
+OLDEST, *_, NEWEST = SERIES
 DEBUG, KCSAN = FLAVOURS = tuple(debugkernel.FLAVOURS)
 """The names of the debug kernels where a series is asked for."""
 DEBUG_PATIENCE = 8.0
 ALL = (*SERIES, *FLAVOURS)
+IN_ROOT = paths.HARNESS / "in-root.sh"
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,19 @@ class Kernel:
     release: str
     vmlinuz: Path
     modules: Path
-    """Its own modules: /lib/modules/<release>."""
+    """Its own modules: lib/modules/<release>."""
     tree: Path
     """What modules are built with: headers, scripts, symbols."""
     build: Path
     """Where tools/prepare builds ours: build/<release>."""
+    root: Path | None = None
+    """The Debian whose compiler builds modules, if it is not this machine's own."""
+
+    @property
+    def make(self) -> tuple[str, ...]:
+        """The command that builds modules, to which their directory is added: ``M=...``."""
+        make = ("make", "-C", str(self.tree))
+        return make if self.root is None else ("sh", str(IN_ROOT), str(self.root), *make)
 
     @property
     def patience(self) -> float:
@@ -55,40 +62,23 @@ class Kernel:
         return found[0]
 
 
-def newest(series: str, releases: Iterable[str]) -> str | None:
-    """Return the newest plain amd64 release of a series: 6.1 does not match 6.12.
-
-    >>> newest("6.1", ["6.1.0-9-amd64", "6.1.0-56-amd64", "6.12.117+deb12-amd64"])
-    '6.1.0-56-amd64'
-    """
-    wanted = re.compile(rf"{re.escape(series)}\.[\d.+~a-z-]*?-?amd64")
-    matching = [release for release in releases if wanted.fullmatch(release)]
-    flavoured = re.compile(r"-(cloud|rt)-")
-    plain = [release for release in matching if not flavoured.search(release)]
-    return max(plain, key=lambda r: [int(n) for n in re.findall(r"\d+", r)], default=None)
-
-
-def find(series: str, *, root: Path = Path("/")) -> Kernel:
-    """Return the newest installed kernel of a series, or say what to install."""
+def find(series: str) -> Kernel:
+    """Return the newest kernel of a series that is in the cache."""
     if series in FLAVOURS:
         return _find_debug(series)
-    boot, modules = root / "boot", root / "lib/modules"
-    images = (path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
-    with_headers = (name for name in images if (modules / name / "build/Makefile").exists())
-    release = newest(series, with_headers)
-    if release is None:
-        package = PACKAGES.get(series, f"linux-image-{series}-amd64")
-        raise HarnessError(
-            f"no Linux {series} with its headers is installed: run tools/prepare, or install "
-            f"{package} and {package.replace('image', 'headers')}"
-        )
+    known = unpacked.SERIES[series]
+    there = unpacked.cached(known)
+    if not there:
+        raise HarnessError(f"Linux {series} is not in {unpacked.home()}: run tools/prepare")
+    release = unpacked.release_of(there[0])
     return Kernel(
         series=series,
         release=release,
-        vmlinuz=boot / f"vmlinuz-{release}",
-        modules=modules / release,
-        tree=modules / release / "build",
+        vmlinuz=there[0] / "vmlinuz",
+        modules=there[0] / "lib/modules" / release,
+        tree=there[0] / f"usr/src/linux-headers-{release}",
         build=paths.BUILD / release,
+        root=unpacked.root(known.root) if known.root else None,
     )
 
 
@@ -111,7 +101,7 @@ def main() -> None:
     """Print what tools/prepare builds modules for."""
     for name in (*SERIES, *sys.argv[1:]):
         kernel = find(name)
-        print(name, kernel.release, kernel.tree)
+        print(name, kernel.release, *kernel.make)
 
 
 if __name__ == "__main__":

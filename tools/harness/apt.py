@@ -1,0 +1,123 @@
+"""Ask Debian's archive for packages of any of its releases, without installing them.
+
+apt does it, with a list of sources, an index and a cache of its own: what this machine has
+installed, and what it would install, stays as it is. The archive is the one that this machine uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.cache import cache
+from harness.errors import HarnessError
+from harness.process import Argument, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+BASE = "bookworm"
+"""The release that this machine is, whose sources are looked at."""
+SUITES = ("bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-backports")
+SECURITY = ("bookworm-security", "trixie-security")
+SECONDS = 900.0
+
+
+def archives(listed: str) -> dict[str, str]:
+    """Return the address of each suite of Debian's, from what ``apt-get indextargets`` printed.
+
+    Others have suites of the same name. What has never been fetched has no origin yet.
+
+    >>> archives("bookworm http://extra/ Extra\\nbookworm http://mirror/ Debian\\n")
+    {'bookworm': 'http://mirror/'}
+    """
+    found: dict[str, str] = {}
+    for line in listed.splitlines():
+        suite, uri, origin = line.split(" ", 2)
+        if origin == "Debian" or "ORIGIN" in origin:
+            found.setdefault(suite, uri)
+    return found
+
+
+def sources(known: dict[str, str]) -> str:
+    """Return the lines of our list: all of the archive, and its security part if that is known."""
+    security = known.get(f"{BASE}-security")
+    suites = [(known[BASE], suite) for suite in SUITES]
+    suites += [(security, suite) for suite in SECURITY if security]
+    lines = (f"deb [signed-by={KEYRING}] {uri} {suite} main\n" for uri, suite in suites)
+    return "".join(lines)
+
+
+def _known() -> dict[str, str]:
+    shown = ("--format", "$(RELEASE) $(REPO_URI) $(ORIGIN)")
+    found = archives(run(["apt-get", "indextargets", *shown, "Created-By: Packages"]))
+    if BASE not in found:
+        raise HarnessError(f"apt has no source for {BASE}: this is for Debian 12")
+    return found
+
+
+def mirror() -> str:
+    """Return the address of Debian's archive, as this machine's apt has it."""
+    return _known()[BASE]
+
+
+def home() -> Path:
+    """Return where our index is."""
+    return cache() / "apt"
+
+
+def _settings() -> str:
+    where = home()
+    settings = {
+        "Dir::Etc::sourcelist": where / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::State::lists": where / "lists",
+        "Dir::State::status": where / "status",
+        "Dir::Cache": where,
+        "Acquire::Languages": "none",
+        # Its user could not write below root's home.
+        "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
+    }
+    return "".join(f'{name} "{value}";\n' for name, value in settings.items())
+
+
+def _apt(program: str, *words: Argument) -> list[Argument]:
+    # What stands there overrules this machine's own configuration; its proxies are kept.
+    return [program, "-c", home() / "apt.conf", *words]
+
+
+def update() -> None:
+    """Fetch the index anew; one that cannot be had is an error, and the old one stays."""
+    where = home()
+    for name in ("lists/partial", "archives/partial"):
+        (where / name).mkdir(parents=True, exist_ok=True)
+    (where / "status").touch()
+    (where / "apt.conf").write_text(_settings())
+    (where / "sources.list").write_text(sources(_known()))
+    run(_apt("apt-get", "-qq", "update"), timeout=SECONDS)
+
+
+def names(prefix: str) -> list[str]:
+    """Return the names of the packages that begin so."""
+    return run(_apt("apt-cache", "pkgnames", prefix)).split()
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each package that would be downloaded."""
+    shown = run(_apt("apt-cache", "show", "--no-all-versions", *packages))
+    fields = [line.split(": ", 1) for line in shown.splitlines() if ": " in line]
+    found = [value for name, value in fields if name in {"Package", "Version"}]
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def unpack(packages: Sequence[str], scratch: Path, target: Path) -> None:
+    """Download packages and unpack them; none of their scripts is run."""
+    scratch.mkdir()
+    download = _apt("apt-get", "-q", "download", *packages)
+    run(["env", "-C", scratch, *download], timeout=SECONDS)
+    for package in sorted(scratch.glob("*.deb")):
+        run(["dpkg-deb", "--extract", package, target], timeout=SECONDS)
