@@ -364,7 +364,8 @@ CODES: dict[str, Code] = {
     "DMR-E703": Code(
         "module not found",
         "There is no dm_remap module for the running kernel.",
-        "Install or build it for this kernel, or name the file with --file.",
+        "Build it with this kernel's headers (Debian's are in linux-headers-amd64) and install it, "
+        "or name the file with --file.",
     ),
     "DMR-E704": Code(
         "module cannot be loaded",
