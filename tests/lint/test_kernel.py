@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness.kernels import Kernel
+from harness.kernels import SERIES, Kernel
 from harness.paths import ROOT
 
 # What is needed of the kernel's source tree: checkpatch, its lists, and the semantic patches.
@@ -48,6 +48,7 @@ def asserted_by_module_info(line: str) -> bool:
     return path.read_text().splitlines()[int(found[2]) - 1].startswith("MODULE_")
 
 
+@pytest.mark.usually(*SERIES)
 @pytest.mark.debug  # the only one that the KUnit suites are compiled for
 @pytest.mark.parametrize("directory", [".", "tests/kernel"], ids=["remap", "fault"])
 def test_compilers_say_nothing(kernel: Kernel, directory: str, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from harness.paths import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-SUPPORTED = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "kernel/supported.mk").read_text(), re.M))
+LINE = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
+SUPPORTED = dict(LINE.findall((ROOT / "kernel/supported.mk").read_text()))
 GCC = {"CONFIG_MODULES": "y", "CONFIG_BLK_DEV_DM": "m", "CONFIG_GCC_VERSION": "120200"}
 CLANG = {"CONFIG_GCC_VERSION": "0", "CONFIG_CLANG_VERSION": "140006"}
 LINUX = {"VERSION": "6", "PATCHLEVEL": "12"}

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from harness.kernels import Kernel
 
 # What a kernel costs that looks for its own faults is nobody's price.
-pytestmark = [pytest.mark.vm, pytest.mark.kernels(*kernels.SERIES), pytest.mark.timeout(600)]
+pytestmark = [
+    *(pytest.mark.vm, pytest.mark.timeout(600)),
+    *(pytest.mark.kernels(*kernels.SERIES), pytest.mark.usually(*kernels.SERIES)),
+]
 
 
 def test_no_row_misses_its_bar(kernel: Kernel, request: pytest.FixtureRequest) -> None:

@@ -11,7 +11,8 @@ from vm.inside import GUEST, run_tests
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
 # Those that need a real systemd-udevd, and those that must work with it and without: what they
-# test is the control plane, which is the same on all kernels, so each way has one of them.
+# test is the control plane, which is the same on all kernels, so each way has one of them. What
+# is not named here runs on the oldest kernel and on the newest.
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}

@@ -63,7 +63,6 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     run_script(vm, "hostile.py", "/tmp/cases.json", timeout=600 * many, env=env)
 
 
-@pytest.mark.usually(*kernels.SERIES)
 def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
     vm = machine()

@@ -3,10 +3,11 @@
 ``kernel``
     A :class:`~harness.kernels.Kernel`; a test that uses it, directly or through the
     next two, runs once for each series of ``--kernels``, or of its own mark
-    ``@pytest.mark.kernels("6.12")``. The debug kernels are slow, so unless ``--kernels`` asks
-    for them not all tests run there: on ``debug`` those with ``@pytest.mark.debug``, and all
-    that may with ``--long``; on ``kcsan`` those with ``@pytest.mark.kcsan``, with ``--long``.
-    A test with ``@pytest.mark.usually("6.12")`` runs on others with ``--long``.
+    ``@pytest.mark.kernels("6.12")``. Unless ``--kernels`` asks for others, it runs on the oldest
+    and the newest of Debian's kernels, or where its mark ``@pytest.mark.usually("6.12")`` says,
+    and on the rest with ``--long``. The debug kernels are slow: on ``debug`` run those with
+    ``@pytest.mark.debug``, and all that may with ``--long``; on ``kcsan`` those with
+    ``@pytest.mark.kcsan``, with ``--long``.
 ``machine``
     Boots a machine for one test: ``machine(disks=[...], udev=True, ...)``, any number of
     times. What is left running is closed at the end, and fails the test if a console
@@ -47,8 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kernels",
         default=",".join(kernels.ALL),
-        help="series of kernels to test on, with commas between (default: %(default)s; on 'debug' "
-        "then those tests alone that are marked for it, and on 'kcsan' those with --long)",
+        help="series of kernels to test on, with commas between (default: the oldest and newest "
+        "of Debian's, others for what is marked for them, and all of %(default)s with --long)",
     )
     parser.addoption(
         "--long",
@@ -62,7 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernels(*series): run on these series only, such as '6.12'")
     config.addinivalue_line("markers", "debug: run on the debug kernel, too, without being asked")
     config.addinivalue_line("markers", "kcsan: run on the kernel for data races, too, with --long")
-    config.addinivalue_line("markers", "usually(*series): run on others with --long, or when asked")
+    config.addinivalue_line(
+        "markers", "usually(*series): not on both ends of the range, but on these"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -114,7 +117,8 @@ def _flavour(item: pytest.Item) -> str | None:
 def _runs_unasked(item: pytest.Item, flavour: str | None, *, long: bool) -> bool:
     if flavour is None:
         usually = item.get_closest_marker("usually")
-        return long or usually is None or _series(item) in usually.args
+        series = _series(item)
+        return long or series is None or series in (usually.args if usually else kernels.ENDS)
     marked = item.get_closest_marker(flavour) is not None
     return (marked and long) if flavour == kernels.KCSAN else (marked or long)
 

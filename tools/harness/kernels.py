@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SERIES = tuple(unpacked.SERIES)
 """What is tested of Debian's."""
-OLDEST, *_, NEWEST = SERIES
+ENDS = OLDEST, NEWEST = SERIES[0], SERIES[-1]
 DEBUG, KCSAN = FLAVOURS = tuple(debugkernel.FLAVOURS)
 """The names of the debug kernels where a series is asked for."""
 DEBUG_PATIENCE = 8.0
