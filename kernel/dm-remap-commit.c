@@ -334,8 +334,7 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 			mapped++;
 		}
 	}
-	if (READ_ONCE(r->nr_pending))
-		repair_forget(r, dmr_io_first(r, io), dmr_io_end(r, io) - 1);
+	repair_forget(r, dmr_io_first(r, io), dmr_io_end(r, io) - 1);
 	if (mapped) {
 		atomic_add(mapped, &r->nr_mapped);
 		atomic64_add(mapped, &r->remapped);
@@ -423,5 +422,5 @@ void commit_request(struct remap *r, struct dmr_request *rq)
 	r->request = rq;
 	queue_work(r->commit_wq, &r->commit_work);
 	spin_unlock_irq(&r->lock);
-	wait_for_completion(&rq->done);
+	dmr_wait(&rq->done);
 }

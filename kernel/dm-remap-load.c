@@ -163,7 +163,7 @@ static bool chunk_wait(struct chunk *c)
 
 	if (!c->n)
 		return true;
-	wait_for_completion_io(&c->done);
+	dmr_wait(&c->done);
 	ok = !c->bio.bi_status;
 	bio_uninit(&c->bio);
 	return ok;

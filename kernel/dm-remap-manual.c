@@ -307,15 +307,24 @@ int manual_scrub(struct remap *r, u32 mb, int copy)
 /* The end of postsuspend: no I/O runs and both works are idle. */
 void manual_allow(struct remap *r)
 {
-	mutex_lock(&r->manual_lock);
+	/* A message may wait for a slow disk: not where hung_task sees it. */
+	if (mutex_lock_killable(&r->manual_lock))
+		mutex_lock(&r->manual_lock);
 	r->quiet = true;
 	mutex_unlock(&r->manual_lock);
 }
 
-/* The beginning of preresume: wait for a message that is being handled. */
-void manual_forbid(struct remap *r)
+/*
+ * The beginning of preresume: wait for a message that is being handled.  -EINTR:
+ * the caller is killed.
+ */
+int manual_forbid(struct remap *r)
 {
-	mutex_lock(&r->manual_lock);
+	int ret = mutex_lock_killable(&r->manual_lock);
+
+	if (ret)
+		return ret;
 	r->quiet = false;
 	mutex_unlock(&r->manual_lock);
+	return 0;
 }

@@ -93,6 +93,14 @@ static unsigned int __pending_find(struct remap *r, u64 unit)
 	return lo;
 }
 
+/* A note more, or one less, of a unit: see dmr_noted(). */
+static void __pending_count(struct remap *r, u64 unit, int change)
+{
+	u16 *count = &r->note_count[dmr_note_index(dmr_sector_of(r, unit))];
+
+	WRITE_ONCE(*count, *count + change);
+}
+
 static void pending_add(struct remap *r, u64 unit, unsigned int n)
 {
 	unsigned int i, added = 0;
@@ -112,6 +120,7 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 		memmove(&r->pending[i + 1], &r->pending[i],
 			(r->nr_pending - i) * sizeof(*r->pending));
 		r->pending[i] = unit;
+		__pending_count(r, unit, 1);
 		WRITE_ONCE(r->nr_pending, r->nr_pending + 1);
 	}
 	spin_unlock_irq(&r->lock);
@@ -122,13 +131,18 @@ static void pending_add(struct remap *r, u64 unit, unsigned int n)
 /* Forget notes of units [first, last]: their content is known. */
 void repair_forget(struct remap *r, u64 first, u64 last)
 {
+	unsigned int a, b, i;
 	unsigned long flags;
-	unsigned int a, b;
 
+	if (!READ_ONCE(r->nr_pending) ||
+	    !dmr_noted(r, dmr_sector_of(r, first), dmr_sector_of(r, last)))
+		return;
 	spin_lock_irqsave(&r->lock, flags);
 	a = __pending_find(r, first);
 	b = __pending_find(r, last + 1);
 	if (a != b) {
+		for (i = a; i < b; i++)
+			__pending_count(r, r->pending[i], -1);
 		memmove(&r->pending[a], &r->pending[b],
 			(r->nr_pending - b) * sizeof(*r->pending));
 		WRITE_ONCE(r->nr_pending, r->nr_pending - (b - a));
@@ -141,7 +155,7 @@ void repair_forget(struct remap *r, u64 first, u64 last)
  * @r: the target
  * @io: the bio's
  *
- * For end_io, when notes of pending units or unproven pieces exist.
+ * For end_io, when the bio is near a note of a pending unit or unproven pieces exist.
  */
 void repair_main_ok(struct remap *r, struct dmr_io *io)
 {
@@ -149,8 +163,7 @@ void repair_main_ok(struct remap *r, struct dmr_io *io)
 		WRITE_ONCE(r->unproven, 0);
 	else if ((io->opf & REQ_OP_MASK) != REQ_OP_READ)
 		return;
-	if (READ_ONCE(r->nr_pending))
-		repair_forget(r, dmr_io_first(r, io), dmr_io_end(r, io) - 1);
+	repair_forget(r, dmr_io_first(r, io), dmr_io_end(r, io) - 1);
 }
 
 /*----------------------------------------------------------------
@@ -350,8 +363,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	n->good = unit;
 	if (n->write)
 		WRITE_ONCE(n->r->unproven, 0);
-	if (READ_ONCE(n->r->nr_pending))
-		repair_forget(n->r, unit, unit + nr - 1);
+	repair_forget(n->r, unit, unit + nr - 1);
 	return status;
 }
 
@@ -979,9 +991,17 @@ void repair_destroy(struct remap *r)
 	kvfree(r->pending);
 }
 
+/* As flush_work(), but not for hung_task: a disk may take minutes to answer. */
+static void wait_for_work(struct work_struct *work)
+{
+	while (work_busy(work))
+		schedule_timeout_idle(1);
+	flush_work(work);
+}
+
 /* For postsuspend: the works have nothing to do, wait until they know. */
 void repair_quiesce(struct remap *r)
 {
-	flush_workqueue(r->narrow_wq);
-	flush_workqueue(r->commit_wq);
+	wait_for_work(&r->narrow_work);
+	wait_for_work(&r->commit_work);
 }

@@ -219,10 +219,15 @@ void status_print(struct dm_target *ti, status_type_t type,
  * own.  The files take no lock; removing the group waits for their readers.
  *
  * Somebody who looks through sysfs may hold its lock while he waits for memory,
- * and so for this device.  So the group is made by a work that resume queues, and
- * removed in presuspend: at both times the device's I/O goes on.
+ * and so for a device that is suspended: this one, or one that the same caller has
+ * suspended before.  So nobody but dtr waits for sysfs.  Resume and presuspend only
+ * say whether the group is wanted, and a queue that all targets share makes and
+ * removes groups in that order: a table's group is gone before the one of the table
+ * that replaces it, which has the same name, is made.
  *----------------------------------------------------------------
  */
+
+static struct workqueue_struct *group_wq;
 
 static ssize_t file_show(struct device *dev, struct device_attribute *attr,
 			 char *buf)
@@ -240,11 +245,8 @@ static struct kobject *disk_kobj(struct remap *r)
 }
 
 /* A device without the group works as well. */
-static void make_group(struct work_struct *work)
+static void make_group(struct remap *r)
 {
-	struct remap *r = container_of(work, struct remap, group_work);
-	/* presuspend waits for this, and another device may be suspended then. */
-	unsigned int noio = memalloc_noio_save();
 	int i, ret;
 
 	for (i = 0; i < DMR_NR_FIELDS; i++) {
@@ -266,25 +268,63 @@ static void make_group(struct work_struct *work)
 	if (ret)
 		DMWARN("%s: no files in sysfs (%d)", dmr_name(r), ret);
 	r->have_group = !ret;
+}
+
+static void do_group(struct work_struct *work)
+{
+	struct remap *r = container_of(work, struct remap, group_work);
+	/* dtr waits for this, and another device may be suspended then. */
+	unsigned int noio = memalloc_noio_save();
+	bool want = READ_ONCE(r->want_group);
+
+	if (want && !r->have_group) {
+		make_group(r);
+	} else if (!want && r->have_group) {
+		sysfs_remove_group(disk_kobj(r), &r->group);
+		r->have_group = false;
+	}
 	memalloc_noio_restore(noio);
+}
+
+static void want_group(struct remap *r, bool want)
+{
+	WRITE_ONCE(r->want_group, want);
+	queue_work(group_wq, &r->group_work);
 }
 
 /* For resume and presuspend_undo. */
 void status_show(struct remap *r)
 {
-	schedule_work(&r->group_work);
+	want_group(r, true);
 }
 
 /* For presuspend. */
 void status_hide(struct remap *r)
 {
-	cancel_work_sync(&r->group_work);
-	if (r->have_group)
-		sysfs_remove_group(disk_kobj(r), &r->group);
-	r->have_group = false;
+	want_group(r, false);
 }
 
 void status_init(struct remap *r)
 {
-	INIT_WORK(&r->group_work, make_group);
+	INIT_WORK(&r->group_work, do_group);
+}
+
+/* For dtr, before anything is freed. */
+void status_stop(struct remap *r)
+{
+	want_group(r, false);
+	flush_work(&r->group_work);
+}
+
+int __init status_module_init(void)
+{
+	/* Ordered, and not for reclaim: it may wait for memory. */
+	group_wq = alloc_ordered_workqueue("remap-sysfs", 0);
+	return group_wq ? 0 : -ENOMEM;
+}
+
+/* Also for a module_init() that fails. */
+void status_module_exit(void)
+{
+	destroy_workqueue(group_wq);
 }

@@ -51,7 +51,7 @@
  *----------------------------------------------------------------
  */
 
-static int remap_map_flush(struct remap *r, struct bio *bio)
+static noinline int remap_map_flush(struct remap *r, struct bio *bio)
 {
 	struct dmr_io *io = dmr_io(bio);
 
@@ -101,10 +101,11 @@ static int map_main(struct remap *r, struct bio *bio)
 	return DM_MAPIO_REMAPPED;
 }
 
-static int map_spare(struct remap *r, struct bio *bio, u32 slot)
+static int map_spare(struct remap *r, struct bio *bio, struct dmr_io *io,
+		     sector_t sector)
 {
-	dmr_io(bio)->kind = DMR_IO_SPARE;
-	bio->bi_iter.bi_sector = slots_sector(r, slot);
+	io->kind = DMR_IO_SPARE;
+	bio->bi_iter.bi_sector = sector;
 	bio_set_dev(bio, r->spare->bdev);
 	return DM_MAPIO_REMAPPED;
 }
@@ -143,7 +144,7 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot,
 		repair_queue(r, bio, BLK_STS_IOERR);
 		return DM_MAPIO_SUBMITTED;
 	}
-	return map_spare(r, bio, slot);
+	return map_spare(r, bio, io, slots_sector(r, slot));
 }
 
 static bool whole_units(struct remap *r, sector_t sector, unsigned int sectors)
@@ -189,27 +190,18 @@ static noinline int map_lookup_slow(struct remap *r, struct bio *bio)
 	return map_main(r, bio);
 }
 
-/* There is an entry in the bio's range.  One whole unit is common. */
-static noinline int map_entry(struct remap *r, struct bio *bio, u32 slot)
-{
-	if (bio_sectors(bio) == 1u << r->unit_shift &&
-	    r->slot[slot].unit == bio_first(r, bio) &&
-	    bio_op(bio) != REQ_OP_DISCARD &&
-	    dmr_slot_state(r, slot) == DMR_MAPPED)
-		return map_spare(r, bio, slot);
-	return map_lookup_slow(r, bio);
-}
-
 static noinline int map_read_only(struct bio *bio)
 {
 	return map_end(bio, BLK_STS_IOERR);
 }
 
 /*
- * There are mappings, or nothing may be written.  All that is not the clean path
- * is a tail call, which costs this one no register.
+ * There are mappings, or nothing may be written.  All that is neither the clean
+ * path nor a read or write of one whole unit in the first segment, which is common,
+ * is a tail call and costs these no register.
  */
-static noinline int map_lookup(struct remap *r, struct bio *bio)
+static noinline int map_lookup(struct remap *r, struct bio *bio,
+			       struct dmr_io *io)
 {
 	u64 first = bio_first(r, bio), last = bio_last(r, bio);
 	u32 slot;
@@ -221,7 +213,41 @@ static noinline int map_lookup(struct remap *r, struct bio *bio)
 	slot = dmr_any_entry(r, first, last);
 	if (slot == DMR_NO_SLOT)
 		return map_main(r, bio);
-	return map_entry(r, bio, slot);
+	/* The entry is the unit's, and the newest one. */
+	if (bio_sectors(bio) == 1u << r->unit_shift && first == last &&
+	    (bio_op(bio) == REQ_OP_READ || bio_op(bio) == REQ_OP_WRITE) &&
+	    slot < r->seg[0].slots &&
+	    dmr_slot_state(r, slot) == DMR_MAPPED)
+		return map_spare(r, bio, io,
+				 r->seg[0].base + dmr_sector_of(r, slot));
+	return map_lookup_slow(r, bio);
+}
+
+/* Some of what this bio asks for could not be read a while ago. */
+static noinline int map_near(struct remap *r, struct bio *bio,
+			     struct dmr_io *io)
+{
+	int ret = READ_ONCE(r->nr_lookup) ? map_lookup(r, bio, io) :
+					    map_main(r, bio);
+
+	/* What is submitted may have ended. */
+	if (ret == DM_MAPIO_REMAPPED && io->kind == DMR_IO_MAIN) {
+		io->kind = DMR_IO_NEAR;
+		atomic_inc(&r->nr_near);
+	}
+	return ret;
+}
+
+static noinline int map_look(struct remap *r, struct bio *bio,
+			     struct dmr_io *io)
+{
+	if (READ_ONCE(r->nr_pending) &&
+	    dmr_noted(r, bio->bi_iter.bi_sector,
+		      bio->bi_iter.bi_sector + bio_sectors(bio) - 1))
+		return map_near(r, bio, io);
+	if (READ_ONCE(r->nr_lookup))
+		return map_lookup(r, bio, io);
+	return map_main(r, bio);
 }
 
 static int remap_map(struct dm_target *ti, struct bio *bio)
@@ -238,8 +264,8 @@ static int remap_map(struct dm_target *ti, struct bio *bio)
 	io->iter = bio->bi_iter;
 	io->opf = bio->bi_opf;
 	io->kind = DMR_IO_MAIN;
-	if (READ_ONCE(r->nr_lookup))
-		return map_lookup(r, bio);
+	if (READ_ONCE(r->map_looks))
+		return map_look(r, bio, io);
 	return map_main(r, bio);
 }
 
@@ -316,6 +342,10 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 		if (dmr_is_write(io->opf) && !(io->opf & REQ_FUA))
 			atomic64_inc(&r->spare_writes);
 		break;
+	case DMR_IO_NEAR:
+		io->kind = DMR_IO_MAIN;
+		atomic_dec(&r->nr_near);
+		fallthrough;
 	case DMR_IO_MAIN:
 		if (status)
 			return end_io_failed(r, bio, status);
@@ -330,12 +360,11 @@ static int remap_end_io(struct dm_target *ti, struct bio *bio,
 	struct remap *r = ti->private;
 
 	/*
-	 * What succeeded is looked at only for notes of pending units and of
-	 * unproven pieces, and among writes and flushes for those that went to
-	 * the spare, which needs mappings.
+	 * What succeeded is looked at only for notes of pending units that are near
+	 * and for unproven pieces, and among writes and flushes for those that went
+	 * to the spare, which needs mappings.
 	 */
-	if (likely(!*status &&
-		   !(READ_ONCE(r->nr_pending) | READ_ONCE(r->unproven)) &&
+	if (likely(!*status && !READ_ONCE(r->end_io_looks) &&
 		   (!op_is_write(bio->bi_opf) || !READ_ONCE(r->nr_lookup))))
 		return DM_ENDIO_DONE;
 	return end_io_slow(r, bio, *status);
@@ -602,6 +631,7 @@ static void remap_dtr(struct dm_target *ti)
 	identity_leave(r);
 	repair_destroy(r);
 	event_stop(r);
+	status_stop(r);
 	slots_destroy(r);
 	remap_free(r);
 }
@@ -642,9 +672,10 @@ static void remap_postsuspend(struct dm_target *ti)
 static int remap_preresume(struct dm_target *ti)
 {
 	struct remap *r = ti->private;
-	int ret;
+	int ret = manual_forbid(r);
 
-	manual_forbid(r);
+	if (ret)
+		return ret;
 	WRITE_ONCE(r->suspend_deadline, 0);
 	if (r->mode != DMR_MODE_INIT)
 		return 0;
@@ -729,12 +760,20 @@ static struct target_type remap_target = {
 
 static int __init dm_remap_init(void)
 {
-	return dm_register_target(&remap_target);
+	int ret = status_module_init();
+
+	if (ret)
+		return ret;
+	ret = dm_register_target(&remap_target);
+	if (ret)
+		status_module_exit();
+	return ret;
 }
 
 static void __exit dm_remap_exit(void)
 {
 	dm_unregister_target(&remap_target);
+	status_module_exit();
 }
 
 module_init(dm_remap_init);

@@ -6,7 +6,7 @@
  *
  * map, end_io	any context.  Read the lookup table without a lock.  Take
  *		r->lock only for a bio that failed or that goes to a lost unit,
- *		or while notes of pending units exist.
+ *		or that is near a note of a pending unit.
  * narrow work	one thread for a target.  The only one that takes slots and
  *		gives them back, so the allocator has no lock.
  * commit work	one thread for a target.  The only one that writes metadata
@@ -51,12 +51,14 @@
 #endif
 
 #define DMR_NO_SLOT		U32_MAX
-#define DMR_REGION_SHIFT	6	/* units in a region of the lookup */
+#define DMR_REGION_SHIFT	5	/* units in a region of the lookup */
 #define DMR_REGION_MASK		((1ull << DMR_REGION_SHIFT) - 1)
 #define DMR_NO_MBLOCK		U32_MAX
 #define DMR_SLOT_TRIES		16	/* slots that refuse in a row */
 #define DMR_STANDIN_TRIES	3	/* stand-ins that refuse in a row */
 #define DMR_MAX_PENDING		4096	/* notes of pending units */
+#define DMR_NOTE_SHIFT		10	/* sectors that share a count of notes */
+#define DMR_NOTE_COUNTS		1024
 #define DMR_MAX_UNPROVEN	256	/* pieces mapped on an untagged main
 					 * since it last took a write
 					 */
@@ -235,19 +237,36 @@ struct remap {
 	unsigned int		unit_shift;	/* sectors to units */
 	bool			read_only;	/* the table is */
 	enum dmr_mode		mode;		/* preresume and commit work */
-	/* Lookup.  Written by the commit work, read by anyone. */
-	u32			nr_lookup;	/* entries in it, dead or alive, and
-						 * one if the table is read-only:
-						 * 0: all goes to main
+	/*
+	 * Zero, both at once: map sends all to main.  The lookup is written by the
+	 * commit work, and read by anyone.
+	 */
+	union {
+		struct {
+			u32	nr_lookup;	/* entries in it, dead or alive, and
+						 * one if the table is read-only
 						 */
+			u32	nr_pending;	/* notes of pending units; under
+						 * lock
+						 */
+		};
+		u64		map_looks;
+	};
+	/* Zero, both at once: end_io need not look at a read that succeeded. */
+	union {
+		struct {
+			atomic_t nr_near;	/* bios on main that may be of units
+						 * with notes
+						 */
+			u32	unproven;	/* pieces mapped since main last
+						 * took a write
+						 */
+		};
+		u64		end_io_looks;
+	};
 	u32			nr_heads;
 	u32			*head;
 	struct dmr_slot		*slot;
-	/* Not zero: end_io has to look at what succeeds, too. */
-	unsigned int		nr_pending;	/* under lock */
-	unsigned int		unproven;	/* pieces mapped since main last
-						 * took a write
-						 */
 
 	struct dm_target	*ti ____cacheline_aligned_in_smp;
 	sector_t		spare_start;
@@ -321,6 +340,7 @@ struct remap {
 	struct list_head	claimed;	/* are being narrowed or committed */
 	struct list_head	commit;		/* wait for a commit, see io->commit */
 	u64			*pending;	/* units, ascending */
+	u16			note_count[DMR_NOTE_COUNTS]; /* see dmr_noted() */
 	u32			first_left;	/* slots to be marked BAD */
 	bool			spare_fails;	/* commit work: mode ro */
 	struct dmr_breaker	breaker;
@@ -348,11 +368,13 @@ struct remap {
 	struct attribute_group	group;
 	struct attribute	*attrs[DMR_NR_FIELDS + 1];
 	struct dmr_file		file[DMR_NR_FIELDS];
+	bool			want_group;
 	struct work_struct	group_work;
 };
 
 enum dmr_io_kind {
 	DMR_IO_MAIN,		/* went to main, or waits for a LOST slot */
+	DMR_IO_NEAR,		/* went to main, and is in r->nr_near */
 	DMR_IO_SPARE,		/* went to slots */
 	DMR_IO_FLUSH,		/* flush of the spare; sample is set */
 	DMR_IO_DONE,		/* its status is final: end_io passes it on */
@@ -485,12 +507,48 @@ static inline u32 dmr_any_entry(struct remap *r, u64 first, u64 last)
 	return s;
 }
 
+/* The count that a sector's notes are in. */
+static inline unsigned int dmr_note_index(sector_t sector)
+{
+	return (sector >> DMR_NOTE_SHIFT) & (DMR_NOTE_COUNTS - 1);
+}
+
+/**
+ * dmr_noted() - may there be a note of a pending unit in a range
+ * @r: the target
+ * @sector: the first one, of main
+ * @last: the last one
+ *
+ * Any context, takes no lock.  A note that is made meanwhile is of a bio that runs
+ * beside this one.
+ */
+static inline bool dmr_noted(struct remap *r, sector_t sector, sector_t last)
+{
+	for (;;) {
+		if (READ_ONCE(r->note_count[dmr_note_index(sector)]))
+			return true;
+		if (likely(!((sector ^ last) >> DMR_NOTE_SHIFT)))
+			return false;
+		sector = (sector | ((1u << DMR_NOTE_SHIFT) - 1)) + 1;
+	}
+}
+
 /* A suspend has waited for long enough: nothing more is tried for anybody. */
 static inline bool dmr_must_stop(struct remap *r)
 {
 	unsigned long deadline = READ_ONCE(r->suspend_deadline);
 
 	return deadline && time_after(jiffies, deadline);
+}
+
+/*
+ * Wait for a disk, in pieces that hung_task takes no notice of, as
+ * submit_bio_wait() does: what is slow is no bug.
+ */
+static inline void dmr_wait(struct completion *done)
+{
+	while (!wait_for_completion_io_timeout(done, HZ))
+		;
 }
 
 static inline bool dmr_is_write(blk_opf_t opf)
@@ -577,10 +635,13 @@ int manual_refusal(struct remap *r);
 int manual_rename(struct remap *r, const char *name);
 int manual_scrub(struct remap *r, u32 mb, int copy);
 void manual_allow(struct remap *r);
-void manual_forbid(struct remap *r);
+int manual_forbid(struct remap *r);
 
 /* dm-remap-status.c */
+int status_module_init(void);
+void status_module_exit(void);
 void status_init(struct remap *r);
+void status_stop(struct remap *r);
 void status_show(struct remap *r);
 void status_hide(struct remap *r);
 size_t status_memory(struct remap *r);

@@ -150,8 +150,7 @@ static void test_wait(struct completion *done);
 #define area_mblock		test_mblock
 #define area_build		test_build
 #define area_write_copy		test_write_copy
-#undef wait_for_completion
-#define wait_for_completion	test_wait
+#define dmr_wait		test_wait
 
 #include "../../kernel/dm-remap-commit.c"
 #include "../../kernel/dm-remap-repair.c"

@@ -57,7 +57,7 @@ RULES = {
     "ambiguous": ("dm-remap-load.c", "if (f[0].ambiguous)", "if (0)"),
     "unreadable": ("dm-remap-load.c", "if (l->unreadable > 1)", "if (0)"),
     "lone": ("dm-remap-load.c", "if (known > !!l->unreadable)", "if (known)"),
-    "newer": ("dm-remap-load.c", "return f->seq && f->seq >= f->torn;", "return c->seq;"),
+    "newer": ("dm-remap-load.c", "return f->seq && f->seq >= f->torn;", "return f->seq;"),
     "torn": (
         "dm-remap-load.c",
         "l->found[mb][copy].torn = max(l->found[mb][copy].torn, torn);",
