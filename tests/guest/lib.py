@@ -681,6 +681,17 @@ class Fault:
         """Load the table anew: no rules, an empty cache, and power again."""
         dm_reload(self.name, self.line)
 
+    def slow_file(self, device: Path, group: str) -> Path:
+        """Put a file into a group of a mapped device's in sysfs; who reads it waits."""
+        number = device.stat().st_rdev
+        name = f"{os.major(number)}:{os.minor(number)}"
+        dm_message(self.name, "reader", name, group)
+        return Path("/sys/dev/block", name, group, "slow")
+
+    def read_slow_file(self) -> None:
+        """Let those go who read that file."""
+        dm_message(self.name, "reader", "off")
+
     def counters(self) -> dict[str, int]:
         """Return the counters of bios that have arrived, and how many are held and cached."""
         pairs = (word.split("=") for word in dm_message(self.name, "count").split())

@@ -691,7 +691,7 @@ def names_in(directory: Path) -> set[str]:
 
 
 def values(directory: Path) -> dict[str, str]:
-    """Return what all files of a directory say. A work makes them, soon after a resume."""
+    """Return what all files of a directory say. They are made soon after a resume."""
     wait_for(lambda: names_in(directory) == FILES, f"the files of {directory}")
     texts = {file.name: file.read_text() for file in directory.iterdir()}
     assert all(text.endswith("\n") and text.count("\n") == 1 for text in texts.values()), texts
@@ -743,11 +743,11 @@ def test_the_files_are_there_from_resume_to_suspend(small: RemapSet) -> None:
         assert values(files)["mode"] == "rw"
         opened = (files / "mode").open()
         with suspended(small.name):
-            assert not files.exists()
+            wait_for(lambda: not files.exists(), "no files in sysfs")
             with opened, pytest.raises(OSError, match="No such device"):
                 opened.read()
     dm_suspend(small.name, flush=False, lockfs=False)
-    assert not files.exists()
+    wait_for(lambda: not files.exists(), "no files in sysfs")
     dm_resume(small.name)
     # A reload has those of the new table, and what is not a set has none.
     small.main.add(8, 1, "write", "medium")

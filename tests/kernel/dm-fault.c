@@ -55,6 +55,11 @@
  *                      0 (the default): at once, in the submitter's context
  *   powercut [<seed>]  with 'cache' only: forget what is not flushed, and fail
  *                      everything from now on, see below
+ *   reader <major>:<minor> <group>
+ *                      put a file 'slow' into that group of a mapped device's
+ *                      directory in sysfs.  Who reads it waits, and so does who
+ *                      removes the group, as for sysfs' own lock
+ *   reader off         let them go
  *   race               write to the same memory from two threads for two seconds,
  *                      in no order: a race for KCSAN to report
  *   count [reset]      one line of counters; they count bios at their arrival,
@@ -88,6 +93,8 @@
 #include <linux/bio.h>
 #include <linux/bitmap.h>
 #include <linux/blkdev.h>
+#include <linux/completion.h>
+#include <linux/device.h>
 #include <linux/device-mapper.h>
 #include <linux/highmem.h>
 #include <linux/jhash.h>
@@ -98,6 +105,7 @@
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/sysfs.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -212,6 +220,10 @@ struct fault_c {
 	struct mutex cache_lock;
 	struct xarray cached;
 	unsigned long nr_cached;
+
+	/* A file that is slow to read; whoever has the group removes it. */
+	struct device_attribute slow;
+	struct completion read;
 };
 
 /* What end_io and the worker need to know; the bio's own iter moves. */
@@ -1091,6 +1103,43 @@ static int message_powercut(struct fault_c *fc, unsigned int argc, char **argv)
 	return settle(fc, argc == 1, seed);
 }
 
+static ssize_t slow_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct fault_c *fc = container_of(attr, struct fault_c, slow);
+
+	wait_for_completion_killable(&fc->read);
+
+	return sysfs_emit(buf, "read\n");
+}
+
+static int message_reader(struct fault_c *fc, unsigned int argc, char **argv)
+{
+	struct mapped_device *md;
+	unsigned int major, minor;
+	char end;
+	int r;
+
+	if (argc == 2) {
+		if (strcmp(argv[1], "off"))
+			return -EINVAL;
+		complete_all(&fc->read);
+		return 0;
+	}
+	if (sscanf(argv[1], "%u:%u%c", &major, &minor, &end) != 2)
+		return -EINVAL;
+
+	md = dm_get_md(MKDEV(major, minor));
+	if (!md)
+		return -ENODEV;
+	reinit_completion(&fc->read);
+	r = sysfs_add_file_to_group(&disk_to_dev(dm_disk(md))->kobj,
+				    &fc->slow.attr, argv[2]);
+	dm_put(md);
+
+	return r;
+}
+
 /* Where two threads race. Nothing depends on it. */
 static unsigned int raced;
 
@@ -1172,6 +1221,7 @@ static const struct {
 	{ "hold", 2, 4, message_hold, "<dir> [<sector> <count>]|off [<status>]" },
 	{ "delay", 2, 2, message_delay, "<ms>" },
 	{ "powercut", 1, 2, message_powercut, "[<seed>], and a cache" },
+	{ "reader", 2, 3, message_reader, "<major>:<minor> <group>|off" },
 	{ "race", 1, 1, message_race, "" },
 	{ "count", 1, 2, message_count, "[reset]" },
 };
@@ -1276,6 +1326,11 @@ static int fault_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	bio_list_init(&fc->to_cache);
 	INIT_DELAYED_WORK(&fc->end_delayed, end_delayed);
 	INIT_WORK(&fc->handle_cached, handle_cached);
+	sysfs_attr_init(&fc->slow.attr);
+	fc->slow.attr.name = "slow";
+	fc->slow.attr.mode = 0444;
+	fc->slow.show = slow_show;
+	init_completion(&fc->read);
 	mutex_init(&fc->cache_lock);
 	xa_init(&fc->cached);
 
