@@ -212,6 +212,21 @@ def test_bad_arguments_are_not_a_failed_boot(machine: MachineFactory) -> None:
     assert not isinstance(caught.value, MachineFailure)
 
 
+def test_a_guest_has_the_time_of_the_host(machine: MachineFactory) -> None:
+    """Whatever else the host does meanwhile."""
+    vm = machine()
+    sleeping = "import time; time.sleep(0.2); print(time.monotonic_ns())"
+    clocks = []
+    for _ in range(2):
+        before = time.monotonic_ns()
+        there = int(vm.run(["/usr/bin/python3", "-c", sleeping]).stdout)
+        clocks.append((before, there, time.monotonic_ns()))
+        time.sleep(3)
+    (begin, first, begun), (end, last, ended) = clocks
+    passed = last - first
+    assert end - begun <= passed <= ended - begin
+
+
 def test_kvm_is_chosen_only_if_a_guest_boots(kernel: Kernel) -> None:
     image, initrd = vmlinux.unpack(kernel), initramfs.build(kernel)
     chosen = probe.choose(image, initrd)

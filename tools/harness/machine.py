@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from harness import counted, initramfs, probe, vmlinux
+from harness import counted, initramfs, probe, tsc, vmlinux
 from harness import disks as block
 from harness.accel import Accel, Thread, log
 from harness.channel import Channel, Echo, Exchange
@@ -145,17 +145,21 @@ class Machine:
         for pattern in expect_log:
             self.expect_log(pattern)
         image, initrd = vmlinux.unpack(kernel), initramfs.build(kernel)
+        how = accel or probe.choose(image, initrd)
+        # KVM has a clock of its own, and counted instructions are one.
+        emulated = how.name == "tcg" and not icount
+        words = [f"tsc_early_khz={tsc.khz()}"] if emulated and tsc.khz() else []
         self.hardware = Hardware(
             image,
             initrd,
-            accel or probe.choose(image, initrd),
+            how,
             # A race shows when two processors run at once.
             "multi" if kernel.series == KCSAN else thread,
             icount,
             1 if icount else smp,
             memory_mib + (DEBUG_MIB if kernel.patience > 1 else 0),
             tuple(extra_args),
-            tuple(extra_words),
+            (*words, *extra_words),
         )
         self.faults = {disk.name: disk.faults for disk in disks}
         self._generation = dict.fromkeys(self.faults, 0)
