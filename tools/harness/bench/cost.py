@@ -329,7 +329,8 @@ def measure(kernel: Kernel, workdir: Path, inputs: Path, *, quick: bool = False)
             last = instance == INSTANCES - 1
             device = guest.start("full")
             taken["full"] = guest.taken
-            elsewhere = 1.020 if kernel.series == "6.1" else 1.015
+            # At most a hundredth more than an empty table's, and half of that where it can be held.
+            elsewhere = 1.015 if kernel.series == "6.12" else 1.020
             rows.on_main("4 KiB read, 1,000,000 mappings elsewhere", elsewhere, device, "unmapped")
             rows.on_slots("4 KiB read of a mapped unit", 1.035, device, "scattered")
             rows.on_slots("4 KiB read, fully mapped region", 1.10, device, "dense")
