@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Table lines, messages and accesses to sysfs that were made to do harm, and a user without rights.
 
-The argument is a file with what tests/vm/hostile.py has made, and with what has to come of it.
+The argument is a file with what tests/vm/hostile.py has made, and with what has to come of it; or
+``nobody``, for the user without rights alone.
 Whatever is said to the target: the errno is the one that was promised, the log has the reason, one
 line of it, status answers, the data is what it was, and nothing is left. Runs inside a guest.
 """
@@ -14,6 +15,7 @@ import json
 import mmap
 import os
 import re
+import stat
 import struct
 import sys
 import time
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest import dmioctl
 from guest.lib import (
+    ROOT,
     SECTOR,
     CommandError,
     Device,
@@ -58,6 +61,7 @@ from guest.remapset import (
     status,
 )
 
+import dmremap
 from dmremap.table import parse_list, parse_pending, parse_remap, parse_scrub, parse_table_line
 
 if TYPE_CHECKING:
@@ -561,8 +565,29 @@ def as_nobody(function: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def open_to_all() -> None:
+    """Have everybody reach what dmremapctl is made of, wherever the checkout lies.
+
+    It may lie where only root may enter, or be made with a umask of 077. The host's files are below
+    an overlay: only this guest sees the modes that are set here.
+    """
+    package, environment = Path(dmremap.__file__).parent, Path(sys.prefix)
+    assert package.is_relative_to(ROOT), f"{package} is not the one of this checkout"
+    for directory in {*package.parents, *environment.parents}:
+        directory.chmod(directory.stat().st_mode | 0o001)
+    # It has thousands of files, which all have the umask of that one.
+    closed = [environment] if environment.stat().st_mode & 0o005 != 0o005 else []
+    for top in (package, *closed):
+        for path in (top, *top.rglob("*")):
+            mode = path.lstat().st_mode
+            wanted = 0o005 if stat.S_ISDIR(mode) else 0o004
+            if mode & wanted != wanted and not stat.S_ISLNK(mode):
+                path.chmod(mode | wanted)
+
+
 def nobody_changes_nothing() -> None:
     """Neither by nodes nor by files nor by dmremapctl."""
+    open_to_all()
     fresh_module()
     with (
         remap_set(main_size=1 << 20, spare_size=1 << 21) as made,
@@ -641,13 +666,14 @@ def verbs_are_refused(made: RemapSet, other: Path) -> None:
 
 def main() -> None:
     """Do it all, and say how long each part took."""
-    cases = json.loads(Path(sys.argv[1]).read_text())
-    parts: dict[str, Callable[[], None]] = {
-        "messages": lambda: messages(cases["messages"]),
-        "lines": lambda: lines(cases["lines"]),
-        "accesses": lambda: accesses(cases["accesses"]),
-        "nobody": nobody_changes_nothing,
-    }
+    parts: dict[str, Callable[[], None]] = {"nobody": nobody_changes_nothing}
+    if sys.argv[1] != "nobody":
+        cases = json.loads(Path(sys.argv[1]).read_text())
+        parts = {
+            "messages": lambda: messages(cases["messages"]),
+            "lines": lambda: lines(cases["lines"]),
+            "accesses": lambda: accesses(cases["accesses"]),
+        }
     for name, part in parts.items():
         begin = time.monotonic()
         part()

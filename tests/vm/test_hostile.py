@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shutil
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import kernels
+from harness import kernels, paths
 from harness.paths import ROOT
 from vm import hostile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from harness.fixtures import MachineFactory
     from harness.machine import Machine
@@ -35,11 +36,17 @@ def chosen_seed(*, long: bool) -> int:
 
 
 def run_script(
-    vm: Machine, name: str, *arguments: str, timeout: float, env: Mapping[str, str] | None = None
+    vm: Machine,
+    name: str,
+    *arguments: str,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    checkout: Path = ROOT,
 ) -> None:
     """Run a script of tests/guest to its end, which must be a good one."""
-    command = [sys.executable, "-B", str(ROOT / "tests/guest" / name), *arguments]
-    environment = {"PYTHONPATH": str(ROOT / "tests"), **(env or {})}
+    python, script = checkout / ".venv/bin/python", checkout / "tests/guest" / name
+    command = [str(python), "-B", str(script), *arguments]
+    environment = {"PYTHONPATH": f"{checkout / 'tests'}:{checkout}", **(env or {})}
     result = vm.run(command, env=environment, timeout=timeout, check=False)
     print(f"{name} on {vm.kernel.series}:\n{result.output}")
     assert result.status == 0, result.output
@@ -61,6 +68,32 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     vm.write_file("/tmp/cases.json", json.dumps(cases).encode())
     env = {"DMREMAP_LONG": "1"} if long else {}
     run_script(vm, "hostile.py", "/tmp/cases.json", timeout=600 * many, env=env)
+
+
+def private_checkout(home: Path) -> Path:
+    """Return a copy of what guests need of the checkout, where only root may enter and read."""
+    home.mkdir(mode=0o700)
+    for name in ("dmremap", "tests"):
+        shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / ".venv", home / ".venv", symlinks=True, copy_function=os.link)
+    for path in (home / "dmremap", *(home / "dmremap").rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)  # as with a umask of 077
+    return home
+
+
+@pytest.mark.usually("6.12")
+def test_a_user_without_rights(
+    machine: MachineFactory, long: bool, request: pytest.FixtureRequest
+) -> None:
+    """Nobody changes nothing, in a checkout that lies where nobody may enter, too."""
+    vm = machine()
+    home = paths.ARTEFACTS / paths.directory_name(request.node.nodeid) / "private"
+    env = {"DM_REMAP_MODULES": str(vm.kernel.build), **({"DMREMAP_LONG": "1"} if long else {})}
+    try:
+        checkout = private_checkout(home)
+        run_script(vm, "hostile.py", "nobody", timeout=300, env=env, checkout=checkout)
+    finally:
+        shutil.rmtree(home)
 
 
 def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: bool) -> None:

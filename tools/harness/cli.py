@@ -143,7 +143,7 @@ def disks(options: argparse.Namespace) -> list[Disk]:
 def find_built(series: str) -> Kernel:
     """Return a kernel with our modules built for it from the sources as they are now."""
     options = {kernels.DEBUG: ["--test"], kernels.KCSAN: ["--kcsan"]}.get(series, [])
-    if process.attach([paths.ROOT / "tools" / "prepare", *options], stdout=sys.stderr) != 0:
+    if process.attach(["bash", paths.ROOT / "tools/prepare", *options], stdout=sys.stderr) != 0:
         raise HarnessError("tools/prepare failed")
     return kernels.find(series)
 

@@ -75,6 +75,15 @@ TERMINAL = Wiring("stdio,mux=on,signal=off", "null", "null")
 """The console on the caller's terminal, for a person."""
 
 
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Return a path as a value of one of QEMU's lists of options.
+
+    >>> quoted("/tmp/a,b")
+    '/tmp/a,,b'
+    """
+    return os.fspath(path).replace(",", ",,")
+
+
 def _base(hardware: Hardware) -> list[str]:
     return [
         QEMU,
@@ -120,5 +129,10 @@ def command(
 
 def probe(hardware: Hardware, console: Path) -> list[str]:
     """Return the command line of a guest that only has to reach its first instruction."""
-    console_args = ["-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"]
+    console_args = [
+        "-chardev",
+        f"file,id=console,path={quoted(console)}",
+        "-serial",
+        "chardev:console",
+    ]
     return [*_base(hardware), *console_args, "-append", " ".join(KERNEL_WORDS)]

@@ -18,7 +18,7 @@ from harness import counted, initramfs, probe, tsc, vmlinux
 from harness import disks as block
 from harness.accel import Accel, Thread, log
 from harness.channel import Channel, Echo, Exchange
-from harness.command import TERMINAL, Hardware, Wiring, command
+from harness.command import TERMINAL, Hardware, Wiring, command, quoted
 from harness.console import FIRST_INSTRUCTION, Console
 from harness.disks import Disk, Faults, Sectors
 from harness.errors import FailureKind, HarnessError, MachineFailure
@@ -222,7 +222,7 @@ class Machine:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(b"")  # Linux chooses an abstract address
         listener.listen(1)
-        logged = f"logfile={self.console.path},logappend=on".replace(",,", ",")
+        logged = f"logfile={quoted(self.console.path)},logappend=on"
         wiring = Wiring(
             f"socket,fd={listener.fileno()},server=on,wait=off,{logged}",
             f"socket,fd={agent[1].fileno()}",
