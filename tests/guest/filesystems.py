@@ -91,16 +91,20 @@ def used_by_files(top: Path) -> int:
     return sum(os.lstat(path).st_blocks * 512 for path in top.rglob("*"))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_file_system(name: str, long: bool) -> None:
-    for geometry in GEOMETRIES if long else [KINDS[name].geometry]:
-        _through(name, geometry, tuple(WORKLOADS) if long else KINDS[name].workloads, long)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With --long take every kind of blocks for each file system."""
+    long = "DMREMAP_LONG" in os.environ
+    cases = [
+        (name, g) for name, kind in KINDS.items() for g in (GEOMETRIES if long else [kind.geometry])
+    ]
+    metafunc.parametrize(("name", "geometry"), cases)
 
 
-def _through(name: str, geometry: str, workloads: tuple[str, ...], long: bool) -> None:
+def test_file_system(name: str, geometry: str, long: bool) -> None:
     """Make, use, check, and use again, with blocks going bad all the time."""
     scale = 3 if long else 1
     kind = KINDS[name]
+    workloads = tuple(WORKLOADS) if long else kind.workloads
     log = nothing_logged(kind.complaints)
     with worn_set(*GEOMETRIES[geometry]) as (made, wear), log:
         begin = time.monotonic()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from guest.filesystems import GEOMETRIES, KINDS
 from harness.disks import Disk
 from vm.inside import run_tests
 
@@ -29,9 +30,18 @@ def run_in_guest(machine: MachineFactory, name: str, long: bool, memory: int = 1
     run_tests(vm, name, "-o", f"timeout={limit}", timeout=limit, show=True, long=long)
 
 
-def test_file_systems(machine: MachineFactory, long: bool) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With --long give each file system on each kind of disk a machine: one takes long enough."""
+    if "case" in metafunc.fixturenames:
+        long = metafunc.config.getoption("--long")
+        each = [f"{name}-{blocks}" for name in KINDS for blocks in GEOMETRIES]
+        metafunc.parametrize("case", each if long else ["all"])
+
+
+def test_file_systems(case: str, machine: MachineFactory, long: bool) -> None:
     """ext4, XFS, btrfs; PostgreSQL, SQLite, a build."""
-    run_in_guest(machine, "filesystems.py", long)
+    chosen = "" if case == "all" else f"::test_file_system[{case}]"
+    run_in_guest(machine, f"filesystems.py{chosen}", long)
 
 
 def test_arrays(machine: MachineFactory, long: bool) -> None:

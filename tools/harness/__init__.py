@@ -11,6 +11,7 @@ The pieces, one job a file:
 ``initramfs``   the small initramfs (``init.sh``) that mounts the host's root
 ``accel``       KVM only where it has really booted a guest
 ``fixtures``    the pytest plugin
+``longrun``     ``tools/test --long``: ``parts`` says what is run, ``results`` keeps it
 ``demo``        what tools/demo shows
 ``bench``       what tools/bench measures
 =============== ====================================================================

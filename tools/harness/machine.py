@@ -37,6 +37,8 @@ BOOT_TRIES = 3
 BOOT_SECONDS = 90.0
 DEBUG_MIB = 1024
 """What a debug kernel takes of a guest's memory: shadows, quarantines, records of locks."""
+LONGEST = 80 * 60.0
+"""What any command may take: a test ends by itself within a part of a long run."""
 POLL_SECONDS = 0.1
 SPLAT_SECONDS = 1.0
 """How long after a splat's first line the guest runs on, to print the rest."""
@@ -321,7 +323,7 @@ class Machine:
 
         A debug kernel is given more, see :attr:`Kernel.patience`.
         """
-        timeout *= self.kernel.patience
+        timeout = min(timeout * self.kernel.patience, LONGEST)
         deadline = time.monotonic() + timeout
         while not done():
             self.watch(POLL_SECONDS, ending=ending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ VENV_PYTHON = ROOT / ".venv/bin/python"
 """The Python that has the control plane; guests see it too."""
 BUILD = ROOT / "build"
 CACHE = BUILD / "cache"
-ARTEFACTS = BUILD / "artefacts"
+ARTEFACTS = Path(os.environ.get("DMREMAP_ARTEFACTS") or BUILD / "artefacts")
+"""What tests leave; a long run has a directory of its own for each commit."""
 
 
 def directory_name(node: str) -> str:
