@@ -782,3 +782,4 @@ module_exit(dm_remap_exit);
 MODULE_DESCRIPTION(DM_NAME " target that keeps a failing disk in service");
 MODULE_AUTHOR("The dm-remap developers");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(DM_REMAP_VERSION);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the tests inside a guest share: devices, direct I/O with its errors, patterns.
 
 Sizes are bytes, a *sector* is 512 bytes, times are seconds. Everything here needs root and a

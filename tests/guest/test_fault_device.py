@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The fault device does what its opening comment says.
 
 Every test of the remap target believes the fault device, so each of its features is checked here.

@@ -53,7 +53,9 @@ def asserted_by_module_info(line: str) -> bool:
 @pytest.mark.parametrize("directory", [".", "tests/kernel"], ids=["remap", "fault"])
 def test_compilers_say_nothing(kernel: Kernel, directory: str, tmp_path: Path) -> None:
     """gcc with W=1, with its check of kernel-doc, and sparse."""
-    shutil.copy(ROOT / "Kbuild", tmp_path)
+    (tmp_path / "dmremap").mkdir()
+    for name in ("Kbuild", "dmremap/__init__.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     for name in ("kernel", "tests/kernel"):
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.o", "*.ko", ".*")

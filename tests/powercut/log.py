@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The log of what reached the disks, and the disks' content after a power cut.
 
 The log holds, in the one order in which the server did them, the writes, discards, zeroings and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A network block device server that logs what reaches its disks.
 
 It serves disks (*legs*) and one tiny export ``mark`` on a unix socket and on a TCP port of

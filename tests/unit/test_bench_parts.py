@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the measuring guests print is read as it is meant; the command line is checked."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The sets that are measured are what their rows say of them."""
 
 from array import array

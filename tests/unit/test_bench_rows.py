@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A number, its bar, and how both are told."""
 
 import json

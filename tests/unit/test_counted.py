@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Counting the lines that tests run: what gcov says is added up, and held against the reasons."""
 
 import subprocess

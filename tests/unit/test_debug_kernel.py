@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The debug kernels: what each is known by, and what its configuration must have."""
 
 import dataclasses

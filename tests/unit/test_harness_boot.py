@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a guest boots from: the archive writer, the kernels, and the command line."""
 
 import os

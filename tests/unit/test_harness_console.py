@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which console lines fail a test: real lines of both sorts."""
 
 import re

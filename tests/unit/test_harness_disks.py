@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QEMU's words for a disk, its faults, and how the guest's instructions are run."""
 
 import json

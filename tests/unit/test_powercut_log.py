@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The server's protocol and log, and what a replay makes of a log."""
 
 from __future__ import annotations

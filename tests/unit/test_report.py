@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The report of a test run: what is kept of each test, and the summary."""
 
 import shutil

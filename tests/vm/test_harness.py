@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The virtual machines themselves: what they report is what happened in the guest."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a guest does to its disks stands in the power-cut log as it did it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Boot Debian kernels in QEMU, with disks built to fail, and run commands in them.
 
 The pieces, one job a file:

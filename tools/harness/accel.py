@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Decide between KVM and emulation.
 
 A /dev/kvm that opens, and then cannot run a guest, exists in the field. So KVM is used

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guest's end of the line: runs commands for the host. Started by ``init.sh`` as process 1.
 
 Messages are JSON, one a line, both ways over a virtio-serial port. Bytes travel as

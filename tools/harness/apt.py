@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Ask Debian's archive for packages of any of its releases, without installing them.
 
 apt does it, with a list of sources, an index and a cache of its own: what this machine has

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is made once a machine and not once a checkout: kernels, and what builds for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The host's end of the line to the agent: requests out, output and statuses in."""
 
 from __future__ import annotations

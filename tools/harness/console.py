@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Tell the console lines that a kernel developer would not accept from all others."""
 
 from __future__ import annotations

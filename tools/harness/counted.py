@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which lines of the module and of the package the tests run.
 
 The debug kernel's builds of the module and of its KUnit suites, which are the same lines compiled

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Write a cpio archive in the ``newc`` format, which is what the kernel unpacks."""
 
 from __future__ import annotations

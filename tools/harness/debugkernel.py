@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Build the debug kernels from Debian's Linux 6.12, in several flavours: :data:`FLAVOURS`.
 
 They are kept outside the checkout, in ``$XDG_CACHE_HOME/dm-remap`` (or ``~/.cache``), each under a
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SOURCE = Path("/usr/src/linux-source-6.12.tar.xz")
+LICENCE = "# SPDX-License-Identifier: GPL-2.0-only\n"
 RECIPE = 1
 """Raised when a kernel must be built anew although its configuration is the same."""
 PRUNED = (
@@ -81,7 +83,8 @@ def directory(flavour: Flavour) -> Path:
     """Return where the kernel of this configuration is, or will be."""
     made_from = (
         str(RECIPE),
-        *(fragment.read_text() for fragment in flavour.fragments),
+        # What a file says of its licence makes no other kernel.
+        *(fragment.read_text().removeprefix(LICENCE) for fragment in flavour.fragments),
         package_version(),
         run(["gcc", "--version"]).partition("\n")[0],
     )

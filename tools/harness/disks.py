@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a guest's disks look like, which of their sectors fail, and QEMU's words for it.
 
 Which error the guest's kernel sees depends on the kind of disk and on ``errno``:

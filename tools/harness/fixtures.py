@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin: ``pytest_plugins = ["harness.fixtures"]``.
 
 ``kernel``

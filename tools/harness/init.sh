@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# SPDX-License-Identifier: GPL-2.0-only
 # The guest's first process. Makes the host's root file system the guest's, read-only
 # below a tmpfs, and hands over to the agent. initramfs.py fills in the words with @.
 /bin/busybox --install -s /bin

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Build the initramfs: busybox, ``init.sh`` and the modules that reach the host's root.
 
 Everything else comes from the host's root file system, mounted by 9p.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Find Debian's kernels and the debug kernels, and the modules built for them.
 
 ``python3 -m harness.kernels [<flavour>...]`` prints a line ``<series> <release> <command>`` for

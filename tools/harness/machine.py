@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A guest: boot it, run commands in it, and notice when its kernel fails."""
 
 from __future__ import annotations

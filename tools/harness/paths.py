@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where things are in the checkout."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Boot a guest once to learn whether KVM works here, and remember the answer."""
 
 from __future__ import annotations

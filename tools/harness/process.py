@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The one place that starts programs on the host."""
 
 from __future__ import annotations

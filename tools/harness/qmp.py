@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A small client of QEMU's machine protocol (QMP): commands only, events are dropped."""
 
 from __future__ import annotations

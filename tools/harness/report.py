@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin behind ``tools/test --report DIR``.
 
 For each test ``DIR/<test>/`` has ``repeat.sh`` (the command that runs it again), what it said,

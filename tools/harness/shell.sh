@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Run by bash in a guest that a person looks at: load what is built, say what is there.
 here=$(dirname "$(readlink -f "$0")")
 build=$here/../../build/$(uname -r)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Debian's kernels, unpacked into the machine's cache and never installed.
 
 ``python3 -m harness.unpacked`` has the newest kernel of each of :data:`SERIES` there, and the root

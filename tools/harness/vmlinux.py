@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Unpack a kernel image: QEMU starts the ELF file inside it 1.5 s sooner under emulation."""
 
 from __future__ import annotations

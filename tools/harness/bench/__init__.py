@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What dm-remap costs, measured in emulated guests, and the bar for each number.
 
 ============ =======================================================================

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """``python -m harness.bench``, which tools/bench runs."""
 
 import sys

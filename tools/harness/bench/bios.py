@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What one failing write costs, in bios that the fault device counts on both legs.
 
 Main has logical blocks of 512 bytes and physical ones of 4 KiB, as most disks: a unit is 512

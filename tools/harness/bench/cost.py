@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Instructions and memory, measured in one boot of a guest whose clock counts instructions.
 
 All disks are null_blk (blk-mq, irqmode 0, 4 KiB blocks) without memory behind them, since what

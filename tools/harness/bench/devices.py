@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A null_blk disk in a guest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How long a resume takes that loads a million mappings, beside reading the same bytes.
 
 The spare is a disk of QEMU's throttled to SPEED, main a null_blk. ``dmsetup resume`` of a new

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The sets that are measured, and where on them I/O goes. Pure, and the same in every run.
 
 Main is 1 TiB of 4 KiB blocks, so a unit is 4 KiB and one read of 4 KiB is one unit. Both sets

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One measured number and its bar; all of them as a table or as JSON. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Everything that is measured of one kernel: two guests, one after the other."""
 
 from __future__ import annotations
