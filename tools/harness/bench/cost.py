@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness import paths
@@ -30,12 +31,11 @@ from harness.bench.devices import null_block
 from harness.bench.plan import LARGE, ORDERS, UNIT, Order, SetName
 from harness.bench.rows import Row, ratio
 from harness.disks import Disk
+from harness.errors import HarnessError
 from harness.machine import Machine
 from harness.process import run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.kernels import Kernel
 
 Operation = Literal["read", "write"]
@@ -169,6 +169,20 @@ class Guest:
         """Undo start()."""
         for name in ("set", "overglue", "glue", "linear"):
             self.remove(name)
+
+    def note(self, device: str) -> None:
+        """Have a note of a pending unit: main's last one cannot be read, once."""
+        sectors = plan.MAIN_BYTES // plan.SECTOR
+        bad = f"{sectors - UNIT // plan.SECTOR}-{sectors - 1}"
+        blocks = f"/sys/kernel/config/nullb/{Path(self.main).name}/badblocks"
+        self.vm.run(["sh", "-c", f"echo +{bad} > {blocks}"])
+        last = str(plan.MAIN_UNITS - 1)
+        read = ["dd", f"if={device}", "of=/dev/null", f"bs={UNIT}", "count=1", "iflag=direct"]
+        self.vm.run([*read, f"skip={last}"], check=False)
+        self.vm.run(["sh", "-c", f"echo -{bad} > {blocks}"])
+        status = self.vm.run(["dmsetup", "status", "set"]).stdout
+        if " pending=1 " not in status:
+            raise HarnessError(f"there is no note of a pending unit: {status}")
 
     def memory(self) -> int:
         """Return the bytes that the kernel has taken."""
@@ -318,6 +332,8 @@ def measure(kernel: Kernel, workdir: Path, inputs: Path, *, quick: bool = False)
             rows.on_main("4 KiB read, empty table", 1.010, device, "anywhere")
             rows.on_main("4 KiB write, empty table", 1.010, device, "anywhere", "write")
             rows.on_main("128 KiB read, empty table", 1.005, device, "large")
+            guest.note(device)
+            rows.on_main("4 KiB read, a pending note elsewhere", 1.012, device, "anywhere")
             if last:
                 rows.scale()
             if last and not quick:
