@@ -70,6 +70,28 @@ bool dmr_suspect(struct remap *r, blk_status_t status, bool write)
 	}
 }
 
+/**
+ * dmr_disk_fails() - does this say that the disk fails, and not a block
+ * @r: the target
+ * @status: what a command failed with
+ * @write: it was a write or write zeroes
+ *
+ * Any context.  Nothing is probed for that: the disk has said it of itself.
+ */
+bool dmr_disk_fails(struct remap *r, blk_status_t status, bool write)
+{
+	switch (status) {
+	case BLK_STS_TIMEOUT:
+	case BLK_STS_TRANSPORT:
+	case BLK_STS_OFFLINE:
+		return true;
+	case BLK_STS_IOERR:
+		return !dmr_suspect(r, status, write);
+	default:
+		return false;
+	}
+}
+
 sector_t area_sector(struct remap *r, u64 block)
 {
 	return r->spare_start + block * DMR_BLOCK_SECTORS;
@@ -223,9 +245,14 @@ int area_type(u32 mb)
 /* Write r->page as one copy of a block to a place.  Durable when it returns 0. */
 static int write_at(struct remap *r, u32 mb, int copy, u64 seq, u64 place)
 {
+	int ret;
+
 	dmr_seal(page_address(r->page), area_type(mb), (u8 *)&r->uuid, seq,
 		 area_home(r, mb, copy), place);
-	return area_write(r, place, r->page);
+	ret = area_write(r, place, r->page);
+	if (!ret)
+		event_works(r, DMR_SPARE, DMR_WRITES);
+	return ret;
 }
 
 /*
@@ -275,7 +302,8 @@ int area_write_copy(struct remap *r, u32 mb, int copy, u64 seq)
  * @r: the target
  * @page: read into
  *
- * Return: whether one of four metadata blocks could be read.
+ * Return: whether one of four metadata blocks could be read, which status says
+ * from now on.
  */
 bool area_readable(struct remap *r, struct page *page)
 {
@@ -283,8 +311,11 @@ bool area_readable(struct remap *r, struct page *page)
 	unsigned int i;
 
 	for (i = 0; i < 4 && !time_after(jiffies, end); i++) {
-		if (!area_read(r, area_place(r, i / 2, i % 2), page))
+		if (!area_read(r, area_place(r, i / 2, i % 2), page)) {
+			event_works(r, DMR_SPARE, DMR_READS);
 			return true;
+		}
 	}
+	event_fails(r, DMR_SPARE, DMR_READS, U64_MAX);
 	return false;
 }

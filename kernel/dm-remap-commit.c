@@ -28,8 +28,8 @@
  * last good one, which a commit's order, A before B, would overwrite first.
  *
  * Context: the commit work, one thread for a target and so without a lock, or
- * preresume and messages on a quiet device, where it is idle.  commit_queue() and
- * commit_request() are for others and take r->lock.  Allocates nothing.
+ * preresume and messages on a quiet device, where it is idle.  commit_queue(),
+ * commit_ask_spare() and commit_request() are for others and take r->lock.  Allocates nothing.
  */
 #include "dm-remap.h"
 
@@ -79,6 +79,7 @@ void commit_set_ro(struct remap *r)
 	DMERR("%s: no metadata can be written any more, nothing new will be mapped",
 	      dmr_name(r));
 	event_report(r, DMR_EV_MODE, U64_MAX, 1);
+	event_fails(r, DMR_SPARE, DMR_WRITES, U64_MAX);
 }
 
 /* One copy of every dirty block.  @ok: none has failed yet. */
@@ -226,6 +227,22 @@ void commit_queue(struct remap *r, struct dmr_io *io)
 	list_add_tail(&io->commit, &r->commit);
 	queue_work(r->commit_wq, &r->commit_work);
 	spin_unlock_irq(&r->lock);
+}
+
+/**
+ * commit_ask_spare() - have the commit work find out whether the spare answers
+ * @r: the target
+ *
+ * Any context, for a bio that has not ended yet.
+ */
+void commit_ask_spare(struct remap *r)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&r->lock, flags);
+	r->spare_asked = true;
+	queue_work(r->commit_wq, &r->commit_work);
+	spin_unlock_irqrestore(&r->lock, flags);
 }
 
 /* The bio's slots belong to the commit that is about to be written. */
@@ -383,7 +400,7 @@ void commit_do_work(struct work_struct *work)
 	struct remap *r = container_of(work, struct remap, commit_work);
 	struct dmr_request *rq;
 	LIST_HEAD(batch);
-	bool fails;
+	bool fails, asked;
 	u32 left;
 
 	spin_lock_irq(&r->lock);
@@ -393,6 +410,8 @@ void commit_do_work(struct work_struct *work)
 	rq = r->request;
 	r->request = NULL;
 	fails = r->spare_fails;
+	asked = r->spare_asked;
+	r->spare_asked = false;
 	spin_unlock_irq(&r->lock);
 
 	if (fails)
@@ -401,6 +420,8 @@ void commit_do_work(struct work_struct *work)
 		commit_batch(r, &batch, left);
 	else
 		fail_batch(r, &batch);
+	if (asked && !dmr_must_stop(r))
+		area_readable(r, r->page);
 	/* Last of all: a message on a quiet device may follow at once. */
 	if (rq) {
 		rq->result = r->mode == DMR_MODE_RW ? rq->fn(r, rq) : -EROFS;

@@ -7,7 +7,27 @@
  * nothing waits for while memory is reclaimed, so that the error path never waits
  * for user space.  r->event_lock guards the notes.
  *
- * Context: event_report() in any, and it never waits; the rest in process context.
+ * What status calls main=failing and spare=failing is a bit for each kind of
+ * command, reads, writes and flushes.  It is what the last one that said something
+ * of the disk as a whole has said:
+ *
+ *		set				cleared
+ *  main reads	a probe has read nothing	a read or a write
+ *  main writes	a probe has written nothing;	a write
+ *		256 pieces unproven
+ *  spare reads	no metadata block is readable	a read, a metadata block, a write
+ *  spare writes	no metadata can be written	a write, a metadata block
+ *  reads, writes	TIMEOUT, TRANSPORT, OFFLINE, and IOERR where errors medium
+ *		says that it is no bad block
+ *  flushes	a flush				a flush
+ *
+ * An error that may be a bad block says nothing before it is probed.  A flush has
+ * no block: each that fails counts.  A write in the cache does not speak for the
+ * flush that follows, nor a read for writes.  The bits are set and cleared before
+ * the bio ends that has said so, and order nothing else.
+ *
+ * Context: event_report(), event_fails() and event_works() in any, and they never
+ * wait; the rest in process context.
  */
 #include <linux/kobject.h>
 #include <linux/sched/mm.h>
@@ -38,6 +58,57 @@ bool event_sector(struct remap *r, u64 unit, sector_t *sector)
 		return false;
 	*sector = r->ti->begin + (s - r->main_start);
 	return true;
+}
+
+/* As the log has them. */
+static const char * const leg_name[] = { "main", "the spare" };
+static const char * const kind_name[] = { "reads", "writes", "flushes" };
+
+/**
+ * event_fails() - a disk as a whole does not do what it is asked for
+ * @r: the target
+ * @leg: the disk
+ * @kind: what it was asked for
+ * @unit: where, U64_MAX: nowhere in particular
+ *
+ * Any context.  Told once until event_works() takes it back.
+ *
+ * Return: whether that is news.
+ */
+bool event_fails(struct remap *r, enum dmr_leg leg, enum dmr_kind kind,
+		 u64 unit)
+{
+	int bit = dmr_look_fails(leg, kind);
+
+	if (atomic_fetch_or(bit, &r->look) & bit)
+		return false;
+	DMERR_LIMIT("%s: %s of %s fail", dmr_name(r), kind_name[kind],
+		    leg_name[leg]);
+	event_report(r, DMR_EV_PROBE, unit, 1);
+	return true;
+}
+
+/**
+ * event_works() - a disk has done what it was asked for
+ * @r: the target
+ * @leg: the disk
+ * @kind: what it was; a disk that takes writes is there for reads, too
+ *
+ * Any context, and cheap while nothing fails.
+ */
+void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind)
+{
+	int bit = dmr_look_fails(leg, kind);
+
+	if (!dmr_leg_fails(r, leg))
+		return;
+	if (kind == DMR_WRITES)
+		event_works(r, leg, DMR_READS);
+	if (!(atomic_fetch_andnot(bit, &r->look) & bit))
+		return;
+	DMWARN_LIMIT("%s: %s of %s succeed again", dmr_name(r),
+		     kind_name[kind], leg_name[leg]);
+	event_report(r, DMR_EV_PROBE, U64_MAX, 1);
 }
 
 static void send_uevent(struct remap *r, struct uevent *u, enum dmr_event what,

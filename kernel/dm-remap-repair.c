@@ -38,10 +38,10 @@
  * A read is narrowed into the bio's own pages.  It never maps; what stays
  * unreadable is noted as pending and the bio ends with BLK_STS_MEDIUM.
  *
- * Context: repair_queue(), repair_main_ok() and repair_forget() in any; the rest in
- * the narrow work, one thread for a target, unless it says otherwise.  Everything
- * is preallocated or comes from r->bs with GFP_NOIO, one replay at a time, so that
- * it works under swap.
+ * Context: repair_queue(), repair_main_ok(), repair_said() and repair_forget() in
+ * any; the rest in the narrow work, one thread for a target, unless it says
+ * otherwise.  Everything is preallocated or comes from r->bs with GFP_NOIO, one
+ * replay at a time, so that it works under swap.
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -150,20 +150,55 @@ void repair_forget(struct remap *r, u64 first, u64 last)
 	spin_unlock_irqrestore(&r->lock, flags);
 }
 
+/*
+ * Main has taken a write.  The bit goes first, and may_map() sets it last: so it is
+ * there whenever the count is not 0, or end_io would not look at the next write.
+ */
+static void main_took_write(struct remap *r)
+{
+	if (!(atomic_read(&r->look) & DMR_LOOK_UNPROVEN))
+		return;
+	/* Fully ordered; pairs with atomic_fetch_or() in may_map(). */
+	atomic_fetch_andnot(DMR_LOOK_UNPROVEN, &r->look);
+	WRITE_ONCE(r->unproven, 0);
+}
+
 /**
  * repair_main_ok() - main completed a bio without an error
  * @r: the target
  * @io: the bio's
  *
- * For end_io, when the bio is near a note of a pending unit or unproven pieces exist.
+ * For end_io, when the bio is near a note of a pending unit, unproven pieces exist,
+ * or a leg fails.
  */
 void repair_main_ok(struct remap *r, struct dmr_io *io)
 {
 	if (dmr_is_write(io->opf))
-		WRITE_ONCE(r->unproven, 0);
+		main_took_write(r);
 	else if ((io->opf & REQ_OP_MASK) != REQ_OP_READ)
 		return;
+	event_works(r, DMR_MAIN, dmr_is_write(io->opf) ? DMR_WRITES : DMR_READS);
 	repair_forget(r, dmr_io_first(r, io), dmr_io_end(r, io) - 1);
+}
+
+/**
+ * repair_said() - a command has said something of a disk as a whole, or nothing
+ * @r: the target
+ * @leg: the disk
+ * @write: it was a write or write zeroes, else a read
+ * @status: how it ended; an error that may be a bad block says nothing
+ *
+ * Any context.
+ */
+void repair_said(struct remap *r, enum dmr_leg leg, bool write,
+		 blk_status_t status)
+{
+	enum dmr_kind kind = write ? DMR_WRITES : DMR_READS;
+
+	if (!status)
+		event_works(r, leg, kind);
+	else if (dmr_disk_fails(r, status, write))
+		event_fails(r, leg, kind, U64_MAX);
 }
 
 /*----------------------------------------------------------------
@@ -355,6 +390,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	status = replay(n->r, n->io, unit, nr, n->r->main->bdev,
 			dmr_sector_of(n->r, unit), 0);
 	n->alive = !status;
+	repair_said(n->r, DMR_MAIN, n->write, status);
 	if (status) {
 		n->probed = false;
 		note_failure(n, begin, &n->r->main_slow);
@@ -362,7 +398,7 @@ static blk_status_t try_main(struct narrow *n, u64 unit, unsigned int nr)
 	}
 	n->good = unit;
 	if (n->write)
-		WRITE_ONCE(n->r->unproven, 0);
+		main_took_write(n->r);
 	repair_forget(n->r, unit, unit + nr - 1);
 	return status;
 }
@@ -414,12 +450,16 @@ static bool main_reads(struct narrow *n)
 static bool takes_again(struct narrow *n)
 {
 	struct remap *r = n->r;
+	blk_status_t status;
 
-	if (n->good == NO_UNIT ||
-	    replay(r, n->io, n->good, 1, r->main->bdev,
-		   dmr_sector_of(r, n->good), 0))
+	if (n->good == NO_UNIT)
 		return false;
-	WRITE_ONCE(r->unproven, 0);
+	status = replay(r, n->io, n->good, 1, r->main->bdev,
+			dmr_sector_of(r, n->good), 0);
+	repair_said(r, DMR_MAIN, true, status);
+	if (status)
+		return false;
+	main_took_write(r);
 	return true;
 }
 
@@ -436,8 +476,10 @@ static bool main_writes(struct narrow *n)
 	     block >= DMR_SCRATCH_FIRST && !dmr_must_stop(r); block--)
 		if (!dmr_block_io(r->main->bdev, block * DMR_BLOCK_SECTORS,
 				  r->probe_page, DMR_BLOCK_SIZE,
-				  REQ_OP_WRITE | REQ_SYNC | REQ_FUA))
+				  REQ_OP_WRITE | REQ_SYNC | REQ_FUA)) {
+			event_works(r, DMR_MAIN, DMR_WRITES);
 			return true;
+		}
 	return false;
 }
 
@@ -450,6 +492,7 @@ static bool main_writes(struct narrow *n)
 static bool probe(struct narrow *n)
 {
 	struct remap *r = n->r;
+	bool reads;
 
 	if (n->alive || n->probed)
 		return true;
@@ -460,15 +503,16 @@ static bool probe(struct narrow *n)
 					     r->probe_time - QUEUE_TIME,
 					     r->probe_time))
 		return false;
-	n->probed = main_reads(n) && (!n->write || main_writes(n));
+	reads = main_reads(n);
+	n->probed = reads && (!n->write || main_writes(n));
 	r->probe_time = jiffies;
-	if (r->probe_failed == n->probed) {
-		r->probe_failed = !n->probed;
-		if (r->probe_failed)
-			DMERR_LIMIT("%s: main fails elsewhere too, nothing is mapped",
-				    dmr_name(r));
-		event_report(r, DMR_EV_PROBE, dmr_io_first(r, n->io), 1);
-	}
+	r->probe_failed = !n->probed;
+	if (reads)
+		event_works(r, DMR_MAIN, DMR_READS);
+	if (!n->probed && event_fails(r, DMR_MAIN, reads ? DMR_WRITES : DMR_READS,
+				      dmr_io_first(r, n->io)))
+		DMERR_LIMIT("%s: main fails elsewhere too, nothing is mapped",
+			    dmr_name(r));
 	return n->probed;
 }
 
@@ -489,10 +533,13 @@ static bool may_map(struct narrow *n)
 	if (READ_ONCE(r->unproven) >= DMR_MAX_UNPROVEN && !takes_again(n)) {
 		DMERR_LIMIT("%s: main refused %u pieces and took none, nothing is mapped",
 			    dmr_name(r), DMR_MAX_UNPROVEN);
+		event_fails(r, DMR_MAIN, DMR_WRITES, dmr_io_first(r, n->io));
 		return false;
 	}
 	/* May undo end_io's 0; then main has to take one write more. */
 	WRITE_ONCE(r->unproven, READ_ONCE(r->unproven) + 1);
+	/* Fully ordered; pairs with atomic_fetch_andnot() in main_took_write(). */
+	atomic_fetch_or(DMR_LOOK_UNPROVEN, &r->look);
 	return true;
 }
 
@@ -573,6 +620,7 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 		/* Durable before any commit may name the slot. */
 		status = replay(r, n->io, unit, got, r->spare->bdev,
 				slots_sector(r, slot), REQ_FUA);
+		repair_said(r, DMR_SPARE, true, status);
 		if (status && !dmr_suspect(r, status, true)) {
 			for (i = 0; i < got; i++)
 				slots_give_back(r, slot + i);
@@ -718,6 +766,7 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 	}
 	status = replay(r, n->io, unit, nr, r->spare->bdev,
 			slots_sector(r, slot), lost ? REQ_FUA : 0);
+	repair_said(r, DMR_SPARE, true, status);
 	if (status)
 		note_failure(n, begin, &r->spare_slow);
 	if (status && !dmr_suspect(r, status, true)) {
@@ -735,6 +784,15 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 	} else if (!(n->io->opf & REQ_FUA)) {
 		atomic64_inc(&r->spare_writes);
 	}
+}
+
+static void slots_read(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
+{
+	struct remap *r = n->r;
+
+	n->status = replay(r, n->io, unit, nr, r->spare->bdev,
+			   slots_sector(r, slot), 0);
+	repair_said(r, DMR_SPARE, false, n->status);
 }
 
 /* Consecutive units that lie in consecutive slots by now. */
@@ -755,8 +813,7 @@ static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
 	else if (lost)
 		n->status = BLK_STS_MEDIUM;
 	else
-		n->status = replay(r, n->io, unit, nr, r->spare->bdev,
-				   slots_sector(r, slot), 0);
+		slots_read(n, unit, nr, slot);
 }
 
 /* Units of main up to the next border of a physical block. */

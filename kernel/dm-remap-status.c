@@ -23,6 +23,10 @@
  *	moved		mapped units whose slot failed and that have another one
  *	gone		table blocks lost in both copies, see accept_stale
  *	memory		bytes that the target uses
+ *	flush_errors	flushes that failed, of main and of the spare
+ *	main		ok, or failing: as the last probe or command said, see
+ *			dm-remap-event.c
+ *	spare		the same
  *
  * The same values are the files of a sysfs group remap-<start sector> on the
  * disk's device, from resume to suspend, and mode, unit, mapped and slots with
@@ -58,6 +62,9 @@ static const char * const field_name[DMR_NR_FIELDS] = {
 	[DMR_F_MOVED] = "moved",
 	[DMR_F_GONE] = "gone",
 	[DMR_F_MEMORY] = "memory",
+	[DMR_F_FLUSH_ERRORS] = "flush_errors",
+	[DMR_F_MAIN] = "main",
+	[DMR_F_SPARE] = "spare",
 	[DMR_F_MODE] = "mode",
 	[DMR_F_UNIT] = "unit",
 	[DMR_F_MAPPED] = "mapped",
@@ -108,6 +115,8 @@ static u64 field_number(struct remap *r, enum dmr_field field)
 		return READ_ONCE(r->nr_gone);
 	case DMR_F_MEMORY:
 		return status_memory(r);
+	case DMR_F_FLUSH_ERRORS:
+		return atomic64_read(&r->flush_errors);
 	case DMR_F_UNIT:
 		return r->unit;
 	case DMR_F_MAPPED:
@@ -117,6 +126,11 @@ static u64 field_number(struct remap *r, enum dmr_field field)
 	default:
 		return 0;
 	}
+}
+
+static const char *leg_state(struct remap *r, enum dmr_leg leg)
+{
+	return dmr_leg_fails(r, leg) ? "failing" : "ok";
 }
 
 /* Print a value as status and sysfs show it.  Returns its length. */
@@ -135,6 +149,10 @@ static int field_print(struct remap *r, enum dmr_field field, char *buf,
 	case DMR_F_BREAKER:
 		return scnprintf(buf, size, "%s",
 				 READ_ONCE(r->breaker.open) ? "open" : "closed");
+	case DMR_F_MAIN:
+		return scnprintf(buf, size, "%s", leg_state(r, DMR_MAIN));
+	case DMR_F_SPARE:
+		return scnprintf(buf, size, "%s", leg_state(r, DMR_SPARE));
 	case DMR_F_MODE:
 		return scnprintf(buf, size, "%s", mode_name[READ_ONCE(r->mode)]);
 	default:

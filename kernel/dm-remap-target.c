@@ -33,6 +33,11 @@
  *  - equal means clean.
  * One dirty flag would not do: a flush that clears it when it ends hides a write
  * that was acknowledged while it ran from the next fsync.
+ *
+ * A flush that fails is never a medium error and maps nothing: it is passed up,
+ * counted in flush_errors, and its leg is failing until a flush of it succeeds.  A
+ * command that the disk does not have (BLK_STS_NOTSUPP), and one that comes again
+ * (BLK_STS_AGAIN), have not failed.
  */
 #include <linux/init.h>
 #include <linux/module.h>
@@ -57,7 +62,7 @@ static noinline int remap_map_flush(struct remap *r, struct bio *bio)
 
 	io->opf = bio->bi_opf;
 	if (!dm_bio_get_target_bio_nr(bio)) {
-		io->kind = DMR_IO_DONE;
+		io->kind = DMR_IO_FLUSH_MAIN;
 		bio_set_dev(bio, r->main->bdev);
 		return DM_MAPIO_REMAPPED;
 	}
@@ -84,6 +89,16 @@ static void flush_done(struct remap *r, u64 sample)
 		if (seen == old)
 			break;
 		old = seen;
+	}
+}
+
+static void flush_said(struct remap *r, enum dmr_leg leg, blk_status_t status)
+{
+	if (!status) {
+		event_works(r, leg, DMR_FLUSHES);
+	} else if (status != BLK_STS_NOTSUPP && status != BLK_STS_AGAIN) {
+		atomic64_inc(&r->flush_errors);
+		event_fails(r, leg, DMR_FLUSHES, U64_MAX);
 	}
 }
 
@@ -301,10 +316,25 @@ static bool for_repair(struct remap *r, struct bio *bio, blk_status_t status)
 	return dmr_suspect(r, status, write);
 }
 
+/* What a bio that succeeded, or that fails for good, says of its disk. */
+static void end_io_said(struct remap *r, struct dmr_io *io, blk_status_t status)
+{
+	bool spare = io->kind == DMR_IO_SPARE;
+
+	if (dmr_is_write(io->opf) || (io->opf & REQ_OP_MASK) == REQ_OP_READ)
+		repair_said(r, spare ? DMR_SPARE : DMR_MAIN,
+			    dmr_is_write(io->opf), status);
+	/* A bad block, or all of it?  Nothing else would ask. */
+	if (status && spare && (io->opf & REQ_OP_MASK) == REQ_OP_READ &&
+	    dmr_suspect(r, status, false) && !dmr_leg_fails(r, DMR_SPARE))
+		commit_ask_spare(r);
+}
+
 static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
 {
 	struct dmr_io *io = dmr_io(bio);
 	bool ours = for_repair(r, bio, status);
+	bool read = (io->opf & REQ_OP_MASK) == REQ_OP_READ;
 
 	/*
 	 * What main fails with is counted here only if it is handled here.  A
@@ -314,12 +344,13 @@ static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
 		     status != BLK_STS_NOTSUPP)) {
 		if (dmr_is_write(io->opf))
 			atomic64_inc(&r->write_errors);
-		else if ((io->opf & REQ_OP_MASK) == REQ_OP_READ &&
-			 !(io->opf & REQ_RAHEAD))
+		else if (read && !(io->opf & REQ_RAHEAD))
 			atomic64_inc(&r->read_errors);
 	}
-	if (!ours)
+	if (!ours) {
+		end_io_said(r, io, status);
 		return DM_ENDIO_DONE;
+	}
 	repair_queue(r, bio, status);
 	return DM_ENDIO_INCOMPLETE;
 }
@@ -335,10 +366,15 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 	case DMR_IO_FLUSH:
 		if (!status)
 			flush_done(r, io->sample);
+		flush_said(r, DMR_SPARE, status);
+		break;
+	case DMR_IO_FLUSH_MAIN:
+		flush_said(r, DMR_MAIN, status);
 		break;
 	case DMR_IO_SPARE:
 		if (status)
 			return end_io_failed(r, bio, status);
+		end_io_said(r, io, status);
 		if (dmr_is_write(io->opf) && !(io->opf & REQ_FUA))
 			atomic64_inc(&r->spare_writes);
 		break;
@@ -360,9 +396,9 @@ static int remap_end_io(struct dm_target *ti, struct bio *bio,
 	struct remap *r = ti->private;
 
 	/*
-	 * What succeeded is looked at only for notes of pending units that are near
-	 * and for unproven pieces, and among writes and flushes for those that went
-	 * to the spare, which needs mappings.
+	 * What succeeded is looked at only for notes of pending units that are near,
+	 * for unproven pieces and while a leg fails, and among writes and flushes
+	 * for those that went to the spare, which needs mappings.
 	 */
 	if (likely(!*status && !READ_ONCE(r->end_io_looks) &&
 		   (!op_is_write(bio->bi_opf) || !READ_ONCE(r->nr_lookup))))

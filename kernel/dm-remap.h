@@ -124,6 +124,10 @@ struct dmr_seg {
 	u32	first_mblock;	/* of its table, in r->mblock */
 };
 
+/* What a disk is asked for, and of which of the two. */
+enum dmr_leg { DMR_MAIN, DMR_SPARE };
+enum dmr_kind { DMR_READS, DMR_WRITES, DMR_FLUSHES, DMR_NR_KINDS };
+
 enum dmr_mode { DMR_MODE_INIT, DMR_MODE_RW, DMR_MODE_RO };
 enum dmr_identity { DMR_BY_SIZE, DMR_BY_ID, DMR_BY_TAG };
 
@@ -209,6 +213,9 @@ enum dmr_field {
 	DMR_F_MOVED,
 	DMR_F_GONE,
 	DMR_F_MEMORY,
+	DMR_F_FLUSH_ERRORS,
+	DMR_F_MAIN,
+	DMR_F_SPARE,
 	DMR_NR_KEYS,		/* those above are keys of status */
 	DMR_F_MODE = DMR_NR_KEYS,
 	DMR_F_UNIT,
@@ -258,8 +265,8 @@ struct remap {
 			atomic_t nr_near;	/* bios on main that may be of units
 						 * with notes
 						 */
-			u32	unproven;	/* pieces mapped since main last
-						 * took a write
+			atomic_t look;		/* DMR_LOOK_UNPROVEN, and what
+						 * fails: dmr_look_fails()
 						 */
 		};
 		u64		end_io_looks;
@@ -302,6 +309,10 @@ struct remap {
 	/* The allocator and the probe.  Narrow work, or a quiet device. */
 	u32			hint;		/* no free slot below */
 	u32			run_hint;	/* no free run below */
+	unsigned int		unproven;	/* pieces mapped since main last
+						 * took a write; end_io sets it
+						 * to 0, too
+						 */
 	struct page		*probe_page;
 	u64			probe_unit;	/* main read it last */
 	bool			probe_failed;	/* the last probe of main did */
@@ -326,6 +337,7 @@ struct remap {
 	atomic64_t		transient;
 	atomic64_t		remapped;
 	atomic64_t		moved;
+	atomic64_t		flush_errors;	/* of both legs */
 
 	/* See remap_map_flush(). */
 	atomic64_t		spare_writes;
@@ -343,6 +355,7 @@ struct remap {
 	u16			note_count[DMR_NOTE_COUNTS]; /* see dmr_noted() */
 	u32			first_left;	/* slots to be marked BAD */
 	bool			spare_fails;	/* commit work: mode ro */
+	bool			spare_asked;	/* commit work: does it answer */
 	struct dmr_breaker	breaker;
 
 	struct workqueue_struct	*narrow_wq;
@@ -377,6 +390,7 @@ enum dmr_io_kind {
 	DMR_IO_NEAR,		/* went to main, and is in r->nr_near */
 	DMR_IO_SPARE,		/* went to slots */
 	DMR_IO_FLUSH,		/* flush of the spare; sample is set */
+	DMR_IO_FLUSH_MAIN,	/* flush of main */
 	DMR_IO_DONE,		/* its status is final: end_io passes it on */
 };
 
@@ -533,6 +547,26 @@ static inline bool dmr_noted(struct remap *r, sector_t sector, sector_t last)
 	}
 }
 
+/*
+ * Bits of r->look.  Set and cleared by anyone; each is only a hint to end_io and to
+ * status.
+ */
+#define DMR_LOOK_UNPROVEN	1	/* r->unproven may not be 0 */
+
+/* The bit that says that a disk fails commands of this kind; see event_fails(). */
+static inline int dmr_look_fails(enum dmr_leg leg, enum dmr_kind kind)
+{
+	return 2 << (leg * DMR_NR_KINDS + kind);
+}
+
+/* Does it fail commands of any kind? */
+static inline bool dmr_leg_fails(struct remap *r, enum dmr_leg leg)
+{
+	int all = (1 << DMR_NR_KINDS) - 1;
+
+	return atomic_read(&r->look) & all * dmr_look_fails(leg, 0);
+}
+
 /* A suspend has waited for long enough: nothing more is tried for anybody. */
 static inline bool dmr_must_stop(struct remap *r)
 {
@@ -577,6 +611,7 @@ sector_t slots_sector(struct remap *r, u32 slot);
 int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
 		 unsigned int bytes, blk_opf_t opf);
 bool dmr_suspect(struct remap *r, blk_status_t status, bool write);
+bool dmr_disk_fails(struct remap *r, blk_status_t status, bool write);
 sector_t area_sector(struct remap *r, u64 block);
 int area_read(struct remap *r, u64 block, struct page *page);
 int area_write(struct remap *r, u64 block, struct page *page);
@@ -603,6 +638,7 @@ void commit_set_ro(struct remap *r);
 int commit_dirty(struct remap *r);
 int commit_scrub(struct remap *r, u32 mb, int copy);
 void commit_queue(struct remap *r, struct dmr_io *io);
+void commit_ask_spare(struct remap *r);
 bool commit_settle(struct remap *r, u32 slot, unsigned int state);
 void commit_do_work(struct work_struct *work);
 void commit_request(struct remap *r, struct dmr_request *rq);
@@ -620,6 +656,8 @@ void repair_destroy(struct remap *r);
 void repair_queue(struct remap *r, struct bio *bio, blk_status_t status);
 void repair_quiesce(struct remap *r);
 void repair_main_ok(struct remap *r, struct dmr_io *io);
+void repair_said(struct remap *r, enum dmr_leg leg, bool write,
+		 blk_status_t status);
 void repair_forget(struct remap *r, u64 first, u64 last);
 void repair_set_breaker(struct remap *r, bool open);
 u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
@@ -656,6 +694,9 @@ int message_handle(struct dm_target *ti, unsigned int argc, char **argv,
 void event_init(struct remap *r);
 void event_stop(struct remap *r);
 void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count);
+bool event_fails(struct remap *r, enum dmr_leg leg, enum dmr_kind kind,
+		 u64 unit);
+void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind);
 bool event_sector(struct remap *r, u64 unit, sector_t *sector);
 
 #endif /* DM_REMAP_H */

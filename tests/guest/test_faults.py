@@ -74,6 +74,18 @@ def slots(made: RemapSet) -> dict[int, int]:
     return {row.sector: row.slot for row in entries(made.name) if row.sector is not None}
 
 
+def legs(made: RemapSet) -> tuple[int | None, str | None, str | None]:
+    """Return how many flushes have failed, and how main and the spare are."""
+    now = made.status
+    return now.flush_errors, now.main, now.spare
+
+
+def flushed(made: RemapSet) -> str:
+    """Return how a flush of the set ends."""
+    with Device(made.path) as device:
+        return outcome(device.flush)
+
+
 # Writes
 
 
@@ -427,13 +439,18 @@ def test_mapped_sectors_work_while_main_is_dead(small: RemapSet) -> None:
 def test_an_adopted_main_gone_read_only_burns_256_slots_at_most(small: RemapSet) -> None:
     small.main.readonly("ioerr")
     with Device(small.path) as device:
-        results = [outcome(device.write, n, pattern(n)) for n in range(300)]
+        results = [outcome(device.write, n, pattern(n)) for n in range(256)]
+        # Each of them might have been a bad block.
+        assert legs(small) == (0, "ok", "ok")
+        results += [outcome(device.write, n, pattern(n)) for n in range(256, 300)]
     assert results == ["OK"] * 256 + ["EIO"] * 44
+    assert legs(small) == (0, "failing", "ok")
     assert small.mapped == list(range(256))
     assert held(small.path, 0, 256) == texts(0, 256)
     # Main takes a write: it may be believed again.
     small.main.readonly()
     write(small.path, 400, pattern(400))
+    assert legs(small) == (0, "ok", "ok")
     small.main.readonly("ioerr")
     write(small.path, 300, pattern(300))
     assert small.mapped == [*range(256), 300]
@@ -1080,3 +1097,162 @@ def test_what_is_behind_the_end_of_a_main_that_has_shrunk_costs_no_slot() -> Non
         assert (now.mapped, now.pending, now.free, now.mode) == (0, 0, now.slots, "rw")
         write(path, 8191, pattern(8191))
         assert held(path, 8191) == texts(8191, 1)
+
+
+# What is said of a disk as a whole
+
+
+def test_a_flush_that_main_fails_is_told_until_one_succeeds(small: RemapSet) -> None:
+    assert legs(small) == (0, "ok", "ok")
+    small.main.add(0, 0, "flush", "medium")
+    with KernelLog() as log:
+        assert [flushed(small) for _ in range(3)] == ["ENODATA"] * 3
+        assert legs(small) == (3, "failing", "ok")
+        wait_for(lambda: small.status.seq == 1, "event: probe")
+        # A cache takes writes, and that proves nothing.
+        write(small.path, 8, pattern(8))
+        assert held(small.path, 8) == ["8/0"]
+        assert legs(small) == (3, "failing", "ok")
+        small.main.clear()
+        assert flushed(small) == "OK"
+        assert legs(small) == (3, "ok", "ok")
+        wait_for(lambda: small.status.seq == 2, "event: probe")
+    assert log.text.count("flushes of main fail") == 1
+    assert log.text.count("flushes of main succeed again") == 1
+    now = small.status
+    assert (now.mapped, now.pending, now.read_errors, now.write_errors) == (0, 0, 0, 0)
+    assert now.mode == "rw"
+
+
+def test_a_flush_that_the_spare_fails_is_told_until_one_succeeds(small: RemapSet) -> None:
+    small.main.add(8, 1, "write", "medium")
+    write(small.path, 8, pattern(8))
+    assert flushed(small) == "OK"
+    small.spare.add(0, 0, "flush", "ioerr")
+    # There is nothing to flush on the spare.
+    assert flushed(small) == "OK"
+    assert legs(small) == (0, "ok", "ok")
+    write(small.path, 8, pattern(8, 1, 1))
+    assert [flushed(small) for _ in range(2)] == ["EIO"] * 2
+    assert legs(small) == (2, "ok", "failing")
+    write(small.path, 8, pattern(8, 1, 2))
+    assert legs(small) == (2, "ok", "failing")
+    small.main.add(0, 0, "flush", "timeout", 1)
+    assert flushed(small) in ("EIO", "ETIMEDOUT")
+    assert legs(small) == (4, "failing", "failing")
+    small.spare.clear()
+    assert flushed(small) == "OK"
+    assert legs(small) == (4, "ok", "ok")
+    assert small.status.mode == "rw"
+    small.recreate()
+    assert legs(small) == (0, "ok", "ok")
+
+
+@pytest.mark.parametrize("status", ["notsupp", "again"])
+def test_a_flush_that_is_no_failure_is_not_counted(status: str, small: RemapSet) -> None:
+    small.main.add(0, 0, "flush", status, 1)
+    # fsync() of a block device takes no flush for no error.
+    assert flushed(small) == {"notsupp": "OK", "again": "EAGAIN"}[status]
+    assert small.main.counters()["failed"] == 1
+    assert legs(small) == (0, "ok", "ok")
+
+
+def test_a_dead_main_is_failing_until_it_takes_a_write(small: RemapSet) -> None:
+    small.main.dead("ioerr")
+    assert try_write(small.path, 8, pattern(8)) == "EIO"
+    assert legs(small) == (0, "failing", "ok")
+    small.main.dead()
+    assert legs(small) == (0, "failing", "ok")
+    write(small.path, 8, pattern(8))
+    assert legs(small) == (0, "ok", "ok")
+
+
+def test_a_dead_main_is_failing_until_it_reads(small: RemapSet) -> None:
+    small.main.dead("ioerr")
+    assert try_read(small.path, 8) == "EIO"
+    assert legs(small) == (0, "failing", "ok")
+    small.main.dead()
+    assert try_read(small.path, 300) == "OK"
+    assert legs(small) == (0, "ok", "ok")
+
+
+def test_a_bad_block_does_not_make_main_failing(small: RemapSet) -> None:
+    small.main.add(8, 1, "write", "medium")
+    small.main.add(20, 1, "read", "ioerr")
+    write(small.path, 8, pattern(8))
+    assert try_read(small.path, 20) == "ENODATA"
+    assert legs(small) == (0, "ok", "ok")
+
+
+@pytest.mark.parametrize("status", ["timeout", "transport", "offline"])
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_a_disk_that_says_so_itself_is_failing(
+    direction: str, status: str, small: RemapSet
+) -> None:
+    def again(sector: int) -> str:
+        if direction == "read":
+            return try_read(small.path, sector)
+        return try_write(small.path, sector, pattern(sector))
+
+    small.main.add(8, 1, direction, status, 1)
+    assert again(8) != "OK"
+    assert legs(small) == (0, "failing", "ok")
+    assert again(300) == "OK"
+    assert legs(small) == (0, "ok", "ok")
+    assert small.mapped == []
+
+
+def test_a_tagged_main_gone_read_only_is_failing_though_it_reads(tagged: RemapSet) -> None:
+    tagged.main.readonly("ioerr")
+    assert try_write(tagged.path, 8, pattern(8)) == "EIO"
+    assert try_read(tagged.path, 300) == "OK"
+    assert flushed(tagged) == "OK"
+    assert legs(tagged) == (0, "failing", "ok")
+    tagged.main.readonly()
+    write(tagged.path, 300, pattern(300))
+    assert legs(tagged) == (0, "ok", "ok")
+
+
+@pytest.mark.parametrize("status", ["ioerr", "offline", "medium"])
+def test_a_spare_that_does_not_read_is_failing_until_it_does(status: str, small: RemapSet) -> None:
+    small.main.add(8, 1, "write", "medium")
+    write(small.path, 8, pattern(8))
+    small.spare.dead(status)
+    assert try_read(small.path, 8) != "OK"
+    wait_for(lambda: legs(small) == (0, "ok", "failing"), "spare=failing")
+    assert small.status.mode == "rw"
+    # Main has nothing to do with it.
+    assert try_read(small.path, 300) == "OK"
+    write(small.path, 300, pattern(300))
+    assert legs(small) == (0, "ok", "failing")
+    small.spare.dead()
+    assert held(small.path, 8) == ["8/0"]
+    assert legs(small) == (0, "ok", "ok")
+
+
+def test_a_slot_that_does_not_read_does_not_make_the_spare_failing(small: RemapSet) -> None:
+    small.main.add(8, 1, "write", "medium")
+    write(small.path, 8, pattern(8))
+    small.spare.add(slot_sector(small, 0), 1, "read", "medium", 1)
+    small.spare.reset()
+    assert try_read(small.path, 8) == "ENODATA"
+    # The slot, and one block of metadata.
+    wait_for(lambda: small.spare.counters()["reads"] == 2, "the probe")
+    assert held(small.path, 8) == ["8/0"]
+    assert legs(small) == (0, "ok", "ok")
+
+
+def test_a_spare_that_takes_no_metadata_is_failing_until_it_takes_a_write(
+    small: RemapSet,
+) -> None:
+    small.main.add(8, 2, "write", "medium")
+    write(small.path, 8, pattern(8))
+    small.spare.dead("ioerr")
+    assert try_write(small.path, 9, pattern(9)) == "ENODATA"
+    wait_for(lambda: small.status.mode == "ro", "mode ro")
+    assert legs(small) == (0, "ok", "failing")
+    small.spare.dead()
+    write(small.path, 8, pattern(8, 1, 1))
+    assert held(small.path, 8) == ["8/1"]
+    assert legs(small) == (0, "ok", "ok")
+    assert small.status.mode == "ro"

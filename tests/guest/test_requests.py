@@ -673,6 +673,7 @@ FILES = {
     *("mode", "unit", "mapped", "slots"),
     *("lost", "pending", "bad", "free", "doubt", "read_errors", "write_errors", "transient"),
     *("remapped", "copies", "identity", "seq", "uuid", "breaker", "moved", "gone", "memory"),
+    *("flush_errors", "main", "spare"),
 }
 """What docs/interface.md promises."""
 
@@ -714,8 +715,12 @@ def test_every_value_of_the_status_is_a_file(small: RemapSet) -> None:
     write(small.path, 8, pattern(8, 3))
     assert try_read(small.path, 20) == "ENODATA"
     dm_message(small.name, "breaker", "open")
-    wait_for(lambda: small.status.seq >= 3, "events: remapped, pending, breaker")
+    small.main.add(0, 0, "flush", "ioerr")
+    with Device(small.path) as device, pytest.raises(OSError, match="Input/output error"):
+        device.flush()
+    wait_for(lambda: small.status.seq >= 4, "events: remapped, pending, breaker, probe")
     now = values(files)
+    assert (now["flush_errors"], now["main"], now["spare"]) == ("1", "failing", "ok")
     assert now == status_values(small.name)
     assert set(now) == FILES
     assert (now["mode"], now["mapped"], now["pending"], now["breaker"]) == ("rw", "3", "1", "open")

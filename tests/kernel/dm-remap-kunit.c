@@ -52,6 +52,28 @@ void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 	fake.units[what] += count;
 }
 
+/* The rules are event_fails()'s and event_works()'s; what is told is not. */
+bool event_fails(struct remap *r, enum dmr_leg leg, enum dmr_kind kind,
+		 u64 unit)
+{
+	int bit = dmr_look_fails(leg, kind);
+
+	if (atomic_fetch_or(bit, &r->look) & bit)
+		return false;
+	event_report(r, DMR_EV_PROBE, unit, 1);
+	return true;
+}
+
+void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind)
+{
+	int bit = dmr_look_fails(leg, kind);
+
+	if (kind == DMR_WRITES)
+		event_works(r, leg, DMR_READS);
+	if (atomic_fetch_andnot(bit, &r->look) & bit)
+		event_report(r, DMR_EV_PROBE, U64_MAX, 1);
+}
+
 struct mapped_device *fake_md(struct dm_table *table)
 {
 	return NULL;

@@ -25,6 +25,7 @@
 #define commit_dirty		repair_suite_dirty
 #define commit_scrub		repair_suite_scrub
 #define commit_queue		repair_suite_queue
+#define commit_ask_spare	repair_suite_ask_spare
 #define commit_settle		repair_suite_settle
 #define commit_request		repair_suite_request
 #define commit_do_work		repair_suite_do_work
@@ -952,6 +953,78 @@ static void scratch_blocks(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->r.nr_pending, 8);
 }
 
+/* All that fails as a whole, beside pieces that are unproven. */
+static void expect_fails(struct kunit *test, enum dmr_leg leg,
+			 enum dmr_kind kind)
+{
+	KUNIT_EXPECT_EQ(test, atomic_read(&repair_test(test)->r.look) &
+			~DMR_LOOK_UNPROVEN, dmr_look_fails(leg, kind));
+}
+
+/* What a command or a probe says of main, and what takes it back. */
+static void main_fails(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+	struct test_bio *b;
+
+	/* A bad block says nothing. */
+	main_bad(test, READ, 300, 8);
+	read(test, 300, 8);
+	run();
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.look), 0);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_PROBE], 0);
+
+	fake.now++;
+	t->main->dead = BLK_STS_IOERR;
+	write(test, 0, 8);
+	run();
+	expect_fails(test, DMR_MAIN, DMR_READS);
+	fake.now++;
+	write(test, 8, 8);
+	run();
+	expect_fails(test, DMR_MAIN, DMR_READS);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_PROBE], 1);
+
+	/* A read, a write, a flush; what is neither says nothing. */
+	t->main->dead = 0;
+	b = read(test, 400, 8);
+	run();
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.look), 0);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_PROBE], 2);
+	event_fails(&t->r, DMR_MAIN, DMR_WRITES, U64_MAX);
+	repair_main_ok(&t->r, &b->io);
+	b->io.opf = REQ_OP_DISCARD;
+	repair_main_ok(&t->r, &b->io);
+	expect_fails(test, DMR_MAIN, DMR_WRITES);
+	event_fails(&t->r, DMR_MAIN, DMR_READS, U64_MAX);
+	b->io.opf = REQ_OP_WRITE;
+	repair_main_ok(&t->r, &b->io);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.look), 0);
+	event_fails(&t->r, DMR_MAIN, DMR_FLUSHES, U64_MAX);
+	repair_main_ok(&t->r, &b->io);
+	expect_fails(test, DMR_MAIN, DMR_FLUSHES);
+	event_works(&t->r, DMR_MAIN, DMR_FLUSHES);
+	KUNIT_EXPECT_FALSE(test, dmr_leg_fails(&t->r, DMR_MAIN));
+
+	/* What a disk says of itself is not probed. */
+	repair_said(&t->r, DMR_SPARE, true, BLK_STS_TRANSPORT);
+	expect_fails(test, DMR_SPARE, DMR_WRITES);
+	KUNIT_EXPECT_FALSE(test, dmr_leg_fails(&t->r, DMR_MAIN));
+	KUNIT_EXPECT_TRUE(test, dmr_leg_fails(&t->r, DMR_SPARE));
+	repair_said(&t->r, DMR_SPARE, false, BLK_STS_OK);
+	expect_fails(test, DMR_SPARE, DMR_WRITES);
+	repair_said(&t->r, DMR_SPARE, true, BLK_STS_OK);
+	repair_said(&t->r, DMR_MAIN, false, BLK_STS_IOERR);
+	repair_said(&t->r, DMR_MAIN, false, BLK_STS_MEDIUM);
+	repair_said(&t->r, DMR_MAIN, false, BLK_STS_NOTSUPP);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.look), 0);
+	t->r.errors_medium = true;
+	repair_said(&t->r, DMR_MAIN, false, BLK_STS_MEDIUM);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.look), 0);
+	repair_said(&t->r, DMR_MAIN, false, BLK_STS_IOERR);
+	expect_fails(test, DMR_MAIN, DMR_READS);
+}
+
 /* An untagged main that takes no write: 256 pieces and not one more. */
 static void unproven_pieces(struct kunit *test)
 {
@@ -966,12 +1039,16 @@ static void unproven_pieces(struct kunit *test)
 	RUN(test, "Mw8+8! Mr1023+1 SW8+8 Mw16+8! =-61");
 	expect_free(test, SLOTS - 8);
 	KUNIT_EXPECT_EQ(test, t->r.unproven, DMR_MAX_UNPROVEN);
+	expect_fails(test, DMR_MAIN, DMR_WRITES);
+	KUNIT_EXPECT_TRUE(test, atomic_read(&t->r.look) & DMR_LOOK_UNPROVEN);
 
 	/* Any write that main takes is the proof, wherever. */
 	write(test, 128, 8);
 	RUN(test, "Mw128+8 =0");
 	KUNIT_EXPECT_EQ(test, t->r.unproven, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.look), 0);
 	t->r.unproven = DMR_MAX_UNPROVEN;
+	atomic_set(&t->r.look, DMR_LOOK_UNPROVEN);
 	b = read(test, 300, 8);
 	run();
 	repair_main_ok(&t->r, &b->io);
@@ -1699,6 +1776,7 @@ static struct kunit_case repair_cases[] = {
 	KUNIT_CASE(main_dies_in_the_middle),
 	KUNIT_CASE(tagged_main_takes_writes),
 	KUNIT_CASE(scratch_blocks),
+	KUNIT_CASE(main_fails),
 	KUNIT_CASE(unproven_pieces),
 	KUNIT_CASE(breaker),
 	KUNIT_CASE(breaker_in_the_middle),

@@ -72,6 +72,17 @@ void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count)
 	(void)r; (void)what; (void)unit; (void)count;
 }
 
+bool event_fails(struct remap *r, enum dmr_leg leg, enum dmr_kind kind, u64 unit)
+{
+	(void)r; (void)leg; (void)kind; (void)unit;
+	return true;
+}
+
+void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind)
+{
+	(void)r; (void)leg; (void)kind;
+}
+
 static const struct block_device_operations no_id;
 
 /*

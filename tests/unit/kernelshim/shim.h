@@ -95,6 +95,8 @@ struct mutex { int x; };
 #define mutex_unlock(m)		((void)(m))
 #define spin_lock_irq(l)	((void)(l))
 #define spin_unlock_irq(l)	((void)(l))
+#define spin_lock_irqsave(l, f)		((void)(l), (void)((f) = 0))
+#define spin_unlock_irqrestore(l, f)	((void)(l), (void)(f))
 struct completion { int x; };
 struct work_struct { int x; };
 struct delayed_work { struct work_struct work; };
@@ -134,6 +136,9 @@ struct bio {
 #define BLK_STS_IOERR		10
 #define BLK_STS_MEDIUM		7
 #define BLK_STS_TARGET		5
+#define BLK_STS_TRANSPORT	4
+#define BLK_STS_TIMEOUT		2
+#define BLK_STS_OFFLINE		16
 #define REQ_OP_MASK		0xff
 #define REQ_OP_READ		0
 #define REQ_OP_WRITE		1
