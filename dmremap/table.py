@@ -22,6 +22,7 @@ ErrorPolicy = Literal["confirm", "medium"]
 Mode = Literal["init", "rw", "ro"]
 Identity = Literal["tag", "id", "size"]
 Breaker = Literal["closed", "open"]
+Leg = Literal["ok", "failing"]
 Obstacle = Literal["unreadable", "full", "failed"]
 Scrubbed = Literal["written", "failed"]
 SlotState = Literal["mapped", "lost", "bad", "doubt"]
@@ -231,8 +232,10 @@ class Status:
     breaker: open while nothing new is mapped, for too much was in a minute.
     moved: units that went to another slot because theirs refused a write.
     gone: table blocks that no copy was left of at the load.  memory: bytes of
-    kernel memory.  These four are None where the module is older and does not
-    say: that is not zero.
+    kernel memory.  flush_errors: flushes that failed since the load, on either
+    device.  main, spare: whether that device as a whole does what it is asked
+    for, as the last probe or command said.  These, from breaker on, are None
+    where the module is older and does not say: that is neither zero nor ok.
     extra: key and value of what this version does not know, in their order.
     """
 
@@ -259,6 +262,9 @@ class Status:
     moved: int | None = None
     gone: int | None = None
     memory: int | None = None
+    flush_errors: int | None = None
+    main: Leg | None = None
+    spare: Leg | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -266,7 +272,7 @@ class Status:
         """The line as the kernel prints it, behind the target's name."""
         pairs = [(key, str(getattr(self, key))) for key in _COUNTERS_BEFORE_IDENTITY]
         pairs += [("identity", self.identity), ("seq", str(self.seq))]
-        for key in ("uuid", "breaker", *LATER_COUNTERS):
+        for key in ("uuid", "breaker", *LATER_COUNTERS, *LEGS):
             if (value := getattr(self, key)) is not None:
                 pairs.append((key, str(value)))
         head = f"{self.mode} {self.unit} {self.mapped}/{self.slots}"
@@ -288,10 +294,13 @@ _COUNTERS_BEFORE_IDENTITY = (
 COUNTERS = (*_COUNTERS_BEFORE_IDENTITY, "seq")
 """The numbers that every status line has; each is a field of Status."""
 
-LATER_COUNTERS = ("moved", "gone", "memory")
+LATER_COUNTERS = ("moved", "gone", "memory", "flush_errors")
 """The numbers that were appended later; a field is None where the key is not there."""
 
-_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS)
+LEGS = ("main", "spare")
+"""The two devices of a set; status says of each whether it is failing."""
+
+_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS, *LEGS)
 _UUID_NONE = ("", "-")
 
 
@@ -335,6 +344,7 @@ def parse_status(start: int, length: int, params: str) -> Status:
     breaker = None
     if "breaker" in known:
         breaker = _choice(known["breaker"], get_args(Breaker), "breaker", params)
+    legs = {key: _choice(known[key], get_args(Leg), key, params) for key in LEGS if key in known}
     return Status(
         start=start,
         length=length,
@@ -347,6 +357,8 @@ def parse_status(start: int, length: int, params: str) -> Status:
         ),
         uuid=None if uuid in _UUID_NONE else _uuid(uuid, params),
         breaker=cast("Breaker | None", breaker),
+        main=cast("Leg | None", legs.get("main")),
+        spare=cast("Leg | None", legs.get("spare")),
         extra=tuple(extra),
         **counters,
         **later,

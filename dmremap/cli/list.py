@@ -29,6 +29,7 @@ def command(only_running: bool) -> Result:
         )
     from dmremap import blockdev
     from dmremap.ondisk import SetState
+    from dmremap.table import LEGS
 
     up = sets.running()
     rows: list[dict[str, object]] = [
@@ -41,7 +42,11 @@ def command(only_running: bool) -> Result:
             "main": blockdev.table_path(one.tables[0].main),
             "spare": blockdev.table_path(one.tables[0].spare),
             "data_sectors": sum(target.length for target in one.tables),
-            "problems": [],
+            "problems": [
+                f"{leg} is failing"
+                for leg in LEGS
+                if any(getattr(status, leg) == "failing" for status in one.status)
+            ],
         }
         for one in up
     ]

@@ -126,8 +126,8 @@ def command(
 
     \b
     Events: found assembled removed renamed reloaded remapped pending
-    pending_cleared lost recovered slot_bad moved copies doubt spare_low
-    spare_full mode breaker probe noticed health
+    pending_cleared lost recovered slot_bad moved copies doubt flush_failed
+    spare_low spare_full mode breaker probe noticed health
 
     \b
     A hook's environment: DMREMAP_EVENT, DMREMAP_NAME, DMREMAP_UUID, DMREMAP_DEVICE,
@@ -136,7 +136,7 @@ def command(
     DMREMAP_START (sector) and its status: DMREMAP_MODE, _UNIT (bytes), _MAPPED,
     _SLOTS, _FREE, _LOST, _PENDING, _BAD, _DOUBT, _COPIES, _READ_ERRORS,
     _WRITE_ERRORS, _TRANSIENT, _REMAPPED, _BREAKER (closed open), _MOVED, _GONE,
-    _SEQ. What it prints goes to standard error.
+    _FLUSH_ERRORS, _MAIN and _SPARE (ok failing), _SEQ. What it prints goes to standard error.
     """
     form = context.meta["dmremap.output"]
     if form == "json" and not (once or count):

@@ -104,9 +104,10 @@ def _used(row: dict[str, object]) -> tuple[str, int, str, str]:
     spares: list[str] = []
     targets = row["targets"]
     for target in targets if isinstance(targets, list) else []:
-        mains.append(target["table"]["main"])
-        spares.append(target["table"]["spare"])
         status = target["status"]
+        for leg, devices in (("main", mains), ("spare", spares)):
+            failing = status is not None and getattr(status, leg) == "failing"
+            devices.append(f"{target['table'][leg]}{' (failing)' if failing else ''}")
         if status is not None:
             mapped += status.mapped
             slots += status.slots

@@ -63,6 +63,19 @@ _CODES = (
         "backup is current.",
     ),
     HealthCode(
+        "DMR-H105",
+        "main is failing",
+        "The main device fails as a whole, and not only in places: it reads nothing that was "
+        "tried, takes no write, does not flush its cache, or does not answer.",
+        "The main device fails as a whole, and not only in places: the last probe of it failed, "
+        "or the last read, write or flush did.",
+        "Run `dmesg` and look for the main device: a cable, a controller, a disk that was pulled "
+        "or has gone read-only. Nothing is mapped for such errors. When the disk is back, run "
+        "`dd if=/dev/mapper/{name} of=/dev/null bs=4096 count=1 iflag=direct` and "
+        "`sync /dev/mapper/{name}`: this reason goes away by itself when main "
+        "does again what it did not. If it stays, copy the data to another disk.",
+    ),
+    HealthCode(
         "DMR-H201",
         "spare runs low",
         "Few slots are left on the spare.",
@@ -93,6 +106,18 @@ _CODES = (
         "Both copies of every block are there, nothing is lost. Look at the spare's SMART values "
         "and plan a replacement of the spare. `dmremapctl scrub --metadata {name}` reads all "
         "copies again.",
+    ),
+    HealthCode(
+        "DMR-H205",
+        "spare is failing",
+        "The spare device fails as a whole, and not only in places: its metadata cannot be read "
+        "or written, it does not flush its cache, or does not answer.",
+        "The spare device fails as a whole, and not only in places: the last probe of it failed, "
+        "or the last read, write or flush did.",
+        "Run `dmesg` and look for the spare device: a cable, a controller, a disk that was "
+        "pulled. Blocks that live on it cannot be relied on until it is back. This reason goes "
+        "away by itself when the spare does again what it did not; `dmremapctl scrub --metadata "
+        "{name}` asks it for everything.",
     ),
     HealthCode(
         "DMR-H301",
@@ -140,6 +165,16 @@ _CODES = (
         "{gone} blocks of the set's table are gone: some of the data may read as it was before.",
         "The set was started read-only in spite of it. Copy the data to another disk, compare it "
         "with a backup, and make the set anew.",
+    ),
+    HealthCode(
+        "DMR-H307",
+        "flushes failed",
+        "Flushes failed: what a disk had taken into its cache before may be lost.",
+        "{flush_errors} flushes of the set's devices failed: what was written before them may be "
+        "lost.",
+        "Programs that asked got an error, others did not. Run `dmesg` to see which device it "
+        "was, check the file system and what was written at that time, and plan the disk's "
+        "replacement. The count begins anew when the set is stopped and assembled again.",
     ),
 )
 

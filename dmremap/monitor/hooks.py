@@ -43,6 +43,9 @@ _STATUS_FIELDS = (
     "breaker",
     "moved",
     "gone",
+    "flush_errors",
+    "main",
+    "spare",
     "seq",
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dmremap.health import Verdict, combine, evaluate
-from dmremap.table import Status
+from dmremap.table import LEGS, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ _RISES = (
     _Step("moved", "moved", "{count} blocks moved to other slots of the spare"),
     _Step("copies", "copies", "{count} copies of the metadata moved to stand-ins"),
     _Step("doubt", "doubt", "{count} blocks are in doubt"),
+    _Step("flush_failed", "flush_errors", "{count} flushes failed"),
 )
 
 _FALLS = (
@@ -85,7 +86,20 @@ _FALLS = (
 )
 
 # Numbers that only a new load of the table sets back.
-_MONOTONIC = ("read_errors", "write_errors", "transient", "remapped", "moved", "seq")
+_MONOTONIC = (
+    "read_errors",
+    "write_errors",
+    "transient",
+    "remapped",
+    "moved",
+    "flush_errors",
+    "seq",
+)
+
+_LEG_SENTENCES = {
+    "failing": "the {leg} device is failing as a whole",
+    "ok": "the {leg} device is no longer failing as a whole",
+}
 
 # Health reasons whose first appearance is an event of its own.
 _REASON_EVENTS = {"DMR-H201": "spare_low", "DMR-H202": "spare_full"}
@@ -107,7 +121,8 @@ KINDS = (
 )
 """Every kind of event there is."""
 
-# What the kernel can say of which its status keeps no trace.
+# What the kernel can say of which its status keeps no trace: an older module none at all, another
+# one none if it is over before somebody looks.
 _TRACELESS = frozenset({"probe"})
 
 
@@ -211,6 +226,11 @@ def _target_changes(old: Status, new: Status, hinted: frozenset[str]) -> list[tu
         found.append(("mode", f"the set's mode went from {old.mode} to {new.mode}", 0))
     if new.breaker is not None and new.breaker != (old.breaker or "closed"):
         found.append(("breaker", f"the set's breaker is {new.breaker} now", 0))
+    # Another version of the module is no change: what does not say is not failing.
+    for leg in LEGS:
+        was, now = (getattr(status, leg) or "ok" for status in (old, new))
+        if was != now:
+            found.append(("probe", _LEG_SENTENCES[now].format(leg=leg), 0))
     for step in _RISES:
         count = _number(new, step.field) - _number(old, step.field)
         if count > 0:
@@ -221,7 +241,7 @@ def _target_changes(old: Status, new: Status, hinted: frozenset[str]) -> list[tu
         if count > 0:
             found.append((step.kind, step.sentence.format(count=count), count))
 
-    traceless = hinted & _TRACELESS
+    traceless = (hinted & _TRACELESS) - {kind for kind, _, _ in found}
     if new.seq > old.seq and (traceless or not found):
         sentence = "the kernel noticed something; its log says what"
         found += [(kind, sentence, 0) for kind in sorted(traceless) or ("noticed",)]

@@ -14,7 +14,17 @@ from typing import Any
 
 import pytest
 from guest import answers
-from guest.lib import ROOT, dm_create, dm_remove, pattern, run, try_read, write
+from guest.lib import (
+    ROOT,
+    Device,
+    dm_create,
+    dm_remove,
+    outcome,
+    pattern,
+    run,
+    try_read,
+    write,
+)
 from guest.watching import NEVER, RecordingHook, Watch, WatchedSet, watched_set
 
 from dmremap.monitor.sources import Hint, NetlinkSource, udevd_runs
@@ -115,6 +125,25 @@ def test_pending_and_cleared(watched: WatchedSet) -> None:
         total(watch, "pending_cleared", 8)
         assert watch.wait("health")["state"] == "ok"
         assert watch.end(signal.SIGINT) == 0
+
+
+def test_flushes_that_fail(watched: WatchedSet) -> None:
+    def flush() -> str:
+        with Device(watched.path) as device:
+            return outcome(device.flush)
+
+    with Watch("--rescan", NEVER) as watch:
+        watch.wait("found")
+        watched.fault.add(0, 0, "flush", "medium")
+        assert flush() == "ENODATA"
+        assert watch.wait("probe")["message"] == "the main device is failing as a whole"
+        assert watch.wait("flush_failed")["count"] == 1
+        assert watch.wait("health")["codes"] == ["DMR-H105", "DMR-H307"]
+        watched.fault.clear()
+        assert flush() == "OK"
+        assert watch.wait("probe")["message"].endswith("no longer failing as a whole")
+        assert watch.wait("health")["codes"] == ["DMR-H307"]
+        assert watch.end() == 0
 
 
 def test_sets_come_and_go() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib import resources
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -33,7 +34,14 @@ def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.parametrize("appended", ["", " breaker=open moved=1 gone=2 memory=4096"])
+@pytest.mark.parametrize(
+    "appended",
+    [
+        "",
+        " breaker=open moved=1 gone=2 memory=4096",
+        " breaker=open moved=1 gone=2 memory=4096 flush_errors=3 main=failing spare=ok",
+    ],
+)
 def test_the_schema_knows_every_status(appended: str) -> None:
     status = parse_status(
         0,
@@ -44,9 +52,11 @@ def test_the_schema_knows_every_status(appended: str) -> None:
     one = {"name": "a", "uuid": None, "device": "b", "targets": [{"table": {}, "status": status}]}
     whole = json.loads(common.to_json(common.envelope("status", {"sets": [one]})))
     jsonschema.Draft202012Validator(SCHEMA).validate(whole)
-    whole["data"]["sets"][0]["targets"][0]["status"]["breaker"] = "ajar"
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.Draft202012Validator(SCHEMA).validate(whole)
+    for key, value in (("breaker", "ajar"), ("spare", "gone")):
+        wrong = json.loads(json.dumps(whole))
+        wrong["data"]["sets"][0]["targets"][0]["status"][key] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(SCHEMA).validate(wrong)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -364,3 +374,61 @@ def test_errors_know_their_exit_code() -> None:
     assert isinstance(error("DMR-E100", "x"), Failure)
     for cls in DmRemapError.__subclasses__():
         assert cls.exit in Exit
+
+
+@pytest.fixture
+def one_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set runs whose main fails as a whole and has failed two flushes."""
+    from dmremap import sets
+    from dmremap.table import parse_table
+
+    status = parse_status(
+        0,
+        8,
+        "rw 512 0/10 lost=0 pending=0 bad=0 free=10 doubt=0 read_errors=0 write_errors=0 "
+        "transient=0 remapped=0 copies=0 identity=tag seq=1 breaker=closed moved=0 gone=0 "
+        "memory=4096 flush_errors=2 main=failing spare=ok",
+    )
+    device = SimpleNamespace(
+        name="data", suspended=False, live_table=True, read_only=False, open_count=0
+    )
+    running = SimpleNamespace(
+        name="data",
+        uuid=None,
+        path="/dev/mapper/data",
+        device=device,
+        tables=(parse_table(0, 8, "/dev/no-main /dev/no-spare 0 2072"),),
+        status=(status,),
+    )
+    monkeypatch.setattr(sets, "running", lambda _names=(): [running])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("one_set")
+def test_every_command_that_shows_sets_says_which_device_fails(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list", "--running"]) == 0
+    assert "main is failing" in capsys.readouterr().out
+    assert main(["list", "--running", "-o", "json"]) == 0
+    (listed,) = valid(capsys.readouterr().out)["data"]["sets"]
+    assert listed["problems"] == ["main is failing"]
+    assert main(["status"]) == 0
+    shown = capsys.readouterr().out
+    assert "/dev/no-main (failing)" in shown
+    assert "/dev/no-spare (failing)" not in shown
+    assert main(["status", "-o", "json"]) == 0
+    (row,) = valid(capsys.readouterr().out)["data"]["sets"]
+    now = row["targets"][0]["status"]
+    assert (now["flush_errors"], now["main"], now["spare"]) == (2, "failing", "ok")
+    assert main(["health"]) == 1
+    shown = capsys.readouterr().out
+    assert "data: FAILED" in shown
+    assert "DMR-H105" in shown
+    assert "DMR-H307" in shown
+
+
+@pytest.mark.parametrize("code", ["DMR-H105", "DMR-H205", "DMR-H307"])
+def test_what_fails_as_a_whole_is_explained(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", code]) == 0
+    assert code in capsys.readouterr().out

@@ -62,6 +62,11 @@ def test_a_good_set() -> None:
         (changed(breaker="open", mapped=1), State.FAILING, ["DMR-H305", "DMR-H101"]),
         (changed(gone=1), State.FAILED, ["DMR-H306"]),
         (changed(mode="ro", gone=1), State.FAILED, ["DMR-H306", "DMR-H301"]),
+        (changed(flush_errors=0, main="ok", spare="ok"), State.OK, []),
+        (changed(flush_errors=1, main="ok", spare="ok"), State.DEGRADED, ["DMR-H307"]),
+        (changed(flush_errors=1, main="failing"), State.FAILED, ["DMR-H105", "DMR-H307"]),
+        (changed(flush_errors=0, spare="failing"), State.FAILED, ["DMR-H205"]),
+        (changed(mode="ro", spare="failing"), State.FAILED, ["DMR-H301", "DMR-H205"]),
     ],
 )
 def test_each_reason(status: Status, state: State, codes: list[str]) -> None:
@@ -78,6 +83,19 @@ def test_a_set_without_all_of_its_table_has_failed_also_where_that_was_accepted(
     (reason,) = evaluate(changed(mode="ro", gone=2), read_only=True).reasons
     assert (reason.code, reason.state) == ("DMR-H306", State.FAILED)
     assert reason.sentence.startswith("2 blocks of the set's table are gone")
+
+
+def test_a_disk_that_fails_is_no_matter_of_the_table() -> None:
+    verdict = evaluate(changed(mode="ro", main="failing"), name="backup", read_only=True)
+    assert verdict.state is State.FAILED
+    (reason,) = verdict.reasons
+    assert reason.code == "DMR-H105"
+    assert "`sync /dev/mapper/backup`" in reason.next_step
+
+
+def test_flushes_that_failed_are_told_with_their_number() -> None:
+    (reason,) = evaluate(changed(flush_errors=3, main="ok", spare="ok")).reasons
+    assert reason.sentence.startswith("3 flushes of the set's devices failed")
 
 
 def test_never_started() -> None:
@@ -133,6 +151,9 @@ counts = st.integers(0, 200)
         copies=counts,
         breaker=st.sampled_from([None, "closed", "open"]),
         gone=st.none() | counts,
+        flush_errors=st.none() | counts,
+        main=st.sampled_from([None, "ok", "failing"]),
+        spare=st.sampled_from([None, "ok", "failing"]),
     ),
     st.booleans(),
     st.booleans(),

@@ -80,6 +80,14 @@ def test_the_environment() -> None:
     later = dataclasses.replace(STATUS, breaker="open", moved=0, gone=1)
     env = environment(dataclasses.replace(EVENT, status=later))
     assert [env[f"DMREMAP_{key}"] for key in ("BREAKER", "MOVED", "GONE")] == ["open", "0", "1"]
+    assert "DMREMAP_MAIN" not in env
+    ill = dataclasses.replace(STATUS, flush_errors=4, main="failing", spare="ok")
+    env = environment(dataclasses.replace(EVENT, status=ill))
+    assert [env[f"DMREMAP_{key}"] for key in ("FLUSH_ERRORS", "MAIN", "SPARE")] == [
+        "4",
+        "failing",
+        "ok",
+    ]
     gone = environment(dataclasses.replace(EVENT, kind="removed", verdict=None, status=None))
     assert "DMREMAP_STATE" not in gone
     assert "DMREMAP_MAPPED" not in gone

@@ -65,6 +65,7 @@ def test_a_set_that_is_found_ill_says_so() -> None:
         ({"moved": 3, "bad": 3}, "slot_bad moved"),
         ({"copies": 3}, "copies"),
         ({"doubt": 3}, "doubt"),
+        ({"flush_errors": 3}, "flush_failed"),
     ],
 )
 def test_a_number_that_goes_up(fields: dict[str, int], kind: str) -> None:
@@ -117,7 +118,10 @@ def test_the_breaker() -> None:
 
 
 def test_another_version_of_the_module_is_no_change() -> None:
-    older, newer = snapshot(), snapshot(breaker="closed", moved=0, gone=0, memory=1)
+    older = snapshot()
+    newer = snapshot(
+        breaker="closed", moved=0, gone=0, memory=1, flush_errors=0, main="ok", spare="ok"
+    )
     assert between(older, newer) == between(newer, older) == []
 
 
@@ -146,6 +150,37 @@ def test_a_change_that_left_no_trace() -> None:
         "remapped",
         "probe",
     ]
+
+
+@pytest.mark.parametrize("leg", ["main", "spare"])
+@pytest.mark.parametrize("hinted", [(), ("probe",)])
+def test_a_leg_that_fails_and_heals_is_told_once(leg: str, hinted: tuple[str, ...]) -> None:
+    fine = snapshot(main="ok", spare="ok")
+    fails: dict[str, int | str] = {"main": "ok", "spare": "ok", leg: "failing", "seq": 1}
+    ill = snapshot(**fails)
+    probe, health = between(fine, ill, *hinted)
+    assert (probe.kind, probe.start) == ("probe", 0)
+    assert probe.sentence == f"the {leg} device is failing as a whole"
+    assert (health.kind, health.sentence) == (
+        "health",
+        "the set's health went from OK to FAILED",
+    )
+    healed = snapshot(main="ok", spare="ok", seq=2)
+    probe, health = between(ill, healed, *hinted)
+    assert (probe.kind, health.kind) == ("probe", "health")
+    assert probe.sentence == f"the {leg} device is no longer failing as a whole"
+
+
+def test_a_leg_that_failed_for_a_moment_leaves_the_hint() -> None:
+    one, two = snapshot(main="ok", spare="ok"), snapshot(main="ok", spare="ok", seq=2)
+    assert kinds(between(one, two, "probe")) == ["probe"]
+
+
+def test_a_flush_that_fails_is_three_events_at_most() -> None:
+    before = snapshot(flush_errors=0, main="ok", spare="ok")
+    after = snapshot(flush_errors=2, main="failing", spare="ok", seq=1)
+    assert kinds(between(before, after, "probe")) == ["probe", "flush_failed", "health"]
+    assert kinds(between(after, before)) == ["reloaded", "probe", "health"]
 
 
 def test_a_hint_alone_is_nothing() -> None:

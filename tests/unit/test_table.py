@@ -11,6 +11,7 @@ from dmremap import table
 from dmremap.table import (
     COUNTERS,
     LATER_COUNTERS,
+    LEGS,
     OPTIONS,
     LineError,
     ListEntry,
@@ -34,7 +35,7 @@ STATUS = (
     "rw 512 3/1000 lost=1 pending=2 bad=4 free=993 doubt=0 read_errors=5 write_errors=6 "
     "transient=7 remapped=3 copies=1 identity=tag seq=9 uuid=" + UUID
 )
-LATER = " breaker=open moved=10 gone=11 memory=65536"
+LATER = " breaker=open moved=10 gone=11 memory=65536 flush_errors=12 main=failing spare=ok"
 
 numbers = st.integers(0, (1 << 64) - 1)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
@@ -65,7 +66,7 @@ def test_table_prints_and_parses_back(line: RemapTable) -> None:
 
 
 keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
-    lambda key: key not in (*COUNTERS, *LATER_COUNTERS, "identity", "uuid", "breaker")
+    lambda key: key not in (*COUNTERS, *LATER_COUNTERS, *LEGS, "identity", "uuid", "breaker")
 )
 
 
@@ -84,6 +85,7 @@ keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
         extra=st.lists(st.tuples(keys, words), max_size=4).map(tuple),
         **dict.fromkeys(COUNTERS, numbers),
         **dict.fromkeys(LATER_COUNTERS, st.none() | numbers),
+        **dict.fromkeys(LEGS, st.sampled_from([None, "ok", "failing"])),
     )
 )
 def test_status_prints_and_parses_back(status: Status) -> None:
@@ -188,12 +190,14 @@ def test_status() -> None:
 def test_what_an_older_module_does_not_say_is_not_zero() -> None:
     status = parse_status(0, 20480, STATUS)
     assert (status.breaker, status.moved, status.gone, status.memory) == (None,) * 4
+    assert (status.flush_errors, status.main, status.spare) == (None,) * 3
     assert parse_status(0, 20480, STATUS + " gone=0").gone == 0
 
 
 def test_the_keys_that_were_appended() -> None:
     status = parse_status(0, 20480, STATUS + LATER)
     assert (status.breaker, status.moved, status.gone, status.memory) == ("open", 10, 11, 65536)
+    assert (status.flush_errors, status.main, status.spare) == (12, "failing", "ok")
     assert status.params == STATUS + LATER
     assert status.extra == ()
 
@@ -226,6 +230,9 @@ def test_a_set_without_uuid(nothing: str) -> None:
         ("moved=10", "moved=-1", "moved is '-1'"),
         ("gone=11", "gone=", "gone is ''"),
         ("memory=65536", "memory=64K", "memory is '64K'"),
+        ("flush_errors=12", "flush_errors=-1", "flush_errors is '-1'"),
+        ("main=failing", "main=dead", "main is 'dead'"),
+        ("spare=ok", "spare=", "spare is ''"),
     ],
 )
 def test_what_is_wrong_with_a_status(old: str, new: str, says: str) -> None:
