@@ -849,7 +849,7 @@ static bool load_link(struct remap *r, struct load *l)
 
 		if (!is_live(slot))
 			continue;
-		if (dmr_any_entry(r, slot->unit, slot->unit) == DMR_NO_SLOT)
+		if (dmr_any_entry(r, slot->unit, 0) == DMR_NO_SLOT)
 			slots_insert(r, l->linked);
 		else
 			l->rebuild = true;

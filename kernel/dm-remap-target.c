@@ -215,34 +215,34 @@ static noinline int map_read_only(struct bio *bio)
  * path nor a read or write of one whole unit in the first segment, which is common,
  * is a tail call and costs these no register.
  */
-static noinline int map_lookup(struct remap *r, struct bio *bio,
+static noinline int map_lookup(struct bio *bio, struct remap *r,
 			       struct dmr_io *io)
 {
-	u64 first = bio_first(r, bio), last = bio_last(r, bio);
+	u64 first = bio_first(r, bio);
+	u64 range = bio_last(r, bio) - first;
 	u32 slot;
 
 	if (unlikely(r->read_only) && op_is_write(bio->bi_opf))
 		return map_read_only(bio);
-	if (unlikely((first ^ last) >> DMR_REGION_SHIFT))
+	if (unlikely((first ^ (first + range)) >> DMR_REGION_SHIFT))
 		return map_lookup_slow(r, bio);
-	slot = dmr_any_entry(r, first, last);
+	slot = dmr_any_entry(r, first, range);
 	if (slot == DMR_NO_SLOT)
 		return map_main(r, bio);
-	/* The entry is the unit's, and the newest one. */
-	if (bio_sectors(bio) == 1u << r->unit_shift && first == last &&
-	    (bio_op(bio) == REQ_OP_READ || bio_op(bio) == REQ_OP_WRITE) &&
-	    slot < r->seg[0].slots &&
-	    dmr_slot_state(r, slot) == DMR_MAPPED)
-		return map_spare(r, bio, io,
-				 r->seg[0].base + dmr_sector_of(r, slot));
-	return map_lookup_slow(r, bio);
+	/* If there is one unit the entry is its, and the newest one. */
+	if (range || bio_sectors(bio) != 1u << r->unit_shift ||
+	    slot >= r->seg[0].slots ||
+	    (bio_op(bio) != REQ_OP_READ && bio_op(bio) != REQ_OP_WRITE) ||
+	    dmr_slot_state(r, slot) != DMR_MAPPED)
+		return map_lookup_slow(r, bio);
+	return map_spare(r, bio, io, r->seg[0].base + dmr_sector_of(r, slot));
 }
 
 /* Some of what this bio asks for could not be read a while ago. */
-static noinline int map_near(struct remap *r, struct bio *bio,
+static noinline int map_near(struct bio *bio, struct remap *r,
 			     struct dmr_io *io)
 {
-	int ret = READ_ONCE(r->nr_lookup) ? map_lookup(r, bio, io) :
+	int ret = READ_ONCE(r->nr_lookup) ? map_lookup(bio, r, io) :
 					    map_main(r, bio);
 
 	/* What is submitted may have ended. */
@@ -253,15 +253,16 @@ static noinline int map_near(struct remap *r, struct bio *bio,
 	return ret;
 }
 
-static noinline int map_look(struct remap *r, struct bio *bio,
-			     struct dmr_io *io)
+/* There are notes of pending units, and mappings perhaps. */
+static noinline int map_noted(struct bio *bio, struct remap *r,
+			      struct dmr_io *io)
 {
-	if (READ_ONCE(r->nr_pending) &&
-	    dmr_noted(r, bio->bi_iter.bi_sector,
-		      bio->bi_iter.bi_sector + bio_sectors(bio) - 1))
-		return map_near(r, bio, io);
+	sector_t sector = bio->bi_iter.bi_sector;
+
+	if (unlikely(dmr_noted(r, sector, sector + bio_sectors(bio) - 1)))
+		return map_near(bio, r, io);
 	if (READ_ONCE(r->nr_lookup))
-		return map_lookup(r, bio, io);
+		return map_lookup(bio, r, io);
 	return map_main(r, bio);
 }
 
@@ -279,9 +280,11 @@ static int remap_map(struct dm_target *ti, struct bio *bio)
 	io->iter = bio->bi_iter;
 	io->opf = bio->bi_opf;
 	io->kind = DMR_IO_MAIN;
-	if (READ_ONCE(r->map_looks))
-		return map_look(r, bio, io);
-	return map_main(r, bio);
+	if (likely(!READ_ONCE(r->map_looks)))
+		return map_main(r, bio);
+	if (unlikely(READ_ONCE(r->nr_pending)))
+		return map_noted(bio, r, io);
+	return map_lookup(bio, r, io);
 }
 
 /* May this error be a bad block, and is it ours to handle? */

@@ -502,16 +502,15 @@ static inline u32 *dmr_region_head(struct remap *r, u64 unit)
  * dmr_any_entry() - the fast half of slots_first()
  * @r: the target
  * @first: first unit
- * @last: last unit, of the same region
+ * @range: how many units more there are, of the same region
  *
  * Here and not in dm-remap-slots.c because every bio pays for it.
  *
  * Return: the slot of an entry in the range, the newest one of its unit but not
  * that of the lowest unit, or DMR_NO_SLOT: no unit of the range is mapped.
  */
-static inline u32 dmr_any_entry(struct remap *r, u64 first, u64 last)
+static inline u32 dmr_any_entry(struct remap *r, u64 first, u64 range)
 {
-	u64 range = last - first;
 	u32 s;
 
 	/* Pairs with smp_store_release() in slots_insert(). */
@@ -539,7 +538,8 @@ static inline unsigned int dmr_note_index(sector_t sector)
 static inline bool dmr_noted(struct remap *r, sector_t sector, sector_t last)
 {
 	for (;;) {
-		if (READ_ONCE(r->note_count[dmr_note_index(sector)]))
+		/* One load, and not torn: a u16. */
+		if (data_race(r->note_count[dmr_note_index(sector)]))
 			return true;
 		if (likely(!((sector ^ last) >> DMR_NOTE_SHIFT)))
 			return false;

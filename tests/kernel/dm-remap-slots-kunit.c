@@ -86,7 +86,7 @@ static void empty_table(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, r->nr_lookup, 0);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 0, 0), DMR_NO_SLOT);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 0, 100000), DMR_NO_SLOT);
-	KUNIT_EXPECT_EQ(test, dmr_any_entry(r, 0, 63), DMR_NO_SLOT);
+	KUNIT_EXPECT_EQ(test, dmr_any_entry(r, 0, DMR_REGION_MASK), DMR_NO_SLOT);
 	/* A read-only table looks at every bio: it refuses writes there. */
 	r->read_only = true;
 	slots_clear_lookup(r);
@@ -109,7 +109,7 @@ static void insert_and_find(struct kunit *test)
 		u64 unit = units[i];
 
 		KUNIT_EXPECT_EQ(test, slots_first(r, unit, unit), 100 + i);
-		KUNIT_EXPECT_EQ(test, dmr_any_entry(r, unit, unit), 100 + i);
+		KUNIT_EXPECT_EQ(test, dmr_any_entry(r, unit, 0), 100 + i);
 	}
 	KUNIT_EXPECT_EQ(test, slots_first(r, 2, 61), DMR_NO_SLOT);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 66, 999999), DMR_NO_SLOT);
@@ -163,7 +163,8 @@ static void region_borders(struct kunit *test)
 					    want, "%llu..%llu", first, last);
 			if ((first ^ last) & ~DMR_REGION_MASK)
 				continue;
-			KUNIT_EXPECT_EQ_MSG(test, dmr_any_entry(r, first, last)
+			KUNIT_EXPECT_EQ_MSG(test,
+					    dmr_any_entry(r, first, last - first)
 					    != DMR_NO_SLOT,
 					    want != DMR_NO_SLOT,
 					    "%llu..%llu", first, last);
@@ -186,13 +187,14 @@ static void hash_collisions(struct kunit *test)
 	for (i = 0; i < n; i++)
 		map(r, i, region[i] + i);
 	for (i = 0; i < n; i++) {
-		u64 first = region[i], last = region[i] + 63;
+		u64 first = region[i], last = first + DMR_REGION_MASK;
 
 		KUNIT_EXPECT_EQ(test, slots_first(r, first, last), i);
-		KUNIT_EXPECT_EQ(test, dmr_any_entry(r, first, last), i);
+		KUNIT_EXPECT_EQ(test, dmr_any_entry(r, first, last - first), i);
 		KUNIT_EXPECT_EQ(test, slots_first(r, first + i + 1, last),
 				DMR_NO_SLOT);
-		KUNIT_EXPECT_EQ(test, dmr_any_entry(r, first + i + 1, last),
+		first += i + 1;
+		KUNIT_EXPECT_EQ(test, dmr_any_entry(r, first, last - first),
 				DMR_NO_SLOT);
 	}
 	/* Chains through the whole table, all regions in turn. */
@@ -209,7 +211,7 @@ static void dead_entries(struct kunit *test)
 	map(r, 1, 11);
 	map(r, 2, 10);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 0, 63), 2);
-	KUNIT_EXPECT_EQ(test, dmr_any_entry(r, 10, 10), 2);
+	KUNIT_EXPECT_EQ(test, dmr_any_entry(r, 10, 0), 2);
 	r->slot[0].info = dmr_info(DMR_BAD, 0);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 0, 63), 2);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 10, 11), 2);
@@ -651,9 +653,9 @@ static void model_step_look(struct kunit *test, struct model *m)
 				model_run(m, want, 20));
 	last = min(last, first | DMR_REGION_MASK);
 	want = model_first(m, first, last);
-	KUNIT_ASSERT_EQ(test, dmr_any_entry(m->r, first, last) == DMR_NO_SLOT,
+	KUNIT_ASSERT_EQ(test, dmr_any_entry(m->r, first, last - first) == DMR_NO_SLOT,
 			want == DMR_NO_SLOT);
-	KUNIT_ASSERT_EQ(test, dmr_any_entry(m->r, first, first),
+	KUNIT_ASSERT_EQ(test, dmr_any_entry(m->r, first, 0),
 			model_first(m, first, first));
 }
 

@@ -74,7 +74,7 @@ RULES = {
     "relinked": ("dm-remap-load.c", "if (first < l->linked)", "if (0)"),
     "linked twice": (
         "dm-remap-load.c",
-        "if (dmr_any_entry(r, slot->unit, slot->unit) == DMR_NO_SLOT)",
+        "if (dmr_any_entry(r, slot->unit, 0) == DMR_NO_SLOT)",
         "if (1)",
     ),
     "losers": ("dm-remap-load.c", "ret = load_losers(r);", "ret = 0;"),

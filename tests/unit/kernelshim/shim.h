@@ -41,6 +41,7 @@ typedef struct { int x; } spinlock_t;
 #define ____cacheline_aligned_in_smp
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define READ_ONCE(x)		(x)
+#define data_race(x)		(x)
 #define WRITE_ONCE(x, v)	((x) = (v))
 #define smp_load_acquire(p)	(*(p))
 #define smp_store_release(p, v)	(*(p) = (v))
