@@ -221,10 +221,24 @@ int commit_scrub(struct remap *r, u32 mb, int copy)
  *----------------------------------------------------------------
  */
 
-void commit_queue(struct remap *r, struct dmr_io *io)
+/**
+ * commit_queue() - what the next commit shall say
+ * @r: the target
+ * @io: of a bio whose data is durable in slots, or NULL
+ * @left: slots that become BAD, see slots_end(), or DMR_NO_SLOT
+ */
+void commit_queue(struct remap *r, struct dmr_io *io, u32 left)
 {
+	u32 *last = &left;
+
+	/* They belong to the narrow work until they are in the list. */
+	while (*last != DMR_NO_SLOT)
+		last = &r->slot[*last].next;
 	spin_lock_irq(&r->lock);
-	list_add_tail(&io->commit, &r->commit);
+	if (io)
+		list_add_tail(&io->commit, &r->commit);
+	*last = r->first_left;
+	r->first_left = left;
 	queue_work(r->commit_wq, &r->commit_work);
 	spin_unlock_irq(&r->lock);
 }
@@ -362,13 +376,26 @@ static blk_status_t publish(struct remap *r, struct dmr_io *io)
 	return status;
 }
 
-/* Slots that refused their data, in a list through dmr_slot.next. */
-static void mark_left(struct remap *r, u32 slot)
+/**
+ * commit_mark_left() - LEFT slots are BAD in the commit that is about to be written
+ * @r: the target
+ * @slot: the first one, through dmr_slot.next; see slots_end()
+ *
+ * That commit is the proof that the spare takes writes, so that it is the slots
+ * which are bad.
+ */
+void commit_mark_left(struct remap *r, u32 slot)
 {
-	for (; slot != DMR_NO_SLOT; slot = r->slot[slot].next) {
+	unsigned int nr = 0;
+
+	for (; slot != DMR_NO_SLOT; slot = r->slot[slot].next, nr++) {
 		WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
 		commit_mark_slot(r, slot);
 	}
+	if (!nr)
+		return;
+	atomic_add(nr, &r->nr_bad);
+	event_report(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
 }
 
 /* Nothing of these was written: their slots stay as they are. */
@@ -385,7 +412,7 @@ static void commit_batch(struct remap *r, struct list_head *batch, u32 left)
 {
 	struct dmr_io *io, *next;
 
-	mark_left(r, left);
+	commit_mark_left(r, left);
 	list_for_each_entry(io, batch, commit)
 		seal(r, io);
 	commit_dirty(r);

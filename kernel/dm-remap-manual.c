@@ -30,26 +30,10 @@ struct mapping {
 	bool lost;
 	struct page *page;
 	u32 first_slot;		/* in no commit yet, through dmr_slot.next */
+	struct dmr_refused refused;	/* the unit's */
 	unsigned long deadline;	/* in jiffies */
 	const char *stop;	/* why it cannot go on, NULL: it can */
 };
-
-/* A slot did not take its data: see slots_refused() in the repair. */
-static bool slot_refused(struct mapping *m, u32 slot, int error)
-{
-	struct remap *r = m->r;
-
-	if (!dmr_suspect(r, errno_to_blk_status(error), true) ||
-	    !area_readable(r, r->probe_page)) {
-		slots_give_back(r, slot);
-		return false;
-	}
-	WRITE_ONCE(r->slot[slot].info, dmr_info(DMR_BAD, 0));
-	commit_mark_slot(r, slot);
-	atomic_inc(&r->nr_bad);
-	event_report(r, DMR_EV_SLOT_BAD, U64_MAX, 1);
-	return true;
-}
 
 static bool time_is_over(struct mapping *m)
 {
@@ -57,43 +41,65 @@ static bool time_is_over(struct mapping *m)
 }
 
 /*
- * Give a unit a slot, with the data in m->page unless it is lost.  False: it has
- * none; m->stop says why, or is NULL if the time was over.
+ * A slot that has taken the data in m->page, if it is not lost.  DMR_NO_SLOT:
+ * none has; m->stop says why, or is NULL if the time was over.
  */
-static bool fill_slot(struct mapping *m, u64 unit)
+static u32 find_slot(struct mapping *m, u64 unit)
 {
 	struct remap *r = m->r;
-	unsigned int got, tries;
+	blk_status_t status;
+	unsigned int got;
 	u32 slot;
 	int ret;
 
-	for (tries = 0; tries < DMR_SLOT_TRIES; tries++) {
+	do {
 		/* A resume waits for us. */
-		if (tries && time_is_over(m))
-			return false;
+		if (m->refused.tries && time_is_over(m))
+			return DMR_NO_SLOT;
 		slot = repair_take_slots(r, unit, 1, &got);
 		if (slot == DMR_NO_SLOT) {
 			m->stop = "full";
-			return false;
+			return DMR_NO_SLOT;
 		}
 		ret = m->lost ? 0 :
 		      dmr_block_io(r->spare->bdev, slots_sector(r, slot),
 				   m->page, r->unit,
 				   REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
-		if (ret && slot_refused(m, slot, ret))
-			continue;
-		if (ret)
+		if (!ret) {
+			slots_took(&m->refused);
+			slots_proven(r, &m->refused);
+			return slot;
+		}
+		status = errno_to_blk_status(ret);
+		if (!dmr_suspect(r, status, true)) {
+			slots_give_back(r, slot);
 			break;
-		r->slot[slot].unit = unit;
-		r->slot[slot].next = m->first_slot;
-		WRITE_ONCE(r->slot[slot].info,
-			   dmr_info(m->lost ? DMR_LOST : DMR_SEALING, 0));
-		commit_mark_slot(r, slot);
-		m->first_slot = slot;
-		return true;
-	}
+		}
+	} while (slots_refuse(r, &m->refused, slot, 1, status) &&
+		 area_readable(r, r->probe_page));
 	m->stop = "failed";
-	return false;
+	return DMR_NO_SLOT;
+}
+
+/* Give a unit a slot.  False: it has none, see find_slot(). */
+static bool fill_slot(struct mapping *m, u64 unit)
+{
+	struct remap *r = m->r;
+	u32 slot, before = atomic_read(&r->nr_free);
+
+	slots_refused_init(&m->refused);
+	slot = find_slot(m, unit);
+	commit_mark_left(r, slots_end(r, &m->refused));
+	if (slot == DMR_NO_SLOT)
+		return false;
+	repair_report_low(r, unit, before);
+	r->slot[slot].unit = unit;
+	r->slot[slot].next = m->first_slot;
+	WRITE_ONCE(r->slot[slot].info,
+		   dmr_info(m->lost ? DMR_LOST : DMR_SEALING, 0));
+	commit_mark_slot(r, slot);
+	m->first_slot = slot;
+	return true;
 }
 
 /* False: the unit is not mapped, see fill_slot(). */

@@ -238,6 +238,26 @@ void repair_set_breaker(struct remap *r, bool open)
 		breaker_report(r, open);
 }
 
+static void __breaker_count(struct dmr_breaker *b)
+{
+	if (!time_in_range(jiffies, b->minute, b->minute + 60 * HZ)) {
+		b->minute = jiffies;
+		b->pieces = 0;
+	}
+	b->pieces++;
+}
+
+/*
+ * Slots have refused a piece.  It counts once more with each try, so that a spare
+ * which refuses everything opens the breaker, too; but what is under way goes on.
+ */
+static void breaker_refused(struct remap *r)
+{
+	spin_lock_irq(&r->lock);
+	__breaker_count(&r->breaker);
+	spin_unlock_irq(&r->lock);
+}
+
 /* May one piece more be mapped? */
 static bool breaker_allows(struct remap *r)
 {
@@ -245,14 +265,10 @@ static bool breaker_allows(struct remap *r)
 	bool opens;
 
 	spin_lock_irq(&r->lock);
-	if (!time_in_range(jiffies, b->minute, b->minute + 60 * HZ)) {
-		b->minute = jiffies;
-		b->pieces = 0;
-	}
-	opens = !b->open && b->rate && b->pieces >= b->rate;
+	__breaker_count(b);
+	opens = !b->open && b->rate && b->pieces > b->rate;
 	if (opens)
 		WRITE_ONCE(b->open, true);
-	b->pieces++;
 	spin_unlock_irq(&r->lock);
 	if (opens)
 		breaker_report(r, true);
@@ -340,6 +356,7 @@ struct narrow {
 	unsigned long slot_end;	/* no more slots are tried, in jiffies; 0: none
 				 * has refused yet
 				 */
+	struct dmr_refused refused;
 };
 
 /* What a time of a last slow failure is while there is none. */
@@ -544,56 +561,68 @@ static bool may_map(struct narrow *n)
 }
 
 /*
- * Slots did not take their data.  They become BAD while a metadata block of the
- * spare still reads and writes: the commit that says so is the write.
+ * Slots did not take their data.  Is it they, or the spare?  It is the spare if
+ * no metadata block can be read, or if none can be written: of that the commit is
+ * the proof that marks them.
  */
-static void slots_refused(struct narrow *n, u32 slot, unsigned int nr)
+static void slots_refused(struct narrow *n, u32 slot, unsigned int nr,
+			  blk_status_t status, unsigned long begin)
 {
 	struct remap *r = n->r;
-	bool fails = !area_readable(r, r->probe_page);
-	unsigned int i;
+	bool more = slots_refuse(r, &n->refused, slot, nr, status);
 
-	if (fails) {
-		DMERR_LIMIT("%s: the spare fails, nothing is mapped", dmr_name(r));
-		for (i = 0; i < nr; i++)
-			slots_give_back(r, slot + i);
+	breaker_refused(r);
+	if (time_after(jiffies, begin + SLOW))
+		r->slots_slow = jiffies;
+	n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
+	if (!more || dmr_must_stop(r) || time_after(jiffies, n->slot_end))
 		n->status = n->io->status;
-	} else {
-		atomic_add(nr, &r->nr_bad);
-		event_report(r, DMR_EV_SLOT_BAD, U64_MAX, nr);
-	}
+	if (area_readable(r, r->probe_page))
+		return;
+	DMERR_LIMIT("%s: the spare fails, nothing is mapped", dmr_name(r));
+	n->status = n->io->status;
 	spin_lock_irq(&r->lock);
-	if (fails)
-		r->spare_fails = true;
-	for (i = 0; i < nr && !fails; i++) {
-		WRITE_ONCE(r->slot[slot + i].info, dmr_info(DMR_LEFT, 0));
-		r->slot[slot + i].next = r->first_left;
-		r->first_left = slot + i;
-	}
+	r->spare_fails = true;
 	queue_work(r->commit_wq, &r->commit_work);
 	spin_unlock_irq(&r->lock);
 }
 
 /**
- * repair_take_slots() - slots_take(), and report how few are left
+ * repair_take_slots() - slots_take(), and report that there is none
  * @r: the target
  * @unit: first unit, for the report
  * @nr: number of units
  * @got: see slots_take()
+ *
+ * Slots that have refused this bio are still taken.  So if there is none the
+ * free ones were all tried.
  */
 u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 		      unsigned int *got)
 {
-	u32 low = r->nr_slots / 8, free = atomic_read(&r->nr_free);
 	u32 slot = slots_take(r, nr, got);
 
 	if (slot == DMR_NO_SLOT) {
 		DMERR_LIMIT("%s: no free slot is left on the spare", dmr_name(r));
 		event_report(r, DMR_EV_SPARE_FULL, unit, 1);
-	} else if (free > low && free - *got <= low) {
-		event_report(r, DMR_EV_SPARE_LOW, unit, 1);
 	}
 	return slot;
+}
+
+/**
+ * repair_report_low() - report that few slots are left, once they are
+ * @r: the target
+ * @unit: what has taken the last ones, for the report
+ * @before: so many were free before
+ *
+ * Asked when those that have refused are given back or BAD.
+ */
+void repair_report_low(struct remap *r, u64 unit, u32 before)
+{
+	u32 low = r->nr_slots / 8;
+
+	if (before > low && atomic_read(&r->nr_free) <= low)
+		event_report(r, DMR_EV_SPARE_LOW, unit, 1);
 }
 
 /*
@@ -603,7 +632,7 @@ u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 {
 	struct remap *r = n->r;
-	unsigned int i, got, tries = 0;
+	unsigned int i, got;
 	blk_status_t status;
 	u32 slot, gen = 0;
 
@@ -628,17 +657,11 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 			return;
 		}
 		if (status) {
-			slots_refused(n, slot, got);
-			if (time_after(jiffies, begin + SLOW))
-				r->slots_slow = jiffies;
-			n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
-			if (++tries == DMR_SLOT_TRIES || dmr_must_stop(r) ||
-			    time_after(jiffies, n->slot_end))
-				n->status = n->io->status;
+			slots_refused(n, slot, got, status, begin);
 			continue;
 		}
 		r->slots_slow = never_slow();
-		tries = 0;
+		slots_took(&n->refused);
 		for (i = 0; i < got; i++, slot++, unit++, nr--) {
 			if (old != DMR_NO_SLOT)
 				gen = (r->slot[old++].info >> 8) + 1;
@@ -648,6 +671,9 @@ static void fill_slots(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 			n->io->first_slot = slot;
 		}
 	}
+	/* A run that was refused may have been taken by one slot after the other. */
+	if (!nr)
+		slots_proven(r, &n->refused);
 }
 
 /* Main refused these units. */
@@ -964,6 +990,7 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 		.write = dmr_is_write(io->opf),
 		.good = NO_UNIT,
 	};
+	u32 left, before = atomic_read(&r->nr_free);
 
 	if (n.write && READ_ONCE(r->mode) != DMR_MODE_RW) {
 		repair_complete(r, io, io->status);
@@ -972,6 +999,7 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	/* As it was before it was submitted; replays clone this. */
 	bio->bi_iter = io->iter;
 	bio_clear_flag(bio, BIO_REMAPPED);
+	slots_refused_init(&n.refused);
 
 	narrow_bio(&n);
 	if (n.unreadable && !n.status)
@@ -979,11 +1007,15 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	/* Main may have died while it was narrowed.  A move does not need it. */
 	if (n.mapped && !n.status && !probe(&n))
 		n.status = io->status;
+	left = slots_end(r, &n.refused);
 	if (n.status) {
 		give_back(r, io);
+		if (left != DMR_NO_SLOT)
+			commit_queue(r, NULL, left);
 		repair_complete(r, io, n.status);
 	} else if (io->first_slot != DMR_NO_SLOT || io->found) {
-		commit_queue(r, io);
+		repair_report_low(r, dmr_io_first(r, io), before);
+		commit_queue(r, io, left);
 	} else {
 		if (n.good != NO_UNIT || io->kind == DMR_IO_SPARE)
 			atomic64_inc(&r->transient);

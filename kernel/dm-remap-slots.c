@@ -31,9 +31,12 @@
  * Taking and giving back of slots has one caller too, the narrow work (or a
  * message, when no I/O runs).
  */
+#include <linux/math.h>
 #include <linux/mm.h>
 
 #include "dm-remap.h"
+
+#define SLOTS_IN_A_ROW	2	/* tries before these go all over the area */
 
 /*----------------------------------------------------------------*/
 
@@ -79,6 +82,7 @@ void slots_clear(struct remap *r)
 	slots_clear_lookup(r);
 	r->hint = 0;
 	r->run_hint = 0;
+	r->rotor = 0;
 	atomic_set(&r->nr_free, r->nr_slots);
 	atomic_set(&r->nr_mapped, 0);
 	atomic_set(&r->nr_lost, 0);
@@ -224,29 +228,63 @@ static bool is_free(struct remap *r, u32 slot)
 	return dmr_state(READ_ONCE(r->slot[slot].info)) == DMR_FREE;
 }
 
-/* The first aligned run of @want free slots, @want a power of two. */
-static u32 take_run(struct remap *r, unsigned int want)
+/* The first aligned run of @want free slots from a slot on. */
+static u32 find_run(struct remap *r, u32 first, unsigned int want)
 {
 	unsigned int i, n;
 	u32 s;
 
 	for (i = 0; i < r->nr_segs; i++) {
 		const struct dmr_seg *seg = &r->seg[i];
-		u32 from = r->run_hint > seg->first_slot ?
-			   r->run_hint - seg->first_slot : 0;
+		u32 from = first > seg->first_slot ? first - seg->first_slot : 0;
 
 		for (s = round_up(from, want); s + want <= seg->slots; s += want) {
 			for (n = 0; n < want; n++)
 				if (!is_free(r, seg->first_slot + s + n))
 					break;
-			if (n == want) {
-				r->run_hint = seg->first_slot + s + want;
+			if (n == want)
 				return seg->first_slot + s;
-			}
 		}
 	}
-	r->run_hint = r->nr_slots;
 	return DMR_NO_SLOT;
+}
+
+/* The first free slot from a slot on. */
+static u32 find_one(struct remap *r, u32 slot)
+{
+	for (; slot < r->nr_slots; slot++)
+		if (is_free(r, slot))
+			return slot;
+	return DMR_NO_SLOT;
+}
+
+/* An aligned run of @want free slots, @want a power of two. */
+static u32 take_run(struct remap *r, unsigned int want)
+{
+	u32 s = DMR_NO_SLOT;
+
+	if (r->rotor)
+		s = find_run(r, max(r->rotor, r->run_hint), want);
+	if (s == DMR_NO_SLOT) {
+		s = find_run(r, r->run_hint, want);
+		r->run_hint = s == DMR_NO_SLOT ? r->nr_slots : s + want;
+	}
+	return s;
+}
+
+static u32 take_one(struct remap *r)
+{
+	u32 s = DMR_NO_SLOT;
+
+	if (r->rotor)
+		s = find_one(r, max(r->rotor, r->hint));
+	if (s == DMR_NO_SLOT) {
+		/* All behind it are taken: from below, as ever. */
+		r->rotor = 0;
+		s = find_one(r, r->hint);
+		r->hint = min(s, r->nr_slots);
+	}
+	return s;
 }
 
 /**
@@ -256,9 +294,11 @@ static u32 take_run(struct remap *r, unsigned int want)
  * @got: set to how many consecutive slots were taken, at most @want
  *
  * Whole pieces get aligned runs while there are any, so that they stay one bio
- * on the spare; everything else fills the gaps from below.  Narrow work only.
+ * on the spare; everything else fills the gaps from below.  After slots have
+ * refused their data both begin at the rotor, each behind the one before, and go
+ * on from below when they have come to the end.  Narrow work only.
  *
- * Return: the first slot, now in state TAKEN, or DMR_NO_SLOT.
+ * Return: the first slot, now in state TAKEN, or DMR_NO_SLOT: none is FREE.
  */
 u32 slots_take(struct remap *r, unsigned int want, unsigned int *got)
 {
@@ -269,13 +309,13 @@ u32 slots_take(struct remap *r, unsigned int want, unsigned int *got)
 	if (want > 1 && want == r->piece)
 		s = take_run(r, want);
 	if (s == DMR_NO_SLOT) {
-		for (s = r->hint; s < r->nr_slots && !is_free(r, s); s++)
-			;
-		r->hint = s;
-		if (s == r->nr_slots)
+		s = take_one(r);
+		if (s == DMR_NO_SLOT)
 			return DMR_NO_SLOT;
 		*got = 1;
 	}
+	if (r->rotor)
+		r->rotor = s + *got;
 	for (n = 0; n < *got; n++)
 		WRITE_ONCE(r->slot[s + n].info, dmr_info(DMR_TAKEN, 0));
 	atomic_sub(*got, &r->nr_free);
@@ -294,4 +334,111 @@ void slots_give_back(struct remap *r, u32 slot)
 	r->run_hint = min_t(u32, r->run_hint,
 			    first + round_down(slot - first, r->piece));
 	atomic_inc(&r->nr_free);
+}
+
+/*----------------------------------------------------------------
+ * Slots that refuse; struct dmr_refused says what becomes of them
+ *----------------------------------------------------------------
+ */
+
+void slots_refused_init(struct dmr_refused *f)
+{
+	memset(f, 0, sizeof(*f));
+	f->first = DMR_NO_SLOT;
+	f->proven = DMR_NO_SLOT;
+}
+
+/**
+ * slots_refuse() - taken slots have refused their data
+ * @r: the target
+ * @f: the bio's
+ * @slot: the first one
+ * @nr: how many of them, in one command
+ * @status: what it has failed with
+ *
+ * The second try goes to the next free slot: one bad slot is the usual case.  If
+ * that one refuses as well, the others go to places all over the area, because what
+ * refuses may be a part of it.  The last try is where the second one left off, and
+ * the next bio goes on from there.  So a search that fails takes it forward by
+ * three slots, and in the end each free slot was tried, whatever lies between.
+ *
+ * Return: whether another slot may be tried.
+ */
+bool slots_refuse(struct remap *r, struct dmr_refused *f, u32 slot,
+		  unsigned int nr, blk_status_t status)
+{
+	unsigned int i;
+	u32 place;
+
+	/* It may have been the command, which says nothing about the slot. */
+	for (i = 0; i < nr; i++) {
+		if (status != BLK_STS_TARGET)
+			WRITE_ONCE(r->slot[slot + i].info, dmr_info(DMR_LEFT, 0));
+		r->slot[slot + i].next = f->first;
+		f->first = slot + i;
+	}
+	if (!f->tries++)
+		f->start = slot;
+	if (f->tries <= SLOTS_IN_A_ROW || f->tries == DMR_SLOT_TRIES)
+		f->behind = slot + nr;
+	if (f->tries < SLOTS_IN_A_ROW)
+		return true;
+	if (f->tries >= DMR_SLOT_TRIES - 1) {
+		r->rotor = f->behind;
+		return f->tries < DMR_SLOT_TRIES;
+	}
+	place = f->start + mult_frac(r->nr_slots, f->tries - SLOTS_IN_A_ROW + 1,
+				     DMR_SLOT_TRIES - SLOTS_IN_A_ROW);
+	if (place >= r->nr_slots)
+		place -= r->nr_slots;
+	r->rotor = round_down(place, nr);
+	return true;
+}
+
+/* A slot has taken its data. */
+void slots_took(struct dmr_refused *f)
+{
+	f->tries = 0;
+	f->behind = 0;
+}
+
+/* All that was refused so far was taken by other slots. */
+void slots_proven(struct remap *r, struct dmr_refused *f)
+{
+	u32 *link = &f->first;
+	u32 slot;
+
+	while ((slot = *link) != DMR_NO_SLOT) {
+		if (dmr_state(r->slot[slot].info) != DMR_LEFT) {
+			link = &r->slot[slot].next;
+			continue;
+		}
+		*link = r->slot[slot].next;
+		r->slot[slot].next = f->proven;
+		f->proven = slot;
+	}
+}
+
+/**
+ * slots_end() - the bio ends
+ * @r: the target
+ * @f: the bio's
+ *
+ * Gives back what is not proven.  If no slot has taken the data the next search
+ * goes on from there, see slots_refuse().
+ *
+ * Return: slots to be marked BAD, through dmr_slot.next.
+ */
+u32 slots_end(struct remap *r, struct dmr_refused *f)
+{
+	u32 next, slot, proven = f->proven;
+
+	for (slot = f->first; slot != DMR_NO_SLOT; slot = next) {
+		next = r->slot[slot].next;
+		slots_give_back(r, slot);
+	}
+	if (f->behind)
+		r->rotor = f->behind;
+	slots_refused_init(f);
+	return proven;
 }

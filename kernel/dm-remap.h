@@ -71,7 +71,7 @@
 #define DMR_TAKEN		16	/* its data is being written */
 #define DMR_SEALING		17	/* in the commit being written */
 #define DMR_DOUBT		18	/* in a commit that half failed */
-#define DMR_LEFT		19	/* refused its data; BAD with the next commit */
+#define DMR_LEFT		19	/* refused its data; see struct dmr_refused */
 /*
  * A LOST slot on its way to MAPPED.  FOUND: it holds new data, durable; set by
  * the narrow work, and on disk still LOST, so that both copies of a commit that
@@ -148,6 +148,42 @@ enum dmr_event {
 struct dmr_event_note {
 	u64	unit;		/* the first one, U64_MAX: none in particular */
 	u64	count;		/* units, 0: nothing happened */
+};
+
+/**
+ * struct dmr_refused - the free slots that refuse the data of one bio
+ * @first: they stay taken until the bio ends, through dmr_slot.next
+ * @proven: those whose data another slot has taken since, in the same way
+ * @tries: how many commands were refused in a row
+ * @start: where the first of these went
+ * @behind: where the next bio goes on if none takes them; 0: one has
+ *
+ * What a free slot goes through:
+ *
+ *  FREE -> TAKEN	slots_take()
+ *  TAKEN -> LEFT	slots_refuse(): the medium refused its data
+ *  LEFT -> BAD		slots_proven(), then the next commit: another slot took the
+ *			same data, so it was neither the data nor all of the spare
+ *  LEFT -> FREE	slots_end(): none took it
+ *  TAKEN -> FREE	slots_end() too if it refused the command, and not as a
+ *			medium; or its bio fails
+ *  TAKEN -> SEALING -> MAPPED	its bio's commit
+ *
+ * That TAKEN and LEFT become FREE again does not break "a slot is taken once".
+ * The rule is there because I/O of a slot's unit may be in flight to it, and
+ * because a table block on the disk may name it.  Neither can be true here.  Such
+ * a slot was never linked in the lookup, so nobody but the narrow work could send
+ * anything to it, and that waits for the end of each command, a refused one too,
+ * before it does anything else; what the command has left on the medium is
+ * overwritten before a commit names the slot.  And on the disk it is FREE: no
+ * commit image shows these states.
+ */
+struct dmr_refused {
+	u32		first;
+	u32		proven;
+	unsigned int	tries;
+	u32		start;
+	u32		behind;
 };
 
 struct remap;
@@ -313,6 +349,7 @@ struct remap {
 						 * took a write; end_io sets it
 						 * to 0, too
 						 */
+	u32			rotor;		/* where to look first; 0: hints */
 	struct page		*probe_page;
 	u64			probe_unit;	/* main read it last */
 	bool			probe_failed;	/* the last probe of main did */
@@ -353,7 +390,7 @@ struct remap {
 	struct list_head	commit;		/* wait for a commit, see io->commit */
 	u64			*pending;	/* units, ascending */
 	u16			note_count[DMR_NOTE_COUNTS]; /* see dmr_noted() */
-	u32			first_left;	/* slots to be marked BAD */
+	u32			first_left;	/* LEFT slots to be marked BAD */
 	bool			spare_fails;	/* commit work: mode ro */
 	bool			spare_asked;	/* commit work: does it answer */
 	struct dmr_breaker	breaker;
@@ -604,6 +641,12 @@ void slots_insert(struct remap *r, u32 slot);
 void slots_replace(struct remap *r, u32 old, u32 slot);
 u32 slots_take(struct remap *r, unsigned int want, unsigned int *got);
 void slots_give_back(struct remap *r, u32 slot);
+void slots_refused_init(struct dmr_refused *f);
+bool slots_refuse(struct remap *r, struct dmr_refused *f, u32 slot,
+		  unsigned int nr, blk_status_t status);
+void slots_took(struct dmr_refused *f);
+void slots_proven(struct remap *r, struct dmr_refused *f);
+u32 slots_end(struct remap *r, struct dmr_refused *f);
 const struct dmr_seg *slots_seg(struct remap *r, u32 slot);
 sector_t slots_sector(struct remap *r, u32 slot);
 
@@ -637,7 +680,8 @@ void commit_set_name(struct remap *r, const u8 *name);
 void commit_set_ro(struct remap *r);
 int commit_dirty(struct remap *r);
 int commit_scrub(struct remap *r, u32 mb, int copy);
-void commit_queue(struct remap *r, struct dmr_io *io);
+void commit_mark_left(struct remap *r, u32 slot);
+void commit_queue(struct remap *r, struct dmr_io *io, u32 left);
 void commit_ask_spare(struct remap *r);
 bool commit_settle(struct remap *r, u32 slot, unsigned int state);
 void commit_do_work(struct work_struct *work);
@@ -662,6 +706,7 @@ void repair_forget(struct remap *r, u64 first, u64 last);
 void repair_set_breaker(struct remap *r, bool open);
 u32 repair_take_slots(struct remap *r, u64 unit, unsigned int nr,
 		      unsigned int *got);
+void repair_report_low(struct remap *r, u64 unit, u32 before);
 void repair_complete(struct remap *r, struct dmr_io *io, blk_status_t status);
 u32 repair_next_lost(struct remap *r, struct dmr_io *io, unsigned int state,
 		     u64 *unit);
