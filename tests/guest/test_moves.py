@@ -9,7 +9,8 @@ Runs inside a guest, as root.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,11 @@ from guest.lib import (
     dm_remove,
     dm_resume,
     dm_suspend,
+    loop_device,
     outcome,
     pattern,
     read,
+    run,
     try_read,
     try_write,
     wait_for,
@@ -52,6 +55,7 @@ from dmremap.table import parse_remap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from guest.remapset import RemapSet
 
@@ -90,6 +94,11 @@ def refuse(made: RemapSet, *slots: int, status: str = "medium") -> None:
     for slot in slots:
         for direction in REFUSED:
             made.spare.add(slot_sector(made, slot), 1, direction, status)
+
+
+def elsewhere(made: RemapSet, first: int) -> int:
+    """Return the slot that is tried when this one and the next one have refused."""
+    return first + made.status.slots // 14
 
 
 def map_sectors(made: RemapSet, sector: int, count: int = 1) -> None:
@@ -639,14 +648,15 @@ def test_a_move_does_not_need_main(how: str) -> None:
 def test_a_slot_that_refuses_its_first_data_is_bad_for_good(small: RemapSet) -> None:
     refuse(small, 0, 1, 2)
     map_sectors(small, 8)
-    expected: list[Row] = [*((None, n, "bad", 0) for n in range(3)), (8, 3, "mapped", 0)]
-    assert small.status.bad == 3
+    bad: list[Row] = [(None, 0, "bad", 0), (None, 1, "bad", 0)]
+    taken: Row = (8, elsewhere(small, 0), "mapped", 0)
+    assert small.status.bad == 2
     assert_adds_up(small)
-    assert_durable(small, expected)
+    assert_durable(small, [*bad, taken])
     assert_adds_up(small)
     small.spare.clear()
     map_sectors(small, 9)
-    assert_durable(small, [*expected, (9, 4, "mapped", 0)])
+    assert_durable(small, [*bad, (9, 2, "mapped", 0), taken])
     assert held(small.path, 8, 2) == texts(8, 2, 1)
 
 
@@ -668,42 +678,111 @@ def test_it_is_bad_even_if_the_write_fails_later(small: RemapSet) -> None:
 def test_a_new_slot_that_refuses_a_unit_that_moves_is_bad_too(worn: RemapSet) -> None:
     refuse(worn, 4, 5)
     write(worn.path, 9, pattern(9, 1, 2))
-    moved = [*ONCE[:4], (None, 4, "bad", 0), (None, 5, "bad", 0), (9, 6, "mapped", 1)]
+    slot = elsewhere(worn, 4)
+    moved = [*ONCE[:4], (None, 4, "bad", 0), (None, 5, "bad", 0), (9, slot, "mapped", 1)]
     assert (worn.status.moved, worn.status.bad) == (1, 3)
     assert_durable(worn, moved)
     assert_adds_up(worn)
     assert held(worn.path, 8, 4) == texts(8, 4, 1, g2=[9])
 
 
-def test_sixteen_slots_in_a_row_may_refuse(small: RemapSet) -> None:
-    refuse(small, *range(15), status="ioerr")
-    small.main.add(8, 2, "write", "medium")
-    write(small.path, 8, pattern(8))
-    assert (small.mapped, small.status.bad) == ([8], 15)
-    refuse(small, *range(16, 32), status="ioerr")
-    assert try_write(small.path, 9, pattern(9)) == "ENODATA"  # main's error
-    assert (small.mapped, small.status.bad) == ([8], 31)
-    assert small.status.mode == "rw"
-    wait_bad(small, 31)
+def refuse_all(made: RemapSet) -> None:
+    """Have no slot take data from now on."""
+    for direction in REFUSED:
+        made.spare.add(slot_sector(made, 0), made.status.slots, direction, "ioerr")
+
+
+def test_slots_that_refuse_and_no_other_takes_it_are_free_again(small: RemapSet) -> None:
+    """As those of a sparse file on a file system that is full."""
+    small.main.add(8, 4, "write", "medium")
+    before = small.status
+    refuse_all(small)
+    for sector in range(8, 11):
+        failed = small.spare.counters()["failed"]
+        assert try_write(small.path, sector, pattern(sector)) == "ENODATA"  # main's error
+        assert small.spare.counters()["failed"] - failed == 16
+    now = small.status
+    assert (now.bad, now.free, now.mode) == (0, before.free, "rw")
+    assert rows(small) == []
     assert_adds_up(small)
-    write(small.path, 9, pattern(9))
-    bad: list[Row] = [(None, n, "bad", 0) for n in range(33)]
-    assert_durable(small, [*bad[:15], (8, 15, "mapped", 0), *bad[16:32], (9, 32, "mapped", 0)])
-    assert held(small.path, 8, 2) == texts(8, 2)
+    small.spare.clear()
+    write(small.path, 8, pattern(8, 4, 1))
+    # Three slots further each time.
+    assert_durable(small, [(n + 8, n + 9, "mapped", 0) for n in range(4)])
+    assert held(small.path, 8, 4) == texts(8, 4, 1)
 
 
-def test_sixteen_slots_in_a_row_may_refuse_what_moves(worn: RemapSet) -> None:
-    refuse(worn, *range(4, 20), status="ioerr")
-    assert try_write(worn.path, 9, pattern(9, 1, 2)) == "ENODATA"  # its slot's error
+def test_a_spare_on_a_full_file_system_serves_again_when_there_is_space(tmp_path: Path) -> None:
+    """A sparse file takes what is written where it was written before: the metadata."""
+    run("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path)
+    try:
+        with ExitStack() as stack:
+            image, filler = tmp_path / "spare", tmp_path / "filler"
+            image.touch()
+            os.truncate(image, 8 * MIB)
+            disk = stack.enter_context(loop_device(image=image))
+            made = stack.enter_context(remap_set(spare_disk=disk))
+            with suppress(OSError), filler.open("wb", buffering=0) as full:
+                while full.write(bytes(BLOCK)):
+                    pass
+            made.main.add(0, 40, "write", "medium")
+            for sector in range(0, 40, 2):
+                assert try_write(made.path, sector, pattern(sector)) == "ENODATA"
+            now = made.status
+            assert (now.bad, now.free, now.mode, now.breaker) == (0, now.slots, "rw", "closed")
+            assert_adds_up(made)
+            filler.unlink()
+            write(made.path, 0, pattern(0, 40, 1))
+            assert made.status.bad == 0
+            made.recreate()
+            assert made.mapped == list(range(40))
+            assert held(made.path, 0, 40) == texts(0, 40, 1)
+    finally:
+        run("umount", tmp_path)
+
+
+def test_fifteen_slots_are_bad_once_the_sixteenth_takes_the_data(small: RemapSet) -> None:
+    refuse_all(small)
+    small.spare.clear(slot_sector(small, 2))
+    map_sectors(small, 8)
+    assert (small.mapped, small.status.bad) == ([8], 15)
+    bad = [row for row in rows(small) if row[2] == "bad"]
+    assert [slot for _, slot, _, _ in bad][:3] == [0, 1, elsewhere(small, 0)]
+    assert_durable(small, [*bad[:2], (8, 2, "mapped", 0), *bad[2:]])
+    assert_adds_up(small)
+    assert held(small.path, 8) == ["8/1"]
+
+
+def test_a_unit_that_no_slot_takes_stays_where_it_is(worn: RemapSet) -> None:
+    before = worn.status
+    worn.spare.clear()
+    refuse_all(worn)
+    assert try_write(worn.path, 9, pattern(9, 1, 2)) == "EIO"  # its slot's error
     assert held(worn.path, 8, 4) == texts(8, 4, 1)
-    assert (worn.status.moved, worn.status.bad, worn.status.mode) == (0, 16, "rw")
-    bad: list[Row] = [(None, n, "bad", 0) for n in range(4, 20)]
-    wait_bad(worn, 16)
-    assert_durable(worn, [*WORN, *bad])
+    now = worn.status
+    assert (now.moved, now.bad, now.free, now.mode) == (0, 0, before.free, "rw")
+    assert_durable(worn, WORN)
     assert_adds_up(worn)
+    worn.spare.clear()
+    refuse(worn, 1)
     write(worn.path, 9, pattern(9, 1, 3))
-    assert_durable(worn, [*ONCE[:4], *bad, (9, 20, "mapped", 1)])
+    assert_durable(worn, ONCE)
     assert held(worn.path, 8, 4) == texts(8, 4, 1, g3=[9])
+
+
+def test_full_is_said_when_all_free_slots_have_refused() -> None:
+    with remap_set("remap_rate", "0", spare_len=SMALLEST_AREA) as made:
+        write(made.path, 0, pattern(0, 8))
+        map_sectors(made, 0, 3)
+        refuse_all(made)
+        assert remap_by_hand(made, 4) == (0, 1, "full")
+        made.main.add(4, 1, "write", "medium")
+        assert try_write(made.path, 4, pattern(4)) == "ENODATA"
+        assert (made.status.bad, made.status.free) == (0, 5)
+        assert_adds_up(made)
+        made.spare.clear()
+        write(made.path, 4, pattern(4, 1, 1))
+        assert held(made.path, 0, 8) == texts(0, 8, 0, g1=[0, 1, 2, 4])
 
 
 def remap_by_hand(made: RemapSet, *words: str | int) -> tuple[int, int, str | None]:
@@ -723,6 +802,19 @@ def test_a_slot_that_refuses_what_is_mapped_by_hand_is_bad(small: RemapSet) -> N
     assert_durable(small, [(None, 0, "bad", 0), (8, 1, "mapped", 0), (9, 2, "mapped", 0)])
     assert_adds_up(small)
     assert held(small.path, 8, 2) == texts(8, 2)
+
+
+def test_slots_that_refuse_what_is_mapped_by_hand_are_free_again(small: RemapSet) -> None:
+    write(small.path, 8, pattern(8, 2))
+    before = small.status
+    refuse_all(small)
+    assert remap_by_hand(small, 8, 2) == (0, 2, "failed")
+    now = small.status
+    assert (now.bad, now.free, now.mode) == (0, before.free, "rw")
+    assert_adds_up(small)
+    small.spare.clear()
+    assert remap_by_hand(small, 8, 2) == (2, 2, None)
+    assert_durable(small, [(8, 3, "mapped", 0), (9, 4, "mapped", 0)])
 
 
 # No slot is left

@@ -20,6 +20,7 @@
 /* The suite of the metadata has these, too. */
 #define commit_mark_block	repair_suite_mark_block
 #define commit_mark_slot	repair_suite_mark_slot
+#define commit_mark_left	repair_suite_mark_left
 #define commit_set_name		repair_suite_set_name
 #define commit_set_ro		repair_suite_set_ro
 #define commit_dirty		repair_suite_dirty
@@ -1147,7 +1148,7 @@ static void breaker_without_a_rate(struct kunit *test)
  *----------------------------------------------------------------
  */
 
-/* They are left for the next ones and BAD with the next commit. */
+/* They are left for the next ones and BAD with the commit of their data. */
 static void refused_by_slots(struct kunit *test)
 {
 	struct remap *r = &repair_test(test)->r;
@@ -1186,6 +1187,302 @@ static void spare_fails(struct kunit *test)
 	RUN(test, "Mr0+8 =0");
 }
 
+/* Nothing is BAD, nothing was committed, and so many slots are free. */
+static void expect_unmarked(struct kunit *test, unsigned int nr)
+{
+	struct remap *r = &repair_test(test)->r;
+
+	expect_free(test, nr);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 0);
+	KUNIT_EXPECT_EQ(test, r->first_left, DMR_NO_SLOT);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SLOT_BAD], 0);
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RW);
+}
+
+/*
+ * A spare that refuses everything, as on a file system that is full: two slots in
+ * a row, thirteen all over the area, and one behind the two.  No commit, no mark;
+ * the next bio goes on behind.  When it takes data again the first one is served.
+ */
+static void spare_refuses_everything(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+
+	t->r.piece = 1;
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, SLOTS);
+	write(test, 0, 1);
+	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1! SW9+1! SW18+1! SW27+1!",
+	    "SW36+1! SW45+1! SW54+1! SW64+1! SW73+1! SW82+1! SW91+1! SW100+1!",
+	    "SW109+1! SW118+1! SW2+1! =-61");
+	expect_unmarked(test, SLOTS);
+	write(test, 1, 1);
+	RUN(test, "Mw1+1! Mr1023+1 SW3+1! SW4+1! SW12+1! SW21+1! SW30+1!",
+	    "SW39+1! SW48+1! SW57+1! SW67+1! SW76+1! SW85+1! SW94+1! SW103+1!",
+	    "SW112+1! SW121+1! SW5+1! =-61");
+	expect_unmarked(test, SLOTS);
+	/* Not all were tried. */
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SPARE_FULL], 0);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SPARE_LOW], 0);
+	fake_disk_bad(t->spare, WRITE, 0, SLOTS, BLK_STS_OK);
+	write(test, 0, 2);
+	RUN(test, "Mw0+1! Mr1023+1 SW6+1 Mw1+1! SW7+1 Mr1023+1 C[6+2:S0] =0");
+	expect_content(test, 0, 2, 1);
+	expect_unmarked(test, SLOTS - 2);
+}
+
+/* The same with whole pieces: runs, and all slots of them stay free. */
+static void runs_refuse_everything(struct kunit *test)
+{
+	main_bad(test, WRITE, 0, 16);
+	spare_bad(test, WRITE, 0, SLOTS);
+	write(test, 0, 8);
+	RUN(test, "Mw0+8! Mr1023+1 SW0+8! SW8+8! SW16+8! SW24+8! SW32+8!",
+	    "SW40+8! SW48+8! SW56+8! SW64+8! SW72+8! SW80+8! SW88+8! SW96+8!",
+	    "SW104+8! SW112+8! SW120+8! =-61");
+	expect_unmarked(test, SLOTS);
+	/* One run takes data: what has refused it before is BAD. */
+	spare_bad(test, WRITE, 0, SLOTS);
+	fake_disk_bad(repair_test(test)->spare, WRITE, 8, 8, BLK_STS_OK);
+	write(test, 8, 8);
+	RUN(test, "Mw8+8! Mr1023+1 SW0+8! SW8+8 C[0+8:B] C[8+8:S8] =0");
+	expect_content(test, 8, 8, 1);
+	expect_free(test, SLOTS - 16);
+}
+
+/*
+ * A run refuses, and then slots one by one, but not enough of them: the data was
+ * not taken as a whole, so nobody is blamed.
+ */
+static void run_that_is_taken_in_part(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+	unsigned int got;
+	u32 s;
+
+	for (s = 0; s < SLOTS - 16; s++)
+		slots_take(&t->r, 1, &got);
+	t->r.rotor = 120;
+	slots_take(&t->r, 1, &got);
+	t->r.rotor = 0;
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 112, 8);
+	spare_bad(test, WRITE, 124, 4);
+	write(test, 0, 8);
+	RUN(test, "Mw0+8! Mr1023+1 SW112+8! SW121+1 SW122+1 SW123+1",
+	    "SW124+1! SW125+1! SW126+1! SW127+1! =-61");
+	expect_unmarked(test, 15);
+}
+
+/* The last free slots refuse: these were all, and it is the original error. */
+static void last_slots_refuse(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+	unsigned int got;
+	u32 s;
+
+	for (s = 0; s < SLOTS - 5; s++)
+		slots_take(&t->r, 1, &got);
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, SLOTS);
+	write(test, 0, 1);
+	RUN(test, "Mw0+1! Mr1023+1 SW123+1! SW124+1! SW125+1! SW126+1!",
+	    "SW127+1! =-61");
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SPARE_FULL], 1);
+	expect_unmarked(test, 5);
+	/* The last of them takes it: then the others are. */
+	fake_disk_bad(t->spare, WRITE, 124, 1, BLK_STS_OK);
+	write(test, 0, 1);
+	run();
+	expect_content(test, 0, 1, 1);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SPARE_FULL], 1);
+	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 0, 0), 124);
+}
+
+/* From bio to bio all slots are tried, also those between slots in use. */
+static void every_slot_is_tried(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+	unsigned int bios, free = 0;
+	u32 s, only = 101;
+
+	t->r.piece = 1;
+	for (s = 0; s < SLOTS; s++) {
+		if (s % 3 == 1 && s != only)
+			t->r.slot[s].info = dmr_info(DMR_BAD, 0);
+		else
+			free++;
+	}
+	atomic_set(&t->r.nr_free, free);
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, SLOTS);
+	fake_disk_bad(t->spare, WRITE, only, 1, BLK_STS_OK);
+	for (bios = 1; bios <= SLOTS / 3; bios++) {
+		struct test_bio *b = write(test, 0, 1);
+
+		run();
+		fake_traced();
+		if (!b->bio.bi_status)
+			break;
+	}
+	kunit_info(test, "%u bios", bios);
+	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 0, 0), only);
+	/* Fifteen at most have refused that one. */
+	KUNIT_EXPECT_LE(test, atomic_read(&t->r.nr_bad), 15);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_free),
+			free - 1 - atomic_read(&t->r.nr_bad));
+}
+
+/* The command was refused, and not as a medium: never a mark. */
+static void commands_refused(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+
+	t->r.piece = 1;
+	main_bad(test, WRITE, 0, 8);
+	fake_disk_bad(t->spare, WRITE, 0, 2, BLK_STS_TARGET);
+	spare_bad(test, WRITE, 9, 1);
+	write(test, 0, 1);
+	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1! SW9+1! SW18+1",
+	    "C[9+1:B] C[18+1:S0] =0");
+	expect_content(test, 0, 1, 1);
+	expect_free(test, SLOTS - 2);
+	fake_disk_bad(t->spare, WRITE, 0, SLOTS, BLK_STS_NOTSUPP);
+	write(test, 1, 1);
+	RUN(test, "Mw1+1! Mr1023+1 SW19+1! =-61");
+	expect_free(test, SLOTS - 2);
+}
+
+/*
+ * A bio fails for another reason: what another slot has taken is BAD, as it is in
+ * a bio that ends well; the rest is as it was.
+ */
+static void bio_fails_after_refusals(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+
+	t->r.piece = 1;
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, 1);
+	fake_disk_bad(t->main, WRITE, 1, 1, BLK_STS_TRANSPORT);
+	write(test, 0, 2);
+	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1 Mw1+1! =-67 C[0+1:B]");
+	expect_free(test, SLOTS - 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_bad), 1);
+
+	/* Of the spare's: it goes while its slots are tried. */
+	spare_bad(test, WRITE, 1, 3);
+	fake_disk_bad(t->spare, WRITE, 10, 1, BLK_STS_OFFLINE);
+	write(test, 4, 1);
+	RUN(test, "Mw4+1! Mr1023+1 SW1+1! SW2+1! SW10+1! =-61");
+	expect_free(test, SLOTS - 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_bad), 1);
+	/* It went on behind the two. */
+	write(test, 4, 1);
+	RUN(test, "Mw4+1! Mr1023+1 SW3+1! SW4+1 C[3+1:B] C[4+1:S4] =0");
+	KUNIT_EXPECT_EQ(test, t->r.mode, DMR_MODE_RW);
+}
+
+/* While a suspend waits, and after it has waited: no mark either. */
+static void slots_refuse_and_a_suspend_waits(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+
+	t->r.piece = 1;
+	t->spare->fail_ticks = HZ;
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, SLOTS);
+	t->r.suspend_deadline = (fake.now + 2 * HZ) | 1;
+	write(test, 0, 1);
+	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1! SW9+1! =-61");
+	expect_unmarked(test, SLOTS);
+}
+
+/* Tries count for the breaker: it ends what burns time, if not the first one. */
+static void refused_slots_open_the_breaker(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+
+	t->r.piece = 1;
+	t->r.breaker.rate = 30;
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, SLOTS);
+	write(test, 0, 1);
+	write(test, 1, 1);
+	run();
+	KUNIT_EXPECT_EQ(test, t->spare->failed[WRITE], 32);
+	KUNIT_EXPECT_FALSE(test, t->r.breaker.open);
+	write(test, 2, 1);
+	run();
+	KUNIT_EXPECT_EQ(test, t->spare->failed[WRITE], 32);
+	KUNIT_EXPECT_TRUE(test, t->r.breaker.open);
+	expect_unmarked(test, SLOTS);
+	/* A minute later, if somebody closes it. */
+	repair_set_breaker(&t->r, false);
+	fake.now += 61 * HZ;
+	write(test, 2, 1);
+	run();
+	KUNIT_EXPECT_EQ(test, t->spare->failed[WRITE], 48);
+	fake_traced();
+}
+
+/* Few are left when those that were refused are counted right. */
+static void refused_slots_are_not_low(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+	unsigned int got;
+	u32 s;
+
+	t->r.piece = 1;
+	for (s = 0; s < SLOTS - SLOTS / 8 - 2; s++)
+		slots_take(&t->r, 1, &got);
+	main_bad(test, WRITE, 0, 8);
+	spare_bad(test, WRITE, 0, SLOTS);
+	write(test, 0, 1);
+	run();
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SPARE_LOW], 0);
+	expect_unmarked(test, SLOTS / 8 + 2);
+	/* One BAD and one taken. */
+	fake_disk_bad(t->spare, WRITE, 0, SLOTS, BLK_STS_OK);
+	t->r.rotor = 0;
+	spare_bad(test, WRITE, s, 1);
+	write(test, 0, 1);
+	run();
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_SPARE_LOW], 1);
+	expect_free(test, SLOTS / 8);
+}
+
+/* Units that move and LOST ones: where they are is where they stay. */
+static void moves_that_are_refused(struct kunit *test)
+{
+	struct repair_test *t = repair_test(test);
+
+	t->r.piece = 1;
+	map(test, 50, 4, dmr_info(DMR_MAPPED, 5));
+	map(test, 60, 6, dmr_info(DMR_LOST, 2));
+	spare_bad(test, WRITE, 0, SLOTS);
+	write_slots(test, 4, 1);
+	run();
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), "SW2+1! =-61"));
+	write(test, 6, 1);
+	run();
+	KUNIT_EXPECT_EQ(test, t->spare->failed[WRITE], 2 * 17);
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), "SW5+1! =-61"));
+	expect_unmarked(test, SLOTS - 2);
+	KUNIT_EXPECT_EQ(test, t->r.slot[50].info, dmr_info(DMR_MAPPED, 5));
+	KUNIT_EXPECT_EQ(test, t->r.slot[60].info, dmr_info(DMR_LOST, 2));
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_lost), 1);
+
+	/* The old slots have failed themselves; free ones that have come before. */
+	fake_disk_bad(t->spare, WRITE, 7, 1, BLK_STS_OK);
+	write(test, 6, 1);
+	RUN(test, "SW60+1! SW6+1! SW7+1 C[6+1:B] C[7+1:S6] =0 C[60+1:B]");
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_lost), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_bad), 2);
+	expect_content(test, 6, 1, 1);
+}
+
 /* Sixteen in a row are enough. */
 static void sixteen_slots(struct kunit *test)
 {
@@ -1193,23 +1490,23 @@ static void sixteen_slots(struct kunit *test)
 
 	t->r.piece = 1;
 	main_bad(test, WRITE, 0, 8);
-	spare_bad(test, WRITE, 0, 15);
-	spare_bad(test, WRITE, 16, 15);
-	spare_bad(test, WRITE, 32, 16);
+	spare_bad(test, WRITE, 0, SLOTS);
+	fake_disk_bad(t->spare, WRITE, 2, 1, BLK_STS_OK);
+	fake_disk_bad(t->spare, WRITE, 5, 1, BLK_STS_OK);
 	/* Not in a row: 15 for the first unit and 15 for the second. */
 	write(test, 0, 2);
 	run();
 	KUNIT_EXPECT_EQ(test, t->spare->failed[WRITE], 30);
-	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 0, 0), 15);
-	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 1, 1), 31);
+	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 0, 0), 2);
+	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 1, 1), 5);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->r.nr_bad), 30);
 	fake_traced();
 	write(test, 4, 1);
 	run();
 	KUNIT_EXPECT_EQ(test, t->spare->failed[WRITE], 46);
 	KUNIT_EXPECT_EQ(test, slots_first(&t->r, 4, 4), DMR_NO_SLOT);
-	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(),
-					   "SW47+1! =-61 C[32+16:B]"));
-	expect_free(test, SLOTS - 48);
+	KUNIT_EXPECT_NULL(test, strstr(fake_traced(), "C["));
+	expect_free(test, SLOTS - 32);
 }
 
 /* And so are 15 s, for all slots of one bio. */
@@ -1221,12 +1518,16 @@ static void slots_that_are_slow(struct kunit *test)
 	t->spare->fail_ticks = 4 * HZ;
 	main_bad(test, WRITE, 0, 8);
 	spare_bad(test, WRITE, 0, 2);
-	spare_bad(test, WRITE, 3, 10);
+	spare_bad(test, WRITE, 10, 2);
+	spare_bad(test, WRITE, 19, 1);
 	write(test, 0, 2);
-	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1! SW2+1 Mw1+1!",
-	    "SW3+1! SW4+1! SW5+1! =-61 C[0+2:B] C[3+3:B]");
-	/* Slot 2 had taken its data, and is free again. */
-	expect_free(test, SLOTS - 5);
+	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1! SW9+1 Mw1+1!",
+	    "SW10+1! SW11+1! SW19+1! =-61 C[0+2:B]");
+	/*
+	 * Slot 9 had taken its data, and is free again; so are those of which
+	 * nobody knows whether any other would have taken it.
+	 */
+	expect_free(test, SLOTS - 2);
 }
 
 /* Errors that are not the medium's leave slots as they were. */
@@ -1783,6 +2084,17 @@ static struct kunit_case repair_cases[] = {
 	KUNIT_CASE(breaker_without_a_rate),
 	KUNIT_CASE(refused_by_slots),
 	KUNIT_CASE(spare_fails),
+	KUNIT_CASE(spare_refuses_everything),
+	KUNIT_CASE(runs_refuse_everything),
+	KUNIT_CASE(run_that_is_taken_in_part),
+	KUNIT_CASE(last_slots_refuse),
+	KUNIT_CASE(every_slot_is_tried),
+	KUNIT_CASE(commands_refused),
+	KUNIT_CASE(bio_fails_after_refusals),
+	KUNIT_CASE(slots_refuse_and_a_suspend_waits),
+	KUNIT_CASE(refused_slots_open_the_breaker),
+	KUNIT_CASE(refused_slots_are_not_low),
+	KUNIT_CASE(moves_that_are_refused),
 	KUNIT_CASE(sixteen_slots),
 	KUNIT_CASE(slots_that_are_slow),
 	KUNIT_CASE(spare_offline),

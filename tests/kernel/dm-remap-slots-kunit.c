@@ -508,6 +508,38 @@ static void only_free_slots(struct kunit *test)
 	expect_take(test, r, 1, 3, 1);
 }
 
+/* With a rotor each search begins behind the one before, and comes round. */
+static void take_from_the_rotor(struct kunit *test)
+{
+	static const u32 segments[] = { 20, 16, 0 };
+	struct remap *r = table_create(test, segments);
+	u32 s;
+
+	expect_take(test, r, 1, 0, 1);
+	r->rotor = 17;
+	expect_take(test, r, 1, 17, 1);
+	expect_take(test, r, PIECE, 20, PIECE);
+	expect_take(test, r, 1, 28, 1);
+	/* No run is behind it. */
+	expect_take(test, r, PIECE, 8, PIECE);
+	expect_take(test, r, 1, 16, 1);
+	for (s = 18; s < 20; s++)
+		expect_take(test, r, 1, s, 1);
+	for (s = 29; s < 36; s++)
+		expect_take(test, r, 1, s, 1);
+	for (s = 1; s < 8; s++)
+		expect_take(test, r, 1, s, 1);
+	KUNIT_EXPECT_EQ(test, r->rotor, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 0);
+	expect_take(test, r, 1, DMR_NO_SLOT, 1);
+	r->rotor = 36;
+	slots_give_back(r, 3);
+	expect_take(test, r, 1, 3, 1);
+	r->rotor = 5;
+	slots_clear(r);
+	expect_take(test, r, 1, 0, 1);
+}
+
 /*----------------------------------------------------------------
  * Against a model
  *----------------------------------------------------------------
@@ -715,6 +747,7 @@ static struct kunit_case slots_cases[] = {
 	KUNIT_CASE(exhaustion),
 	KUNIT_CASE(give_back_a_run),
 	KUNIT_CASE(only_free_slots),
+	KUNIT_CASE(take_from_the_rotor),
 	KUNIT_CASE(random_steps),
 	{ }
 };

@@ -53,6 +53,7 @@ typedef struct { int x; } spinlock_t;
 #define container_of(p, t, m)	((t *)((char *)(p) - offsetof(t, m)))
 #define round_up(x, n)		(((x) + (n) - 1) / (n) * (n))
 #define round_down(x, n)	((x) / (n) * (n))
+#define mult_frac(x, n, d)	((x) / (d) * (n) + (x) % (d) * (n) / (d))
 #define lockdep_assert_held(x)	((void)(x))
 #define cond_resched()		((void)0)
 #define fatal_signal_pending(c)	0
