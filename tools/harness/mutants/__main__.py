@@ -1,0 +1,7 @@
+"""``python -m harness.mutants``, which tools/mutants runs."""
+
+import sys
+
+from harness.mutants.cli import main
+
+sys.exit(main(sys.argv[1:]))
