@@ -230,7 +230,7 @@ static noinline int map_lookup(struct bio *bio, struct remap *r,
 	if (slot == DMR_NO_SLOT)
 		return map_main(r, bio);
 	/* If there is one unit the entry is its, and the newest one. */
-	if (range || bio_sectors(bio) != 1u << r->unit_shift ||
+	if (range || bio->bi_iter.bi_size != r->unit ||
 	    slot >= r->seg[0].slots ||
 	    (bio_op(bio) != REQ_OP_READ && bio_op(bio) != REQ_OP_WRITE) ||
 	    dmr_slot_state(r, slot) != DMR_MAPPED)

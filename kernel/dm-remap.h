@@ -278,6 +278,7 @@ struct remap {
 	struct dm_dev		*spare;
 	sector_t		main_start;
 	unsigned int		unit_shift;	/* sectors to units */
+	unsigned int		unit;		/* bytes */
 	bool			read_only;	/* the table is */
 	enum dmr_mode		mode;		/* preresume and commit work */
 	/*
@@ -314,7 +315,6 @@ struct remap {
 	struct dm_target	*ti ____cacheline_aligned_in_smp;
 	sector_t		spare_start;
 	sector_t		spare_len;
-	unsigned int		unit;		/* bytes */
 	unsigned int		piece;		/* units, a power of two */
 	sector_t		main_offset;	/* of the partition, sectors */
 	bool			errors_medium;	/* option errors medium */
@@ -496,14 +496,23 @@ static inline const char *dmr_name(struct remap *r)
 	return dm_device_name(dm_table_get_md(r->ti->table));
 }
 
+/*
+ * What is masked needs no check.  Some kernels check each shift, which costs every
+ * bio the registers for a report.
+ */
+static inline unsigned int dmr_unit_shift(struct remap *r)
+{
+	return r->unit_shift & 63;
+}
+
 static inline u64 dmr_unit_of(struct remap *r, sector_t main_sector)
 {
-	return main_sector >> r->unit_shift;
+	return main_sector >> dmr_unit_shift(r);
 }
 
 static inline sector_t dmr_sector_of(struct remap *r, u64 unit)
 {
-	return unit << r->unit_shift;
+	return unit << dmr_unit_shift(r);
 }
 
 /* First unit of a bio. */
