@@ -47,6 +47,81 @@ int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
 	return r;
 }
 
+/*
+ * May a write to this device have FUA?  A spare that has refused it once is not
+ * asked again.
+ */
+bool dmr_use_fua(struct remap *r, struct block_device *bdev)
+{
+	return bdev != r->spare->bdev || !READ_ONCE(r->spare_no_fua);
+}
+
+/*
+ * Was it perhaps the command that the device does not take, and not the block?
+ * Any context.
+ */
+bool dmr_refused(blk_status_t status)
+{
+	return status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET;
+}
+
+/**
+ * dmr_flush_instead() - make a write durable that went without FUA
+ * @r: the target
+ * @bdev: main or the spare, which has completed the write
+ *
+ * On the spare the write counts like any other that has no FUA, before anybody
+ * hears of it.
+ *
+ * Return: 0, or -ENOLINK, which is never suspect: it is the whole device that does
+ * not flush, and no bad block.
+ */
+int dmr_flush_instead(struct remap *r, struct block_device *bdev)
+{
+	bool spare = bdev == r->spare->bdev;
+
+	if (spare)
+		atomic64_inc(&r->spare_writes);
+	if (blkdev_issue_flush(bdev))
+		return -ENOLINK;
+	if (spare && !READ_ONCE(r->spare_no_fua)) {
+		WRITE_ONCE(r->spare_no_fua, true);
+		DMWARN("%s: the spare refuses FUA, it gets a write and a flush each time",
+		       dmr_name(r));
+	}
+	return 0;
+}
+
+/**
+ * dmr_write_durable() - write one page or less, synchronously
+ * @r: the target
+ * @bdev: main or the spare
+ * @sector: of the device
+ * @page: from its start
+ * @bytes: at most PAGE_SIZE
+ * @flags: besides FUA, which it has unless the device refuses that
+ *
+ * Some devices say that they know FUA, and refuse it.  They get the write, and when
+ * that is complete a flush.  A block that is bad refuses the write, too.
+ *
+ * Return: 0 when it is durable.
+ */
+int dmr_write_durable(struct remap *r, struct block_device *bdev,
+		      sector_t sector, struct page *page, unsigned int bytes,
+		      blk_opf_t flags)
+{
+	blk_opf_t opf = REQ_OP_WRITE | REQ_SYNC | flags;
+	int ret;
+
+	if (dmr_use_fua(r, bdev)) {
+		ret = dmr_block_io(bdev, sector, page, bytes, opf | REQ_FUA);
+		if (!dmr_refused(errno_to_blk_status(ret)))
+			return ret;
+	}
+	ret = dmr_block_io(bdev, sector, page, bytes, opf);
+	return ret ?: dmr_flush_instead(r, bdev);
+}
+
 /**
  * dmr_suspect() - may this be a bad block
  * @r: the target
@@ -106,9 +181,8 @@ int area_read(struct remap *r, u64 block, struct page *page)
 /* Durable when it returns 0. */
 int area_write(struct remap *r, u64 block, struct page *page)
 {
-	return dmr_block_io(r->spare->bdev, area_sector(r, block), page,
-			    DMR_BLOCK_SIZE,
-			    REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
+	return dmr_write_durable(r, r->spare->bdev, area_sector(r, block), page,
+				 DMR_BLOCK_SIZE, REQ_META);
 }
 
 /*----------------------------------------------------------------

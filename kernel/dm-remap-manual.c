@@ -62,9 +62,9 @@ static u32 find_slot(struct mapping *m, u64 unit)
 			return DMR_NO_SLOT;
 		}
 		ret = m->lost ? 0 :
-		      dmr_block_io(r->spare->bdev, slots_sector(r, slot),
-				   m->page, r->unit,
-				   REQ_OP_WRITE | REQ_SYNC | REQ_FUA);
+		      dmr_write_durable(r, r->spare->bdev,
+					slots_sector(r, slot), m->page,
+					r->unit, 0);
 		if (!ret) {
 			slots_took(&m->refused);
 			slots_proven(r, &m->refused);

@@ -35,6 +35,12 @@
  * the bio under repair, so either order is legal; one that overlaps a bio under
  * repair and fails waits for it in step 1.
  *
+ * Some bios come here that have not failed, or only because of what they ask: a
+ * write-zeroes of slots, a FUA write that the spare refuses (DMR_IO_SLOTS).  They
+ * take no slot from anybody while their slots take them, so the mode and the
+ * breaker do not stop them.  A FUA that is refused becomes a write and then a flush,
+ * both complete before the step that needs it durable is.
+ *
  * A read is narrowed into the bio's own pages.  It never maps; what stays
  * unreadable is noted as pending and the bio ends with BLK_STS_MEDIUM.
  *
@@ -307,17 +313,10 @@ static blk_status_t replay_zeroes(struct block_device *bdev, sector_t where,
 	return status;
 }
 
-/*
- * Do a part of a failed bio again, synchronously.  FUA comes from the saved
- * flags: submission strips it from the clone when main has no volatile cache.
- * NOWAIT, POLLED and RAHEAD stay behind.
- */
-static blk_status_t replay(struct remap *r, struct dmr_io *io, u64 unit,
-			   unsigned int n, struct block_device *bdev,
-			   sector_t where, blk_opf_t extra)
+static blk_status_t replay_once(struct remap *r, struct dmr_io *io, u64 unit,
+				unsigned int n, struct block_device *bdev,
+				sector_t where, blk_opf_t flags)
 {
-	blk_opf_t flags = (io->opf & (REQ_FUA | REQ_META | REQ_PRIO)) |
-			  REQ_SYNC | extra;
 	unsigned int sectors = dmr_sector_of(r, n);
 	struct bio *clone, *bio = dmr_io_bio(io);
 	blk_status_t status;
@@ -333,6 +332,31 @@ static blk_status_t replay(struct remap *r, struct dmr_io *io, u64 unit,
 	status = clone->bi_status;
 	bio_put(clone);
 	return status;
+}
+
+/*
+ * Do a part of a failed bio again, synchronously.  FUA comes from the saved
+ * flags: submission strips it from the clone when main has no volatile cache.
+ * NOWAIT, POLLED and RAHEAD stay behind.  Where FUA is refused it is as durable
+ * without; see dmr_write_durable(), which does the same for a page.
+ */
+static blk_status_t replay(struct remap *r, struct dmr_io *io, u64 unit,
+			   unsigned int n, struct block_device *bdev,
+			   sector_t where, blk_opf_t extra)
+{
+	blk_opf_t flags = (io->opf & (REQ_META | REQ_PRIO)) | REQ_SYNC;
+	blk_status_t status;
+
+	if (!((io->opf | extra) & REQ_FUA))
+		return replay_once(r, io, unit, n, bdev, where, flags);
+	if (dmr_use_fua(r, bdev)) {
+		status = replay_once(r, io, unit, n, bdev, where,
+				     flags | REQ_FUA);
+		if (!dmr_refused(status))
+			return status;
+	}
+	status = replay_once(r, io, unit, n, bdev, where, flags);
+	return status ?: errno_to_blk_status(dmr_flush_instead(r, bdev));
 }
 
 /*----------------------------------------------------------------
@@ -491,9 +515,9 @@ static bool main_writes(struct narrow *n)
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
 	for (block = DMR_SCRATCH_LAST;
 	     block >= DMR_SCRATCH_FIRST && !dmr_must_stop(r); block--)
-		if (!dmr_block_io(r->main->bdev, block * DMR_BLOCK_SECTORS,
-				  r->probe_page, DMR_BLOCK_SIZE,
-				  REQ_OP_WRITE | REQ_SYNC | REQ_FUA)) {
+		if (!dmr_write_durable(r, r->main->bdev,
+				       block * DMR_BLOCK_SECTORS,
+				       r->probe_page, DMR_BLOCK_SIZE, 0)) {
 			event_works(r, DMR_MAIN, DMR_WRITES);
 			return true;
 		}
@@ -697,7 +721,8 @@ static void move_run(struct narrow *n, u64 unit, unsigned int nr, u32 old)
 	for (i = 0; i < nr; i++)
 		if (r->slot[old + i].info >> 8 == DMR_GEN_MAX)
 			return;
-	if (dmr_must_stop(r) || !breaker_allows(r))
+	if (dmr_must_stop(r) || READ_ONCE(r->mode) != DMR_MODE_RW ||
+	    !breaker_allows(r))
 		return;
 	n->status = BLK_STS_OK;
 	fill_slots(n, unit, nr, old);
@@ -785,7 +810,7 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 	 * it is main that has failed before they are, and a bio that waits for
 	 * LOST slots has not asked main.
 	 */
-	if ((lost || n->io->kind == DMR_IO_SPARE) &&
+	if ((lost || n->io->kind != DMR_IO_MAIN) &&
 	    over_budget(n, r->spare_slow)) {
 		move_run(n, unit, nr, slot);
 		return;
@@ -842,12 +867,10 @@ static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
 		slots_read(n, unit, nr, slot);
 }
 
-/* Units of main up to the next border of a physical block. */
+/* Units of main up to the next border of one of the disk's physical blocks. */
 static unsigned int piece_rest(struct remap *r, u64 unit)
 {
-	u64 on_disk = unit + dmr_unit_of(r, r->main_offset);
-
-	return r->piece - (on_disk & (r->piece - 1));
+	return r->piece - ((unit + r->piece_offset) & (r->piece - 1));
 }
 
 static void narrow_bio(struct narrow *n)
@@ -992,7 +1015,8 @@ static void repair_io(struct remap *r, struct dmr_io *io)
 	};
 	u32 left, before = atomic_read(&r->nr_free);
 
-	if (n.write && READ_ONCE(r->mode) != DMR_MODE_RW) {
+	if (n.write && io->kind != DMR_IO_SLOTS &&
+	    READ_ONCE(r->mode) != DMR_MODE_RW) {
 		repair_complete(r, io, io->status);
 		return;
 	}

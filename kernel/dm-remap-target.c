@@ -22,8 +22,14 @@
  * that fails is in dm-remap-repair.c.
  *
  * map() sleeps for nothing, allocates nothing, takes no lock and writes to no
- * memory but the bio's own, except that it hands a write to a lost unit to the
- * repair.  It may read the lookup while that changes, see dm-remap-slots.c.
+ * memory but the bio's own, except that it hands some bios to the repair: a write
+ * to a lost unit, and for slots what the spare may not know, write-zeroes and a FUA
+ * that it has refused.  It may read the lookup while that changes, see
+ * dm-remap-slots.c.
+ *
+ * The spare never sees a discard or a write-zeroes: when a clone of one fails below
+ * DM turns the command off for the whole device, before end_io is asked.  A discard
+ * of slots ends in map, and their mappings stay.
  *
  * Flush.  Every flush reaches main.  The spare's is skipped only while nothing
  * acknowledged there is unflushed, which two counters tell:
@@ -38,6 +44,9 @@
  * counted in flush_errors, and its leg is failing until a flush of it succeeds.  A
  * command that the disk does not have (BLK_STS_NOTSUPP), and one that comes again
  * (BLK_STS_AGAIN), have not failed.
+ *
+ * A FUA write to a slot that the spare refuses goes to the repair, which writes,
+ * then flushes, then acknowledges; see dmr_write_durable().
  */
 #include <linux/init.h>
 #include <linux/module.h>
@@ -132,6 +141,12 @@ static void map_part(struct remap *r, struct bio *bio, u64 units)
 	dmr_io(bio)->iter = bio->bi_iter;
 }
 
+static bool spare_may_not_know(struct remap *r, blk_opf_t opf)
+{
+	return (opf & REQ_OP_MASK) == REQ_OP_WRITE_ZEROES ||
+	       ((opf & REQ_FUA) && READ_ONCE(r->spare_no_fua));
+}
+
 /* The bio's first units are in slots of this state. */
 static int map_slots(struct remap *r, struct bio *bio, u32 slot,
 		     unsigned int state)
@@ -147,19 +162,17 @@ static int map_slots(struct remap *r, struct bio *bio, u32 slot,
 
 	if (state == DMR_DOUBT)
 		return map_end(bio, BLK_STS_IOERR);
-	if (bio_op(bio) == REQ_OP_DISCARD) {
-		/* The slots stay; a spare that cannot discard need not. */
-		if (state != DMR_MAPPED ||
-		    !bdev_max_discard_sectors(r->spare->bdev))
-			return map_end(bio, BLK_STS_OK);
-	} else if (state != DMR_MAPPED) {
-		/* LOST: only the write protocol may make it readable again. */
-		if (!dmr_is_write(io->opf))
-			return map_end(bio, BLK_STS_MEDIUM);
-		repair_queue(r, bio, BLK_STS_IOERR);
-		return DM_MAPIO_SUBMITTED;
-	}
-	return map_spare(r, bio, io, slots_sector(r, slot));
+	if (bio_op(bio) == REQ_OP_DISCARD)
+		return map_end(bio, BLK_STS_OK);
+	if (state == DMR_MAPPED && !spare_may_not_know(r, io->opf))
+		return map_spare(r, bio, io, slots_sector(r, slot));
+	/* LOST: only the write protocol may make it readable again. */
+	if (!dmr_is_write(io->opf))
+		return map_end(bio, BLK_STS_MEDIUM);
+	if (state == DMR_MAPPED)
+		io->kind = DMR_IO_SLOTS;
+	repair_queue(r, bio, BLK_STS_IOERR);
+	return DM_MAPIO_SUBMITTED;
 }
 
 static bool whole_units(struct remap *r, sector_t sector, unsigned int sectors)
@@ -233,6 +246,7 @@ static noinline int map_lookup(struct bio *bio, struct remap *r,
 	if (range || bio->bi_iter.bi_size != r->unit ||
 	    slot >= r->seg[0].slots ||
 	    (bio_op(bio) != REQ_OP_READ && bio_op(bio) != REQ_OP_WRITE) ||
+	    (bio->bi_opf & REQ_FUA) ||
 	    dmr_slot_state(r, slot) != DMR_MAPPED)
 		return map_lookup_slow(r, bio);
 	return map_spare(r, bio, io, r->seg[0].base + dmr_sector_of(r, slot));
@@ -333,6 +347,13 @@ static void end_io_said(struct remap *r, struct dmr_io *io, blk_status_t status)
 		commit_ask_spare(r);
 }
 
+/* It may take the same data without FUA, whatever the mode. */
+static bool spare_refused_fua(struct dmr_io *io, blk_status_t status)
+{
+	return io->kind == DMR_IO_SPARE && dmr_is_write(io->opf) &&
+	       (io->opf & REQ_FUA) && dmr_refused(status);
+}
+
 static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
 {
 	struct dmr_io *io = dmr_io(bio);
@@ -350,7 +371,9 @@ static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)
 		else if (read && !(io->opf & REQ_RAHEAD))
 			atomic64_inc(&r->read_errors);
 	}
-	if (!ours) {
+	if (spare_refused_fua(io, status)) {
+		io->kind = DMR_IO_SLOTS;
+	} else if (!ours) {
 		end_io_said(r, io, status);
 		return DM_ENDIO_DONE;
 	}
@@ -365,6 +388,7 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 
 	switch (io->kind) {
 	case DMR_IO_DONE:
+	case DMR_IO_SLOTS:
 		break;
 	case DMR_IO_FLUSH:
 		if (!status)
@@ -515,7 +539,7 @@ static char *check_geometry(struct remap *r)
 	sector_t main_size = bdev_nr_sectors(main);
 	sector_t spare_size = bdev_nr_sectors(spare);
 
-	if (bdev_is_zoned(main) || bdev_is_zoned(spare))
+	if (dmr_must_write_in_order(main) || dmr_must_write_in_order(spare))
 		return "zoned devices are not supported";
 	if (!r->read_only && (bdev_read_only(main) || bdev_read_only(spare)))
 		return
@@ -546,6 +570,18 @@ static unsigned int main_piece(struct remap *r)
 	unsigned int physical = bdev_physical_block_size(r->main->bdev);
 
 	return rounddown_pow_of_two(clamp(physical, r->unit, MAX_PIECE) / r->unit);
+}
+
+/* Where pieces begin is the disk's, and main may be a part of it. */
+static unsigned int main_piece_offset(struct remap *r)
+{
+	struct request_queue *q = bdev_get_queue(r->main->bdev);
+	sector_t piece = dmr_sector_of(r, r->piece);
+	/* Where the first one begins that is whole. */
+	sector_t first = (q->limits.alignment_offset >> SECTOR_SHIFT) &
+			 (piece - 1);
+
+	return dmr_unit_of(r, r->main_offset + piece - first) & (r->piece - 1);
 }
 
 static void set_target(struct dm_target *ti, struct remap *r)
@@ -584,6 +620,7 @@ static int open_set(struct remap *r, char **error)
 	if (*error)
 		return -EINVAL;
 	r->piece = main_piece(r);
+	r->piece_offset = main_piece_offset(r);
 	ret = load_inspect(r, error);
 	if (ret)
 		return ret;
@@ -741,38 +778,72 @@ static void remap_resume(struct dm_target *ti)
  *----------------------------------------------------------------
  */
 
+static int call_for(struct dm_target *ti, struct dm_dev *dev, sector_t start,
+		    sector_t len, iterate_devices_callout_fn fn, void *data)
+{
+	/*
+	 * Up to 6.7 host-aware disks are zoned ones, and DM wants zones whole.
+	 * Nothing of ours is bound to them.
+	 */
+	if (bdev_is_zoned(dev->bdev)) {
+		start = 0;
+		len = bdev_nr_sectors(dev->bdev);
+	}
+	return fn(ti, dev, start, len, data);
+}
+
+/*
+ * Both devices, always: without the spare DM would not see its write cache, and
+ * drop the flushes.
+ */
 static int remap_iterate_devices(struct dm_target *ti,
 				 iterate_devices_callout_fn fn, void *data)
 {
 	struct remap *r = ti->private;
 	int ret;
 
-	ret = fn(ti, r->main, r->main_start, ti->len, data);
+	ret = call_for(ti, r->main, r->main_start, ti->len, fn, data);
 	if (!ret)
-		ret = fn(ti, r->spare, r->spare_start, r->spare_len, data);
+		ret = call_for(ti, r->spare, r->spare_start, r->spare_len, fn,
+			       data);
 	return ret;
 }
 
 /*
- * What bounds a bio stays stacked from both devices, since a bio may go to
- * either.  What describes the disk to its user is main's alone.
+ * DM calls this when it has stacked both devices' limits, and stacks the result
+ * with that of the table's other targets.  What bounds a bio stays stacked from
+ * both devices, since a bio may go to either.  What describes the disk to its user
+ * is main's, as dm-linear would show it at this place of main.  A write-zeroes that
+ * the spare would have to do is written; one that is longer than MAX_ZEROES comes in
+ * parts.
+ *
+ * Not ours to say: whether there is a write cache, which a flush must not miss, and
+ * up to 6.10 whether the disk rotates; and a spare without write-zeroes makes DM
+ * show none.  docs/interface.md has all of it.
  */
 static void remap_io_hints(struct dm_target *ti, struct queue_limits *limits)
 {
 	struct remap *r = ti->private;
-	struct queue_limits *main = &bdev_get_queue(r->main->bdev)->limits;
+	struct block_device *main = r->main->bdev;
+	struct queue_limits own;
 
-	limits->physical_block_size = max(main->physical_block_size,
-					  limits->logical_block_size);
-	limits->io_min = main->io_min;
-	limits->io_opt = main->io_opt;
-	limits->discard_granularity = main->discard_granularity;
-	limits->discard_alignment = main->discard_alignment;
-	limits->max_discard_segments = main->max_discard_segments;
-	limits->max_hw_discard_sectors = main->max_hw_discard_sectors;
-	limits->max_discard_sectors = main->max_discard_sectors;
+	blk_set_stacking_limits(&own);
+	blk_stack_limits(&own, &bdev_get_queue(main)->limits,
+			 get_start_sect(main) + r->main_start);
+
+	limits->physical_block_size = own.physical_block_size;
+	limits->alignment_offset = own.alignment_offset;
+	limits->io_min = own.io_min;
+	limits->io_opt = own.io_opt;
+	limits->discard_granularity = own.discard_granularity;
+	limits->discard_alignment = own.discard_alignment;
+	limits->max_discard_segments = own.max_discard_segments;
+	limits->max_hw_discard_sectors = own.max_hw_discard_sectors;
+	limits->max_discard_sectors = own.max_discard_sectors;
 	limits->max_write_zeroes_sectors =
-		min(limits->max_write_zeroes_sectors, MAX_ZEROES);
+		min(own.max_write_zeroes_sectors, MAX_ZEROES);
+	dmr_limits_unmap(limits, &own);
+	dmr_limits_kind(limits, &own);
 }
 
 /*----------------------------------------------------------------*/

@@ -41,14 +41,10 @@
 #include <linux/workqueue.h>
 #include <linux/device-mapper.h>
 
+#include "dm-remap-compat.h"
 #include "dm-remap-format.h"
 
 #define DM_MSG_PREFIX "remap"
-
-/* 6.1 calls it FMODE_WRITE; dm_table_get_mode() returns whichever exists. */
-#ifndef BLK_OPEN_WRITE
-#define BLK_OPEN_WRITE FMODE_WRITE
-#endif
 
 #define DMR_NO_SLOT		U32_MAX
 #define DMR_REGION_SHIFT	5	/* units in a region of the lookup */
@@ -317,6 +313,9 @@ struct remap {
 	sector_t		spare_len;
 	unsigned int		piece;		/* units, a power of two */
 	sector_t		main_offset;	/* of the partition, sectors */
+	unsigned int		piece_offset;	/* units, from where a piece of the
+						 * disk begins to main's first one
+						 */
 	bool			errors_medium;	/* option errors medium */
 	bool			accept_stale;	/* option */
 	bool			has_uuid;	/* option uuid was given */
@@ -379,6 +378,7 @@ struct remap {
 	/* See remap_map_flush(). */
 	atomic64_t		spare_writes;
 	atomic64_t		spare_flushed;
+	bool			spare_no_fua;	/* see dmr_write_durable() */
 
 	/* Set by presuspend, in jiffies; 0: no suspend waits. */
 	unsigned long		suspend_deadline;
@@ -426,6 +426,9 @@ enum dmr_io_kind {
 	DMR_IO_MAIN,		/* went to main, or waits for a LOST slot */
 	DMR_IO_NEAR,		/* went to main, and is in r->nr_near */
 	DMR_IO_SPARE,		/* went to slots */
+	DMR_IO_SLOTS,		/* is for slots, and the narrow work's: a command
+				 * that the spare may not know
+				 */
 	DMR_IO_FLUSH,		/* flush of the spare; sample is set */
 	DMR_IO_FLUSH_MAIN,	/* flush of main */
 	DMR_IO_DONE,		/* its status is final: end_io passes it on */
@@ -662,6 +665,12 @@ sector_t slots_sector(struct remap *r, u32 slot);
 /* dm-remap-area.c */
 int dmr_block_io(struct block_device *bdev, sector_t sector, struct page *page,
 		 unsigned int bytes, blk_opf_t opf);
+int dmr_write_durable(struct remap *r, struct block_device *bdev,
+		      sector_t sector, struct page *page, unsigned int bytes,
+		      blk_opf_t flags);
+bool dmr_use_fua(struct remap *r, struct block_device *bdev);
+bool dmr_refused(blk_status_t status);
+int dmr_flush_instead(struct remap *r, struct block_device *bdev);
 bool dmr_suspect(struct remap *r, blk_status_t status, bool write);
 bool dmr_disk_fails(struct remap *r, blk_status_t status, bool write);
 sector_t area_sector(struct remap *r, u64 block);

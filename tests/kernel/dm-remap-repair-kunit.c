@@ -526,7 +526,7 @@ static void pieces_of_one_unit(struct kunit *test)
 /* Pieces are the disk's, also if main is a partition that begins inside one. */
 static void pieces_of_a_partition(struct kunit *test)
 {
-	repair_test(test)->r.main_offset = 63;
+	repair_test(test)->r.piece_offset = 63 % PIECE;
 	write(test, 0, 20);
 	RUN(test, "Mw0+1 Mw1+8 Mw9+8 Mw17+3 =0");
 	read(test, 8, 2);
