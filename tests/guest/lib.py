@@ -662,6 +662,10 @@ class Fault:
         """Fail writes, write-zeroes and discards; ``off`` ends it."""
         dm_message(self.name, "readonly", status)
 
+    def nofua(self, status: str = "off") -> None:
+        """Fail what has FUA; ``off`` ends it."""
+        dm_message(self.name, "nofua", status)
+
     def hold(self, direction: str, sector: int | None = None, count: int = 1) -> None:
         """Hold back bios of a direction, everywhere or in a range."""
         dm_message(self.name, "hold", direction, *([] if sector is None else [sector, count]))

@@ -44,6 +44,8 @@
  *   readonly <status>|off
  *                      fail writes, write-zeroes and discards; reads and
  *                      flushes go on
+ *   nofua <status>|off fail what has FUA, like a disk that says it knows it and
+ *                      does not
  *   hold <dir> [<sector> <count>]
  *                      hold these bios back (flushes whatever the range; 'any'
  *                      has flushes too); replaces an earlier hold, what that
@@ -195,6 +197,7 @@ struct fault_c {
 	struct list_head rules;
 	blk_status_t dead;	/* also shown without the lock, as is the next */
 	blk_status_t readonly;
+	blk_status_t nofua;
 	u64 counters[NR_COUNTERS];
 
 	unsigned int hold_dir;	/* 0: nothing is held */
@@ -332,6 +335,8 @@ static blk_status_t __judge(struct fault_c *fc, struct bio *bio)
 
 	if (!(io->dir & (FAULT_READ | FAULT_FLUSH)))
 		status = fc->readonly;
+	if (fc->nofua && (bio->bi_opf & REQ_FUA))
+		status = fc->nofua;
 	if (fc->dead)
 		status = fc->dead;
 	if (fc->cut)
@@ -1018,7 +1023,7 @@ static int message_clear(struct fault_c *fc, unsigned int argc, char **argv)
 	return 0;
 }
 
-/* 'dead' and 'readonly' */
+/* 'dead', 'readonly' and 'nofua' */
 static int message_mode(struct fault_c *fc, unsigned int argc, char **argv)
 {
 	blk_status_t status;
@@ -1029,6 +1034,8 @@ static int message_mode(struct fault_c *fc, unsigned int argc, char **argv)
 	spin_lock_irq(&fc->lock);
 	if (!strcmp(argv[0], "dead"))
 		WRITE_ONCE(fc->dead, status);
+	else if (!strcmp(argv[0], "nofua"))
+		fc->nofua = status;
 	else
 		WRITE_ONCE(fc->readonly, status);
 	spin_unlock_irq(&fc->lock);
@@ -1218,6 +1225,7 @@ static const struct {
 	{ "clear", 1, 3, message_clear, "[<sector> <count>]" },
 	{ "dead", 2, 2, message_mode, "<status>|off" },
 	{ "readonly", 2, 2, message_mode, "<status>|off" },
+	{ "nofua", 2, 2, message_mode, "<status>|off" },
 	{ "hold", 2, 4, message_hold, "<dir> [<sector> <count>]|off [<status>]" },
 	{ "delay", 2, 2, message_delay, "<ms>" },
 	{ "powercut", 1, 2, message_powercut, "[<seed>], and a cache" },

@@ -137,6 +137,8 @@ static blk_status_t judge(struct fake_disk *disk, struct bio *bio)
 		disk->data[at * SECTOR_SIZE] ^= 1;
 	if (disk->dead)
 		return disk->dead;
+	if (disk->no_fua && (bio->bi_opf & REQ_FUA))
+		return disk->no_fua;
 	/* Only these have data; a disk that is told to write zeroes has not. */
 	if (bio_op(bio) != REQ_OP_READ && bio_op(bio) != REQ_OP_WRITE)
 		return BLK_STS_NOTSUPP;
@@ -230,8 +232,10 @@ void fake_submit_bio(struct bio *bio)
 
 int fake_flush(struct block_device *bdev)
 {
-	fake_trace("%cf", container_of(bdev, struct fake_disk, bdev)->name);
-	return 0;
+	struct fake_disk *disk = container_of(bdev, struct fake_disk, bdev);
+
+	fake_trace("%cf%s", disk->name, disk->no_flush ? "!" : "");
+	return disk->no_flush ? -EIO : 0;
 }
 
 MODULE_DESCRIPTION("KUnit suites of dm-remap");

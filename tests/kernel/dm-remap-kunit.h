@@ -36,6 +36,8 @@
  * @grain: sectors; what the trace counts in
  * @dead: what every command fails with, 0 if the disk is alive
  * @dies_after: it is dead after so many commands more, 0: it does not die
+ * @no_fua: what a write fails with that has FUA
+ * @no_flush: flushes fail
  * @rots_after: after so many commands more a bit turns where the next one is
  * @ticks: jiffies that a command takes that succeeds
  * @fail_ticks: jiffies that a command takes that fails
@@ -51,6 +53,8 @@ struct fake_disk {
 	unsigned int		grain;
 	blk_status_t		dead;
 	unsigned int		dies_after;
+	blk_status_t		no_fua;
+	bool			no_flush;
 	unsigned int		rots_after;
 	unsigned long		ticks;
 	unsigned long		fail_ticks;

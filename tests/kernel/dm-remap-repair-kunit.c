@@ -619,6 +619,73 @@ static void write_zeroes(struct kunit *test)
 	RUN(test, "MW1+16 MW17+1 =0");
 }
 
+/* FUA that is refused is a write and a flush, before anything is committed. */
+static void refused_fua(struct kunit *test)
+{
+	static const blk_status_t refusals[] = {
+		BLK_STS_TARGET, BLK_STS_NOTSUPP,
+	};
+	struct repair_test *t = repair_test(test);
+	struct remap *r = &t->r;
+	struct test_bio *b;
+	unsigned int i;
+
+	t->spare->no_fua = refusals[0];
+	main_bad(test, WRITE, 0, 8);
+	write(test, 0, 8);
+	RUN(test, "Mw0+8! Mr1023+1 SW0+8! Sw0+8 Sf C[0+8:S0] =0");
+	expect_content(test, 0, 8, 1);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&r->spare_writes), 1);
+	/* It is not asked again, for a bio of the user's neither. */
+	b = queue(test, REQ_OP_WRITE | REQ_FUA, 4, 2, 2);
+	b->io.kind = DMR_IO_SLOTS;
+	RUN(test, "Sw4+2 Sf =0");
+	expect_content(test, 4, 2, 2);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&r->spare_writes), 2);
+	/* A flush that fails is no bad slot, and nothing is kept of it. */
+	t->spare->no_flush = true;
+	main_bad(test, WRITE, 16, 8);
+	write(test, 16, 8);
+	RUN(test, "Mw16+8! Mr1023+1 Sw8+8 Sf! =-61");
+	expect_free(test, SLOTS - 8);
+	t->spare->no_flush = false;
+	/* What refuses the data, too, is bad. */
+	fake_disk_bad(t->spare, WRITE, 8, 8, BLK_STS_TARGET);
+	write(test, 16, 8);
+	RUN(test, "Mw16+8! Mr1023+1 Sw8+8! Sw16+8 Sf C[8+8:B] C[16+8:S16] =0");
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 8);
+	/* Main is asked each time, and nothing is mapped for it. */
+	for (i = 0; i < ARRAY_SIZE(refusals); i++) {
+		t->main->no_fua = refusals[i];
+		queue(test, REQ_OP_WRITE | REQ_FUA, 32, 8, 1);
+		RUN(test, "MW32+8! Mw32+8 Mf =0");
+	}
+	expect_content(test, 32, 8, 1);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&r->spare_writes), 4);
+}
+
+/* What slots are asked for that is no error needs neither mode nor breaker. */
+static void commands_for_slots(struct kunit *test)
+{
+	struct remap *r = &repair_test(test)->r;
+	s64 transient = atomic64_read(&r->transient);
+	u32 s;
+
+	for (s = 0; s < 8; s++)
+		map(test, s, s, dmr_info(DMR_MAPPED, 0));
+	r->mode = DMR_MODE_RO;
+	r->breaker.open = true;
+	queue(test, REQ_OP_WRITE_ZEROES, 2, 4, 0)->io.kind = DMR_IO_SLOTS;
+	RUN(test, "Sw2+4 =0");
+	/* But a slot cannot be left then. */
+	spare_bad(test, WRITE, 2, 4);
+	queue(test, REQ_OP_WRITE_ZEROES, 2, 1, 0)->io.kind = DMR_IO_SLOTS;
+	RUN(test, "Sw2+1! =-61");
+	expect_free(test, SLOTS - 8);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&r->transient), transient);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&r->spare_writes), 1);
+}
+
 /*----------------------------------------------------------------
  * Budgets
  *----------------------------------------------------------------
@@ -2061,6 +2128,8 @@ static struct kunit_case repair_cases[] = {
 	KUNIT_CASE(runs_of_slots),
 	KUNIT_CASE(flags_of_replays),
 	KUNIT_CASE(write_zeroes),
+	KUNIT_CASE(refused_fua),
+	KUNIT_CASE(commands_for_slots),
 	KUNIT_CASE(eight_slow_failures),
 	KUNIT_CASE(units_count_too),
 	KUNIT_CASE(budget_of_a_write),
