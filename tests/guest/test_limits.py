@@ -242,8 +242,21 @@ def test_every_limit_is_shown_as_its_row_says(name: str) -> None:
     assert not wrong
 
 
-def test_a_file_without_a_row_fails() -> None:
-    assert "queue/new_limit" not in FILES
+def test_both_disks_unmap_what_they_zero() -> None:
+    """From Linux 6.17 on that is a limit of its own, which must be that of write-zeroes or 0."""
+    with scsi_disks(2, size=8, lbpu=1, lbpws=1, lbpws10=1, lbprz=1) as (main, spare):
+        limit = "queue/write_zeroes_unmap_max_hw_bytes"
+        assert (limit in shown(main)) == (VERSION >= (6, 17))
+        with dm_device("set", f"0 {sectors(main)} remap {main} {spare} 0 {AREA}") as path:
+            shows = shown(path)
+            assert 0 < int(shows["queue/write_zeroes_max_bytes"]) <= MIB
+            assert shows.get(limit, "none") in (shows["queue/write_zeroes_max_bytes"], "none")
+            with Device(path) as device:
+                device.write(5000, pattern(5000, 8))
+                device.write_zeroes(5002, 4)
+            words = texts(5000, 8)
+            words[2:6] = ["zero"] * 4
+            assert held(path, 5000, 8) == words
 
 
 # Alignment
