@@ -54,6 +54,7 @@
 #include <linux/slab.h>
 
 #include "dm-remap.h"
+#include "dm-remap-compat.h"
 
 #define SUSPEND_TIME	(30 * HZ)	/* then nothing more is tried on main */
 #define MAX_LOOKUP	65536u		/* units of one bio looked up at once */

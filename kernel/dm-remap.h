@@ -41,7 +41,6 @@
 #include <linux/workqueue.h>
 #include <linux/device-mapper.h>
 
-#include "dm-remap-compat.h"
 #include "dm-remap-format.h"
 
 #define DM_MSG_PREFIX "remap"

@@ -138,6 +138,7 @@ struct bio {
 #define BLK_STS_IOERR		10
 #define BLK_STS_MEDIUM		7
 #define BLK_STS_TARGET		5
+#define BLK_STS_NOTSUPP		1
 #define BLK_STS_TRANSPORT	4
 #define BLK_STS_TIMEOUT		2
 #define BLK_STS_OFFLINE		16
