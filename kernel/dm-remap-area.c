@@ -60,7 +60,7 @@ bool dmr_use_fua(struct remap *r, struct block_device *bdev)
  * Was it perhaps the command that the device does not take, and not the block?
  * Any context.
  */
-bool dmr_refused(blk_status_t status)
+bool dmr_command_refused(blk_status_t status)
 {
 	return status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET;
 }
@@ -115,7 +115,7 @@ int dmr_write_durable(struct remap *r, struct block_device *bdev,
 
 	if (dmr_use_fua(r, bdev)) {
 		ret = dmr_block_io(bdev, sector, page, bytes, opf | REQ_FUA);
-		if (!dmr_refused(errno_to_blk_status(ret)))
+		if (!dmr_command_refused(errno_to_blk_status(ret)))
 			return ret;
 	}
 	ret = dmr_block_io(bdev, sector, page, bytes, opf);

@@ -56,7 +56,7 @@ static inline void dmr_limits_kind(struct queue_limits *limits,
 	limits->discard_misaligned = own->discard_misaligned;
 	limits->raid_partial_stripes_expensive =
 		own->raid_partial_stripes_expensive;
-	limits->zoned = BLK_ZONED_NONE;
+	limits->zoned = 0;
 	limits->zone_write_granularity = 0;
 	limits->max_zone_append_sectors = 0;
 #endif

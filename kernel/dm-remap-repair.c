@@ -352,7 +352,7 @@ static blk_status_t replay(struct remap *r, struct dmr_io *io, u64 unit,
 	if (dmr_use_fua(r, bdev)) {
 		status = replay_once(r, io, unit, n, bdev, where,
 				     flags | REQ_FUA);
-		if (!dmr_refused(status))
+		if (!dmr_command_refused(status))
 			return status;
 	}
 	status = replay_once(r, io, unit, n, bdev, where, flags);

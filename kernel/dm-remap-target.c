@@ -352,7 +352,7 @@ static void end_io_said(struct remap *r, struct dmr_io *io, blk_status_t status)
 static bool spare_refused_fua(struct dmr_io *io, blk_status_t status)
 {
 	return io->kind == DMR_IO_SPARE && dmr_is_write(io->opf) &&
-	       (io->opf & REQ_FUA) && dmr_refused(status);
+	       (io->opf & REQ_FUA) && dmr_command_refused(status);
 }
 
 static int end_io_failed(struct remap *r, struct bio *bio, blk_status_t status)

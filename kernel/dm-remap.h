@@ -668,7 +668,7 @@ int dmr_write_durable(struct remap *r, struct block_device *bdev,
 		      sector_t sector, struct page *page, unsigned int bytes,
 		      blk_opf_t flags);
 bool dmr_use_fua(struct remap *r, struct block_device *bdev);
-bool dmr_refused(blk_status_t status);
+bool dmr_command_refused(blk_status_t status);
 int dmr_flush_instead(struct remap *r, struct block_device *bdev);
 bool dmr_suspect(struct remap *r, blk_status_t status, bool write);
 bool dmr_disk_fails(struct remap *r, blk_status_t status, bool write);
