@@ -13,6 +13,7 @@ names. What a stretch does in which order follows from the seed; how threads mee
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ from guest.everything_plan import CHUNK, GROWTHS, JOB, JOBS, UNITS, Choice, choo
 from guest.everything_weather import NOT_MEDIA, Leg, Rule, Weather
 from guest.lib import (
     SECTOR,
+    SLOW_KERNEL,
     CommandError,
     Device,
     background,
@@ -73,8 +75,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 NAME = "everything"
+PATIENCE = 8 if SLOW_KERNEL else 1
 WRITERS, READERS = 3, 1
 CHUNKS = UNITS // CHUNK
+BLKFLSBUF = 0x1261
 EILSEQ = 84
 """What a job of fio ends with that has read something else than it has written."""
 MOST_RULES = 40
@@ -98,7 +102,7 @@ class Gate:
         """Let them in."""
         self._open.set()
 
-    def close(self, timeout: float = 60.0) -> None:
+    def close(self, timeout: float = 60.0 * PATIENCE) -> None:
         """Keep them out; return when the last one has left."""
         self._open.clear()
         with self._changed:
@@ -139,7 +143,7 @@ class Jobs(Fio):
         """End it; return what it has read and compared. Errors must be ``excused``."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        self.process.wait(120)
+        self.process.wait(120 * PATIENCE)
         counted, log = Counter[str](), self._log.read_text()
         # It may have been interrupted before it had begun.
         text = self._answer.read_text() if self._answer.exists() else ""
@@ -360,6 +364,7 @@ class Stretch:
         first, count = self.sector(units.start), len(units) * self.each
         data = self.data(units, value) if plain else b""
         unmapped = [unit for unit in units if unit not in self.maybe_mapped]
+        lost = [unit for unit in units if self.oracle.units[unit].now == {LOST}]
         self.oracle.begin(units, value)
         begin = time.monotonic()
         end, number = "OK", 0
@@ -389,12 +394,14 @@ class Stretch:
         }
         flushed = kind in ("fua", "cached")
         if end == "OK":
-            # A discard promises nothing.
-            durable = units if flushed else sorted(refused)
+            # What needs a slot, or ends a slot's being lost, waits for a commit. A discard promises
+            # nothing.
+            durable = units if flushed else sorted(refused.union(lost))
             self.oracle.end(units, done=kind != "discard", durable=durable)
             self.must_be_mapped |= refused
             self.done[f"{kind} done"] += 1
             self.done["durable by a slot"] += len(refused)
+            self.done["lost units filled"] += len(lost) if kind != "discard" else 0
         else:
             self.oracle.end(units, done=False)
             self.done[f"{kind} failed"] += 1
@@ -625,7 +632,7 @@ class Stretch:
             self._remove()
         self.gate.end()
         for future in self.futures:
-            future.result(60)
+            future.result(60 * PATIENCE)
         return {
             "oracle": self.oracle.dump(),
             "uuid": str(self.superblock.uuid),
@@ -1007,13 +1014,17 @@ class Stretch:
                 self._note("blkdiscard", units, ZERO, "OK")
 
     def step_cached(self) -> None:
-        """Write through the page cache, and read after it was dropped."""
+        """Write through the page cache, and read after what it has of the device was dropped."""
         chunk = self.random.randrange(CHUNKS)
         units = range(chunk * CHUNK, (chunk + 1) * CHUNK)
         with self.locks[chunk], Device(self.path) as device:
             self.write(device, units, "cached")
-            Path("/proc/sys/vm/drop_caches").write_text("3\n")
+            fcntl.ioctl(device.fd, BLKFLSBUF, 0)
             self.read(device, units)
+
+    def step_drop_caches(self) -> None:
+        """Have the machine drop all that it can read again, our own program included."""
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
     # Steps: power cuts
 
@@ -1065,7 +1076,7 @@ class Stretch:
             suspended = None
         self._begin_power_off()
         if suspended:
-            suspended.result(120)
+            suspended.result(120 * PATIENCE)
         dm_resume(NAME)
         self.halt()
         self._power_on()
@@ -1078,7 +1089,7 @@ class Stretch:
         start = background(self._try_to_create)
         self.pause(0, 0.1)
         self._cut_legs()
-        self.done["loads cut off, " + start.result(120)] += 1
+        self.done["loads cut off, " + start.result(120 * PATIENCE)] += 1
         self._power_on()
         self._start_after_cut()
 
@@ -1098,7 +1109,7 @@ class Stretch:
         grow = background(self._reload_quietly)
         self.pause(0, 0.1)
         self._begin_power_off()
-        grow.result(120)
+        grow.result(120 * PATIENCE)
         try:
             dm_resume(NAME)
         except CommandError:

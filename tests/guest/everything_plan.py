@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from guest.lib import MIB, SECTOR
 
@@ -24,7 +25,8 @@ TAIL = 128 * 1024
 """At the end of main, where it never fails."""
 GROWTHS = 12
 KINDS = ((512, 512), (512, 4096), (4096, 4096))
-BUSES = ("virtio", "scsi", "nvme")
+Bus = Literal["virtio", "scsi", "nvme"]
+BUSES: tuple[Bus, ...] = ("virtio", "scsi", "nvme")
 
 STEPS = {
     "suspend": 4,
@@ -45,6 +47,7 @@ STEPS = {
     "slow": 1,
     "discard": 2,
     "cached": 2,
+    "drop_caches": 1,
     "cut": 6,
     "cut_in_load": 1,
     "cut_in_growth": 1,
@@ -64,7 +67,7 @@ class Choice:
     seed: int
     logical: int
     physical: int
-    bus: str
+    bus: Bus
     tagged: bool
     errors: str
     stretches: tuple[tuple[str, ...], ...]
