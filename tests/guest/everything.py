@@ -381,17 +381,17 @@ class Stretch:
             number = error.errno or 0
             end = errno_name(number)
         now = time.monotonic()
-        where = [(self.main_sector(unit), self.each) for unit in unmapped]
         refused = {
             unit
-            for unit, place in zip(unmapped, where, strict=True)
-            if plain and self.weather.refuses_write(*place, begin)
+            for unit in unmapped
+            if plain and self.weather.refuses_write(self.main_sector(unit), self.each, begin)
         }
-        self.maybe_mapped |= {
-            unit
-            for unit, place in zip(unmapped, where, strict=True)
-            if self.weather.might_refuse_write(*place, begin, now)
-        }
+        # A piece may be mapped whole, and what comes after a slow failure untried.
+        step = self.choice.physical // SECTOR
+        low = self.main_sector(units.start) // step * step
+        high = -(-self.main_sector(units.stop) // step) * step
+        if self.weather.might_refuse_write(low, high - low, begin, now):
+            self.maybe_mapped |= set(units)
         flushed = kind in ("fua", "cached")
         if end == "OK":
             # What needs a slot, or ends a slot's being lost, waits for a commit. A discard promises
@@ -443,8 +443,8 @@ class Stretch:
         slots = any(unit in self.maybe_mapped for unit in units)
         return self.weather.read_may_fail(where, begin, time.monotonic(), slots=slots)
 
-    def read(self, device: Device, units: range) -> None:
-        """Read units, and judge what comes."""
+    def read(self, device: Device, units: range) -> bool:
+        """Read units, and judge what comes; say whether they could be read."""
         begin = time.monotonic()
         reading = self.oracle.read_begins(units)
         try:
@@ -457,9 +457,10 @@ class Stretch:
             self.done["reads of lost units"] += lost
             if not lost and not self._excuse(units, begin):
                 raise Wrong(f"read of {units} failed without a reason: {end}", units) from error
-        else:
-            self.oracle.read_done(reading, data)
-            self.done["units judged"] += len(units)
+            return False
+        self.oracle.read_done(reading, data)
+        self.done["units judged"] += len(units)
+        return True
 
     # Everything is compared
 
@@ -495,8 +496,9 @@ class Stretch:
                 units = range(start, start + CHUNK)
                 if after_cut:
                     wrong += self.oracle.after_cut(units, self._look(device, units))
-                else:
-                    self.read(device, units)
+                elif not self.read(device, units):
+                    for unit in units:
+                        self.read(device, range(unit, unit + 1))
         if wrong:
             number = int(wrong[0].split()[1].rstrip(":"))
             raise Wrong("after a power cut: " + "; ".join(wrong), range(number, number + 1))
@@ -505,30 +507,38 @@ class Stretch:
     def look_at_list(self, *, quiet: bool) -> None:
         """Look which units are mapped; ``quiet``: nobody writes."""
         must, known = set(self.must_be_mapped), set(self.known_mapped)
-        mapped: dict[int, str] = {}
-        rows = entries(NAME, page=self.random.choice((50, 1000)))
-        for row in rows:
-            if row.sector is None or row.state == "bad":
-                continue
-            unit = (row.sector - self.first) // self.each
-            if quiet and row.sector in mapped:
-                raise Wrong(f"mapped twice: {row.line}")
-            mapped[row.sector] = row.state
-            if unit in range(UNITS):
-                self.known_mapped.add(unit)
-                self.maybe_mapped.add(unit)
-        listed = {(sector - self.first) // self.each for sector in mapped}
+        missing = must | known
+        for _ in range(1 if quiet else 5):
+            # One that moves between two pages may be on neither.
+            mapped = self._states(quiet=quiet)
+            missing -= mapped.keys()
+            if not missing:
+                break
         for name, units in (("acknowledged", must), ("listed before", known)):
-            if missing := sorted(units - listed):
-                raise Wrong(f"{name}, and not mapped: {missing}", range(missing[0], missing[0] + 1))
+            if found := sorted(units & missing):
+                raise Wrong(f"{name}, and not mapped: {found}", range(found[0], found[0] + 1))
+        ours = {unit for unit in mapped if unit in range(UNITS)}
+        self.known_mapped |= ours
+        self.maybe_mapped |= ours
         if quiet:
             for unit, one in enumerate(self.oracle.units):
-                lost = mapped.get(self.sector(unit)) == "lost"
+                lost = mapped.get(unit) == "lost"
                 if lost and LOST not in one.after_cut:
                     raise Wrong(f"unit {unit} is lost", range(unit, unit + 1))
                 if not lost and one.after_cut == {LOST}:
                     raise Wrong(f"unit {unit} is no longer lost", range(unit, unit + 1))
         self.done["mappings listed"] += len(mapped)
+
+    def _states(self, *, quiet: bool) -> dict[int, str]:
+        """Return the states of all mapped units, counted from the oracle's first one."""
+        found: dict[int, str] = {}
+        for row in entries(NAME, page=self.random.choice((50, 1000))):
+            if row.sector is not None and row.state != "bad":
+                unit = (row.sector - self.first) // self.each
+                if quiet and unit in found:
+                    raise Wrong(f"mapped twice: {row.line}")
+                found[unit] = row.state
+        return found
 
     def _digests(self) -> list[str | None]:
         """Return a sum of each part of the device, None where it cannot be read."""
@@ -713,28 +723,27 @@ class Stretch:
         place = self._place(of_oracle=True)
         self._add(Rule("main", *place, directions, status_, self.random.choice((1, 2, 4))))
 
-    def _slots(self, direction: str, times: int) -> None:
-        used = status(NAME).mapped
-        if used:
-            first, end = self.random.randrange(used), 0
-            end = min(used, first + 4)
-            start = self.slot_sector(first)
-            # A segment may end between them.
-            count = self.slot_sector(end - 1) - start + self.each
-            if count == (end - first) * self.each:
-                self._add(Rule("spare", start, count, (direction,), "medium", times))
-
     def slots_refuse(self) -> None:
         """Have a few slots that are in use refuse writes."""
         for rule in [r for r in self.weather.active("spare") if r.directions == ("write",)][:-3]:
             self.weather.end(rule)
-        self._slots("write", 0)
+        used = status(NAME).mapped
+        if used:
+            first = self.random.randrange(used)
+            end = min(used, first + 4)
+            start = self.slot_sector(first)
+            count = self.slot_sector(end - 1) - start + self.each
+            if count == (end - first) * self.each:  # no segment ends between them
+                self._add(Rule("spare", start, count, ("write",), "medium"))
 
     def slots_are_unreadable(self) -> None:
-        """Have a few slots fail to read, once or twice."""
-        # fio has slots, too.
-        self.excused = True
-        self._slots("read", self.random.choice((1, 2)))
+        """Have a slot of the oracle's fail to read, once or twice."""
+        ours = range(self.first, self.first + UNITS * self.each)
+        slots = [row.slot for row in entries(NAME) if row.sector in ours]
+        if slots:
+            start = self.slot_sector(self.random.choice(slots))
+            times = self.random.choice((1, 2))
+            self._add(Rule("spare", start, self.each, ("read",), "medium", times))
 
     def heal(self) -> None:
         """Have something work again."""
@@ -889,14 +898,9 @@ class Stretch:
                 self.done["units mapped by hand"] += len(new)
 
     def _listed(self, units: range) -> dict[int, str]:
-        """Return the states of units that are mapped."""
-        found: dict[int, str] = {}
-        for row in entries(NAME):
-            if row.sector is not None and row.state != "bad":
-                unit, rest = divmod(row.sector - self.first, self.each)
-                if unit in units and not rest:
-                    found[unit] = row.state
-        return found
+        """Return the states of units that are mapped, of a device that is suspended."""
+        states = self._states(quiet=True)
+        return {unit: states[unit] for unit in units if unit in states}
 
     def step_by_hand(self) -> None:
         """Move units to slots by hand."""
@@ -1155,8 +1159,9 @@ def explain(stretch: Stretch, error: BaseException) -> None:
         print(f"main's sector {stretch.main_sector(unit)}", file=sys.stderr)
     with suppress(Exception):
         print(status(NAME), file=sys.stderr)
-        listed = stretch._listed(units)
-        print(f"mapped: {listed}", file=sys.stderr)
+        rows_ = [row.line for row in entries(NAME) if row.sector is not None]
+        where = [stretch.sector(unit) for unit in units[:4]]
+        print([line for line in rows_ if int(line.split()[0]) in where], file=sys.stderr)
 
 
 def main() -> None:

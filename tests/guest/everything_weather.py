@@ -173,9 +173,12 @@ class Weather:
         met = [r for r in self._met("main", first, count, begin, end) if kind in r.directions]
         if kind == "discard":
             return bool(met)
-        return any(rule.status in NOT_MEDIA for rule in met) or (
-            bool(met) and self.spell_during("remap", begin, end)
-        )
+        if self.spell_during("remap", begin, end):  # a slot that refuses is none of main's
+            met += [
+                r for r in self._met("spare", 0, 1 << 62, begin, end) if "write" in r.directions
+            ]
+            return bool(met)
+        return any(rule.status in NOT_MEDIA for rule in met)
 
     def refuses_write(self, first: int, count: int, since: float) -> bool:
         """Whether main has refused writes there all the time, and does."""
