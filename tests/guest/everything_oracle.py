@@ -76,7 +76,7 @@ class Unit:
 
     writes: list[Write]
     changes: int = 0
-    """How many writes began."""
+    """How many writes began, and how many ended."""
 
     @property
     def now(self) -> set[int]:
@@ -184,6 +184,7 @@ class Oracle:
         with self.lock:
             self.time += 1
             for number in units:
+                self.units[number].changes += 1
                 write = self.units[number].writes[-1]
                 write.state, write.ended = DONE if done else PERHAPS, self.time
             if done:

@@ -80,6 +80,15 @@ def test_a_failed_write_is_there_or_not_and_then_stays_so(oracle: Oracle) -> Non
         read(oracle, 3)
 
 
+def test_a_read_that_was_beside_a_write_says_nothing_of_what_came_of_it(oracle: Oracle) -> None:
+    write(oracle, 2)
+    oracle.begin(ONE, 3)
+    reading = oracle.read_begins(ONE)
+    oracle.end(ONE, done=False)
+    oracle.read_done(reading, data_of(1, 2, SEED, SIZE))  # it was faster than the write
+    read(oracle, 3)
+
+
 def test_a_cut_leaves_nothing_older_than_what_is_durable(oracle: Oracle) -> None:
     write(oracle, 2)
     flush(oracle)
