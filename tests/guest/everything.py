@@ -364,7 +364,7 @@ class Stretch:
         first, count = self.sector(units.start), len(units) * self.each
         data = self.data(units, value) if plain else b""
         unmapped = [unit for unit in units if unit not in self.maybe_mapped]
-        lost = [unit for unit in units if self.oracle.units[unit].now == {LOST}]
+        lost = self.oracle.lost(units)
         self.oracle.begin(units, value)
         begin = time.monotonic()
         end, number = "OK", 0

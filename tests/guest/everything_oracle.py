@@ -204,6 +204,11 @@ class Oracle:
                 if len(unit.writes) > 1 or not unit.writes[0].settled:
                     unit.settle(begun)
 
+    def lost(self, units: Iterable[int]) -> list[int]:
+        """Return the units of these that have no content."""
+        with self.lock:
+            return [number for number in units if self.units[number].now == {LOST}]
+
     def durable(self, units: Iterable[int]) -> None:
         """Note that what these hold now is durable."""
         with self.lock:

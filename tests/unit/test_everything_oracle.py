@@ -145,7 +145,9 @@ def test_a_lost_unit_has_no_content_until_it_is_written(oracle: Oracle) -> None:
     with pytest.raises(Wrong):
         read(oracle, 2)
     assert oracle.read_failed(oracle.read_begins(ONE))
+    assert oracle.lost(range(4)) == [1]
     write(oracle, 3)
+    assert not oracle.lost(range(4))
     read(oracle, 3)
     assert not oracle.read_failed(oracle.read_begins(ONE))
 
