@@ -458,6 +458,7 @@ class Stretch:
             if not lost and not self._excuse(units, begin):
                 raise Wrong(f"read of {units} failed without a reason: {end}", units) from error
             return False
+        self._note("read", units, 0, "OK")
         self.oracle.read_done(reading, data)
         self.done["units judged"] += len(units)
         return True
@@ -535,7 +536,7 @@ class Stretch:
         for row in entries(NAME, page=self.random.choice((50, 1000))):
             if row.sector is not None and row.state != "bad":
                 unit = (row.sector - self.first) // self.each
-                if quiet and unit in found:
+                if quiet and unit in found and unit in range(UNITS):
                     raise Wrong(f"mapped twice: {row.line}")
                 found[unit] = row.state
         return found
@@ -581,8 +582,24 @@ class Stretch:
 
     def go(self) -> None:
         """Let the threads and fio work."""
-        self._start_jobs()
+        if self.jobs is None:
+            self._start_jobs()
+        self._wait_for_jobs()
         self.gate.open()
+
+    def _writes(self) -> int:
+        """Return how many writes the device has completed."""
+        device = self.path.stat().st_rdev
+        stat = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+        return int(stat.read_text().split()[4])
+
+    def _wait_for_jobs(self) -> None:
+        """Wait until fio has begun, or has ended: nobody else writes now."""
+        begun, jobs = self._writes(), self.jobs
+        assert jobs is not None
+        deadline = time.monotonic() + 20 * PATIENCE
+        while self._writes() == begun and not jobs.wait(0) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def halt(self) -> None:
         """Have nobody use the device."""
@@ -1033,9 +1050,30 @@ class Stretch:
     # Steps: power cuts
 
     def _power_off(self) -> None:
-        """Take the power from both legs, and wait until nobody uses the device."""
-        self._begin_power_off()
+        """Take the power from both legs, and wait until nobody uses the device.
+
+        Often that comes just after something was acknowledged that must not be lost.
+        """
+        with Device(self.path) as device:
+            if self.random.random() < 0.7:
+                self._be_promised(device)
+            self._begin_power_off()
         self.halt()
+
+    def _be_promised(self, device: Device) -> None:
+        """Write something that is durable as soon as it is acknowledged."""
+        how = self.random.choice(("slot", "slot", "fua", "flush"))
+        chunk = self.random.randrange(CHUNKS)
+        units = range(chunk * CHUNK, chunk * CHUNK + self.random.choice((1, 3, 8)))
+        with self.locks[chunk]:
+            if how == "slot":
+                new = [unit for unit in units if unit not in self.maybe_mapped]
+                units = range(new[0], new[0] + 1) if new else units[:1]
+                self._add(Rule("main", self.main_sector(units[0]), self.each, ("write",), "medium"))
+            self.write(device, units, "fua" if how == "fua" else "write")
+        if how == "flush":
+            self.flush(device)
+        self.done[f"cuts just after a {how}"] += 1
 
     def _begin_power_off(self) -> None:
         self.excused = True
@@ -1060,7 +1098,11 @@ class Stretch:
 
     def _start_after_cut(self) -> None:
         self._create()
+        self._go_on_after_cut()
+
+    def _go_on_after_cut(self) -> None:
         self.weather.end_spell(self.power)
+        self._start_jobs()  # it takes its time to begin, and writes elsewhere
         self.verify(after_cut=True)
         self.go()
 
@@ -1130,9 +1172,7 @@ class Stretch:
             self._create()
         self.tell(f"grown: {self.superblock is longer}")
         self.done["growths cut off"] += 1
-        self.weather.end_spell(self.power)
-        self.verify(after_cut=True)
-        self.go()
+        self._go_on_after_cut()
 
     def _reload_quietly(self) -> None:
         with suppress(CommandError):
@@ -1151,7 +1191,7 @@ def explain(stretch: Stretch, error: BaseException) -> None:
     units = getattr(error, "units", range(0))
     rows = [row for row in stretch.journal if row[2] < units.stop and units.start < row[2] + row[3]]
     print(f"I/O that has met units {units}:", file=sys.stderr)
-    for when, what, first, count, value, end in rows[-60:]:
+    for when, what, first, count, value, end in rows[-100:]:
         at = when - stretch.begun
         print(f"{at:8.3f} {what} {first}+{count} value {value}: {end}", file=sys.stderr)
     for unit in units[:4]:
