@@ -150,14 +150,16 @@ class Jobs(Fio):
         start = text.find("{")
         if start < 0:
             return counted
-        for job in json.loads(text[start:])["jobs"]:
+        # What it says of signals stands before it, or behind.
+        answer, _ = json.JSONDecoder().raw_decode(text, start)
+        for job in answer["jobs"]:
             number = job["error"]
             counted["fio bytes verified"] += job["read"]["io_bytes"]
             counted["fio bytes written"] += job["write"]["io_bytes"]
             if number:
                 counted["fio errors"] += 1
             if number == EILSEQ or (number and not excused):
-                raise Wrong(f"fio, {job['jobname']}: {errno_name(number)}\n{log}{text[:start]}")
+                raise Wrong(f"fio, {job['jobname']}: {errno_name(number)}\n{log}")
         if "verify" in log:
             raise Wrong(f"fio:\n{log}")
         return counted
