@@ -1054,19 +1054,48 @@ class Stretch:
     def _power_off(self) -> None:
         """Take the power from both legs, and wait until nobody uses the device.
 
-        Often that comes just after something was acknowledged that must not be lost.
+        Often that comes just after something was acknowledged that must not be lost, or while a
+        disk takes its time for a part of what leads to that.
         """
+        (when,) = self.random.choices(("just after", "just before", "any time"), (3, 4, 3))
+        random = Random(self.random.getrandbits(32))
         with Device(self.path) as device:
-            if self.random.random() < 0.7:
-                self._be_promised(device)
-            self._begin_power_off()
+            if when == "just after":
+                self._be_promised(device, random)
+                self._begin_power_off()
+            elif when == "just before":
+                self._hold_something()
+                promise = background(self._be_promised, device, random)
+                self.pause(0.02, 0.15)
+                self._begin_power_off()
+                promise.result(120 * PATIENCE)
+            else:
+                self._begin_power_off()
         self.halt()
+        self.done[f"cuts at {when} a promise"] += 1
 
-    def _be_promised(self, device: Device) -> None:
+    def _hold_something(self) -> None:
+        """Have a leg take its time for some of what it is told."""
+        segment = self.random.choice(self.superblock.segments)
+        tables, data = segment.table_blocks, segment.copy_b - segment.data
+        first, count = self.random.choice(
+            ((segment.copy_a, tables), (segment.copy_b, tables), (segment.data, data))
+        )
+        place = (first * BLOCK_SECTORS, count * BLOCK_SECTORS)
+        self.tell(f"something is held, perhaps writes of the spare to {place}")
+        match self.random.randrange(5):
+            case 0:
+                self.main.hold("write", self.main_sector(0), UNITS * self.each)
+            case 1:
+                self.random.choice((self.main, self.spare)).hold("flush")
+            case _:
+                self.spare.hold("write", *place)
+
+    def _be_promised(self, device: Device, random: Random) -> None:
         """Write something that is durable as soon as it is acknowledged."""
-        how = self.random.choice(("slot", "slot", "fua", "flush"))
-        chunk = self.random.randrange(CHUNKS)
-        units = range(chunk * CHUNK, chunk * CHUNK + self.random.choice((1, 3, 8)))
+        how = random.choice(("slot", "slot", "fua", "flush"))
+        chunk = random.randrange(CHUNKS)
+        units = range(chunk * CHUNK, chunk * CHUNK + random.choice((1, 3, 8)))
         with self.locks[chunk]:
             if how == "slot":
                 new = [unit for unit in units if unit not in self.maybe_mapped]
@@ -1075,7 +1104,7 @@ class Stretch:
             self.write(device, units, "fua" if how == "fua" else "write")
         if how == "flush":
             self.flush(device)
-        self.done[f"cuts just after a {how}"] += 1
+        self.done[f"promises by a {how}"] += 1
 
     def _begin_power_off(self) -> None:
         self.excused = True

@@ -54,7 +54,7 @@ HAPPENED = (
     *("units mapped by hand", "write done", "fua done", "write_zeroes done", "discard done"),
     *("flush done", "flush failed", "cached done", "write failed", "reads failed"),
     *("fio bytes verified", "fio bytes written", "files of sysfs read", "growths cut off"),
-    *("changes of the kernel", "cuts just after a slot"),
+    *("changes of the kernel", "promises by a slot"),
 )
 """What must not be missing when each step was done: a test of nothing finds nothing."""
 
