@@ -649,11 +649,11 @@ static void refused_fua(struct kunit *test)
 	RUN(test, "Mw16+8! Mr1023+1 Sw8+8 Sf! =-61");
 	expect_free(test, SLOTS - 8);
 	t->spare->no_flush = false;
-	/* What refuses the data, too, is bad. */
+	/* What refuses the data, too, as a command, is passed over. */
 	fake_disk_bad(t->spare, WRITE, 8, 8, BLK_STS_TARGET);
 	write(test, 16, 8);
-	RUN(test, "Mw16+8! Mr1023+1 Sw8+8! Sw16+8 Sf C[8+8:B] C[16+8:S16] =0");
-	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 8);
+	RUN(test, "Mw16+8! Mr1023+1 Sw8+8! Sw16+8 Sf C[16+8:S16] =0");
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 0);
 	/* Main is asked each time, and nothing is mapped for it. */
 	for (i = 0; i < ARRAY_SIZE(refusals); i++) {
 		t->main->no_fua = refusals[i];
@@ -1410,13 +1410,13 @@ static void commands_refused(struct kunit *test)
 	fake_disk_bad(t->spare, WRITE, 0, 2, BLK_STS_TARGET);
 	spare_bad(test, WRITE, 9, 1);
 	write(test, 0, 1);
-	RUN(test, "Mw0+1! Mr1023+1 SW0+1! SW1+1! SW9+1! SW18+1",
+	RUN(test, "Mw0+1! Mr1023+1 SW0+1! Sw0+1! SW1+1! Sw1+1! SW9+1! SW18+1",
 	    "C[9+1:B] C[18+1:S0] =0");
 	expect_content(test, 0, 1, 1);
 	expect_free(test, SLOTS - 2);
 	fake_disk_bad(t->spare, WRITE, 0, SLOTS, BLK_STS_NOTSUPP);
 	write(test, 1, 1);
-	RUN(test, "Mw1+1! Mr1023+1 SW19+1! =-61");
+	RUN(test, "Mw1+1! Mr1023+1 SW19+1! Sw19+1! =-61");
 	expect_free(test, SLOTS - 2);
 }
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How fast this machine's time stamp counter is, which an emulated processor shows as its own.
 
 A guest measures it at boot against an emulated timer, and on a busy host it measures anything: a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """``tools/mutants``: small errors are planted in a line each, and the tests have to notice them.
 
 ``mutant``    one planted error; ``ctokens`` and ``pytree`` find where they can be planted

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """``python -m harness.mutants``, which tools/mutants runs."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Build the modules in a copy of the checkout, and tell whether a mutant makes a difference."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What ``tools/mutants`` does."""
 
 from __future__ import annotations

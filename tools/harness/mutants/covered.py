@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which test runs which line, and how long each takes without a mutant.
 
 Measured once for the sources as they are, in a copy without a mutant, and kept below

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Errors that can be planted in a C file, found by its tokens.
 
 Inside functions only, and not in comments, strings, declarations, labels or preprocessor lines. Of

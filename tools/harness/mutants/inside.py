@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Run files of tests/guest in one guest, one after the other, and say what became of each.
 
 ``python -m harness.mutants.inside --kernel SERIES NAME...`` prints a line of JSON for each file:

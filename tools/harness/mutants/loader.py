@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Give a loader from other sources to both fuzzers: ``python -m harness.mutants.loader DIR``.
 
 DIR is a copy of kernel/ with a mutant. All but the loader is compiled from the checkout's sources:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One planted error: a piece of one file that is replaced."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What mutants are planted in, and the tests that each has to pass.
 
 Of the kernel module: the loader compiled for user space, if the file is part of it; KUnit and the

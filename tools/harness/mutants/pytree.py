@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Errors that can be planted in a Python file, found by its syntax tree.
 
 The text is replaced where the tree says it is, so that all else stays as it was written. Left out:

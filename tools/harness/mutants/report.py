@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is printed in the end: what has noticed the mutants, and those that nothing has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What has become of the mutants, kept as lines of JSON that are only ever added to.
 
 A line is of a step that a mutant has passed, or its end. What was written when a run was stopped,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which mutants are tried: a sample by a seed, that parts share without knowing of each other.
 
 Lines are drawn, not mutants: of each one, so that a line that can go wrong in ten ways counts once.

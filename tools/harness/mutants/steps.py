@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A step: a test as a program that a mutant passes, or that notices it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Private copies of the checkout: mutants are planted there, and never in the checkout.
 
 A copy has all files that git knows of, as they are now, what cffi has compiled, and a ``.venv`` of

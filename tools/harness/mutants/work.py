@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Takes mutants through their steps, several at a time, until all are judged or the time is up."""
 
 from __future__ import annotations
