@@ -102,9 +102,11 @@ static unsigned int __pending_find(struct remap *r, u64 unit)
 /* A note more, or one less, of a unit: see dmr_noted(). */
 static void __pending_count(struct remap *r, u64 unit, int change)
 {
-	u16 *count = &r->note_count[dmr_note_index(dmr_sector_of(r, unit))];
+	unsigned int own = dmr_note_index(dmr_sector_of(r, unit));
+	unsigned int before = (own - 1) % DMR_NOTE_COUNTS;
 
-	WRITE_ONCE(*count, *count + change);
+	WRITE_ONCE(r->note_count[own], r->note_count[own] + change);
+	WRITE_ONCE(r->note_count[before], r->note_count[before] + change);
 }
 
 static void pending_add(struct remap *r, u64 unit, unsigned int n)
@@ -141,7 +143,8 @@ void repair_forget(struct remap *r, u64 first, u64 last)
 	unsigned long flags;
 
 	if (!READ_ONCE(r->nr_pending) ||
-	    !dmr_noted(r, dmr_sector_of(r, first), dmr_sector_of(r, last)))
+	    !dmr_noted(r, dmr_sector_of(r, first),
+		       dmr_sector_of(r, last - first + 1)))
 		return;
 	spin_lock_irqsave(&r->lock, flags);
 	a = __pending_find(r, first);

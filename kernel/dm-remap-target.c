@@ -272,9 +272,7 @@ static noinline int map_near(struct bio *bio, struct remap *r,
 static noinline int map_noted(struct bio *bio, struct remap *r,
 			      struct dmr_io *io)
 {
-	sector_t sector = bio->bi_iter.bi_sector;
-
-	if (unlikely(dmr_noted(r, sector, sector + bio_sectors(bio) - 1)))
+	if (unlikely(dmr_noted(r, bio->bi_iter.bi_sector, bio_sectors(bio))))
 		return map_near(bio, r, io);
 	if (READ_ONCE(r->nr_lookup))
 		return map_lookup(bio, r, io);

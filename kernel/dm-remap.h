@@ -568,7 +568,12 @@ static inline u32 dmr_any_entry(struct remap *r, u64 first, u64 range)
 	return s;
 }
 
-/* The count that a sector's notes are in. */
+/*
+ * Notes of pending units are counted in places of DMR_NOTE_SPAN sectors, each in
+ * its own and in the one before: so a bio that is no longer looks where it begins.
+ */
+#define DMR_NOTE_SPAN		BIT(DMR_NOTE_SHIFT)
+
 static inline unsigned int dmr_note_index(sector_t sector)
 {
 	return (sector >> DMR_NOTE_SHIFT) & (DMR_NOTE_COUNTS - 1);
@@ -578,21 +583,21 @@ static inline unsigned int dmr_note_index(sector_t sector)
  * dmr_noted() - may there be a note of a pending unit in a range
  * @r: the target
  * @sector: the first one, of main
- * @last: the last one
+ * @nr: how many sectors
  *
  * Any context, takes no lock.  A note that is made meanwhile is of a bio that runs
  * beside this one.
  */
-static inline bool dmr_noted(struct remap *r, sector_t sector, sector_t last)
+static inline bool dmr_noted(struct remap *r, sector_t sector, sector_t nr)
 {
-	for (;;) {
-		/* One load, and not torn: a u16. */
-		if (data_race(r->note_count[dmr_note_index(sector)]))
-			return true;
-		if (likely(!((sector ^ last) >> DMR_NOTE_SHIFT)))
+	/* One load, and not torn: a u16. */
+	while (!data_race(r->note_count[dmr_note_index(sector)])) {
+		if (likely(nr <= DMR_NOTE_SPAN))
 			return false;
-		sector = (sector | ((1u << DMR_NOTE_SHIFT) - 1)) + 1;
+		nr -= DMR_NOTE_SPAN;
+		sector += DMR_NOTE_SPAN;
 	}
+	return true;
 }
 
 /*

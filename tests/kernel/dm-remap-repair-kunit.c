@@ -1873,8 +1873,19 @@ static void unreadable_slots(struct kunit *test)
 static void expect_pending(struct kunit *test, unsigned int nr)
 {
 	struct remap *r = &repair_test(test)->r;
-	unsigned int i;
+	unsigned int i, counted = 0;
 
+	/* Who looks for one finds it, and nothing is left of others. */
+	for (i = 0; i < r->nr_pending; i++) {
+		sector_t sector = dmr_sector_of(r, r->pending[i]);
+
+		KUNIT_EXPECT_TRUE(test, dmr_noted(r, sector, 1));
+		KUNIT_EXPECT_TRUE(test, dmr_noted(r, max_t(sector_t, sector, 7) - 7, 8));
+		KUNIT_EXPECT_TRUE(test, dmr_noted(r, 0, sector + 1));
+	}
+	for (i = 0; i < DMR_NOTE_COUNTS; i++)
+		counted += r->note_count[i];
+	KUNIT_EXPECT_EQ(test, counted, 2 * nr);
 	KUNIT_EXPECT_EQ(test, r->nr_pending, nr);
 	for (i = 1; i < r->nr_pending; i++)
 		KUNIT_EXPECT_LT(test, r->pending[i - 1], r->pending[i]);
