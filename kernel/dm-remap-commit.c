@@ -29,7 +29,8 @@
  *
  * Context: the commit work, one thread for a target and so without a lock, or
  * preresume and messages on a quiet device, where it is idle.  commit_queue(),
- * commit_ask_spare() and commit_request() are for others and take r->lock.  Allocates nothing.
+ * commit_ask_spare() and commit_request() are for others and take r->lock.
+ * Allocates nothing.
  */
 #include "dm-remap.h"
 

@@ -2,7 +2,7 @@
 /*
  * The lookup table, unit -> slot, and the allocator of slots.
  *
- * One preallocated entry for each slot, hashed by region of 64 units so that
+ * One preallocated entry for each slot, hashed by region of 32 units so that
  * "the first mapping in this range" is one chain walk for an ordinary bio.  16
  * bytes a slot and 6 for its share of the chain heads, all of it allocated in ctr:
  * the error path needs no memory, and one that is full costs what an empty one

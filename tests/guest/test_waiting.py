@@ -133,9 +133,16 @@ def kernel_stacks() -> str:
     return "".join(path.read_text() for path in Path("/proc/self/task").glob("*/stack"))
 
 
+def statistics(made: RemapSet) -> None:
+    """Have device-mapper keep statistics, for which it suspends the device in its own way."""
+    dm_message(made.name, "@stats_create", "-", "/1")
+    dm_suspend(made.name)
+
+
 REQUESTS: dict[str, Callable[[RemapSet], object]] = {
     "suspend": lambda made: dm_suspend(made.name),
     "suspend noflush": lambda made: dm_suspend(made.name, flush=False, lockfs=False),
+    "statistics": statistics,
 }
 
 
