@@ -66,6 +66,26 @@ bool dmr_command_refused(blk_status_t status)
 }
 
 /**
+ * dmr_flushed() - a flush of the spare has succeeded
+ * @r: the target
+ * @sample: r->spare_writes before it was issued
+ *
+ * Any context.  r->spare_flushed only grows, whatever order flushes end in.
+ */
+void dmr_flushed(struct remap *r, u64 sample)
+{
+	u64 old = atomic64_read(&r->spare_flushed);
+
+	while (old < sample) {
+		u64 seen = atomic64_cmpxchg(&r->spare_flushed, old, sample);
+
+		if (seen == old)
+			break;
+		old = seen;
+	}
+}
+
+/**
  * dmr_flush_instead() - make a write durable that went without FUA
  * @r: the target
  * @bdev: main or the spare, which has completed the write
@@ -79,11 +99,16 @@ bool dmr_command_refused(blk_status_t status)
 int dmr_flush_instead(struct remap *r, struct block_device *bdev)
 {
 	bool spare = bdev == r->spare->bdev;
+	u64 sample = 0;
+	int ret;
 
 	if (spare)
-		atomic64_inc(&r->spare_writes);
-	if (blkdev_issue_flush(bdev))
+		sample = atomic64_inc_return(&r->spare_writes);
+	ret = blkdev_issue_flush(bdev);
+	event_flushed(r, spare ? DMR_SPARE : DMR_MAIN, errno_to_blk_status(ret));
+	if (ret)
 		return -ENOLINK;
+	dmr_flushed(r, sample);
 	if (spare && !READ_ONCE(r->spare_no_fua)) {
 		WRITE_ONCE(r->spare_no_fua, true);
 		DMWARN("%s: the spare refuses FUA, it gets a write and a flush each time",

@@ -111,6 +111,24 @@ void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind)
 	event_report(r, DMR_EV_PROBE, U64_MAX, 1);
 }
 
+/**
+ * event_flushed() - a flush has ended
+ * @r: the target
+ * @leg: of which disk
+ * @status: how
+ *
+ * Any context.
+ */
+void event_flushed(struct remap *r, enum dmr_leg leg, blk_status_t status)
+{
+	if (!status) {
+		event_works(r, leg, DMR_FLUSHES);
+	} else if (status != BLK_STS_NOTSUPP && status != BLK_STS_AGAIN) {
+		atomic64_inc(&r->flush_errors);
+		event_fails(r, leg, DMR_FLUSHES, U64_MAX);
+	}
+}
+
 static void send_uevent(struct remap *r, struct uevent *u, enum dmr_event what,
 			const struct dmr_event_note *note, u64 seq)
 {

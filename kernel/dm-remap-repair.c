@@ -380,9 +380,7 @@ struct narrow {
 	bool unreadable;	/* a unit is, and was marked */
 	unsigned int failures;	/* slow ones */
 	unsigned long spent;	/* on the others that failed, in jiffies */
-	unsigned long slot_end;	/* no more slots are tried, in jiffies; 0: none
-				 * has refused yet
-				 */
+	unsigned long slot_spent;	/* on slots that refuse, in jiffies */
 	struct dmr_refused refused;
 };
 
@@ -549,6 +547,9 @@ static bool probe(struct narrow *n)
 		return false;
 	reads = main_reads(n);
 	n->probed = reads && (!n->write || main_writes(n));
+	/* Nobody has found out. */
+	if (!n->probed && dmr_must_stop(r))
+		return false;
 	r->probe_time = jiffies;
 	r->probe_failed = !n->probed;
 	if (reads)
@@ -601,8 +602,8 @@ static void slots_refused(struct narrow *n, u32 slot, unsigned int nr,
 	breaker_refused(r);
 	if (time_after(jiffies, begin + SLOW))
 		r->slots_slow = jiffies;
-	n->slot_end = n->slot_end ?: (jiffies + SLOT_TIME) | 1;
-	if (!more || dmr_must_stop(r) || time_after(jiffies, n->slot_end))
+	n->slot_spent += jiffies - begin;
+	if (!more || dmr_must_stop(r) || n->slot_spent > SLOT_TIME)
 		n->status = n->io->status;
 	if (area_readable(r, r->probe_page))
 		return;
@@ -860,7 +861,7 @@ static void mapped_run(struct narrow *n, u64 unit, unsigned int nr, u32 slot)
 
 	if (state == DMR_DOUBT)
 		n->status = BLK_STS_IOERR;
-	else if (dmr_must_stop(r))
+	else if (dmr_must_stop(r) && n->io->kind != DMR_IO_SLOTS)
 		n->status = n->io->status;
 	else if (n->write)
 		slots_write(n, unit, nr, slot, lost);

@@ -313,6 +313,7 @@ static void want_group(struct remap *r, bool want)
 /* For resume and presuspend_undo. */
 void status_show(struct remap *r)
 {
+	r->had_group = true;
 	want_group(r, true);
 }
 
@@ -330,6 +331,9 @@ void status_init(struct remap *r)
 /* For dtr, before anything is freed. */
 void status_stop(struct remap *r)
 {
+	/* A table that never ran need not wait for others in the queue. */
+	if (!r->had_group)
+		return;
 	want_group(r, false);
 	flush_work(&r->group_work);
 }

@@ -17,14 +17,15 @@
  *	accept_stale		start although a table block is gone in both
  *				copies; for a read-only table
  *
- * This file owns construction and destruction, the list of ranges in use, map
- * and end_io, suspend and resume, and the queue limits.  What happens to a bio
+ * This file owns construction and destruction, map and end_io, suspend and resume,
+ * and the queue limits.  What happens to a bio
  * that fails is in dm-remap-repair.c.
  *
  * map() sleeps for nothing, allocates nothing, takes no lock and writes to no
  * memory but the bio's own, except that it hands some bios to the repair: a write
  * to a lost unit, and for slots what the spare may not know, write-zeroes and a FUA
- * that it has refused.  It may read the lookup while that changes, see
+ * that it has refused; and a bio that is near a note of a pending unit is counted.
+ * It may read the lookup while that changes, see
  * dm-remap-slots.c.
  *
  * The spare never sees a discard or a write-zeroes: when a clone of one fails below
@@ -33,7 +34,8 @@
  *
  * Flush.  Every flush reaches main.  The spare's is skipped only while nothing
  * acknowledged there is unflushed, which two counters tell:
- *  - end_io raises spare_writes before it acknowledges a write that is not FUA;
+ *  - end_io, or who writes instead of the bio, raises spare_writes before a write
+ *    that is not FUA is acknowledged;
  *  - a flush samples spare_writes before it is issued, and raises spare_flushed
  *    to the sample only when it has succeeded;
  *  - equal means clean.
@@ -77,7 +79,9 @@ static noinline int remap_map_flush(struct remap *r, struct bio *bio)
 		return DM_MAPIO_REMAPPED;
 	}
 	io->sample = atomic64_read(&r->spare_writes);
-	if (io->sample == atomic64_read(&r->spare_flushed)) {
+	/* One that is failing is asked, or nobody would know that it works again. */
+	if (io->sample == atomic64_read(&r->spare_flushed) &&
+	    !dmr_leg_fails(r, DMR_SPARE)) {
 		/* Accounting began with the flush of main, so this may go. */
 		io->kind = DMR_IO_DONE;
 		bio_endio(bio);
@@ -86,30 +90,6 @@ static noinline int remap_map_flush(struct remap *r, struct bio *bio)
 	io->kind = DMR_IO_FLUSH;
 	bio_set_dev(bio, r->spare->bdev);
 	return DM_MAPIO_REMAPPED;
-}
-
-/* spare_flushed only grows, whatever order flushes end in. */
-static void flush_done(struct remap *r, u64 sample)
-{
-	u64 old = atomic64_read(&r->spare_flushed);
-
-	while (old < sample) {
-		u64 seen = atomic64_cmpxchg(&r->spare_flushed, old, sample);
-
-		if (seen == old)
-			break;
-		old = seen;
-	}
-}
-
-static void flush_said(struct remap *r, enum dmr_leg leg, blk_status_t status)
-{
-	if (!status) {
-		event_works(r, leg, DMR_FLUSHES);
-	} else if (status != BLK_STS_NOTSUPP && status != BLK_STS_AGAIN) {
-		atomic64_inc(&r->flush_errors);
-		event_fails(r, leg, DMR_FLUSHES, U64_MAX);
-	}
 }
 
 static int map_end(struct bio *bio, blk_status_t status)
@@ -391,11 +371,11 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 		break;
 	case DMR_IO_FLUSH:
 		if (!status)
-			flush_done(r, io->sample);
-		flush_said(r, DMR_SPARE, status);
+			dmr_flushed(r, io->sample);
+		event_flushed(r, DMR_SPARE, status);
 		break;
 	case DMR_IO_FLUSH_MAIN:
-		flush_said(r, DMR_MAIN, status);
+		event_flushed(r, DMR_MAIN, status);
 		break;
 	case DMR_IO_SPARE:
 		if (status)
@@ -423,11 +403,13 @@ static int remap_end_io(struct dm_target *ti, struct bio *bio,
 
 	/*
 	 * What succeeded is looked at only for notes of pending units that are near,
-	 * for unproven pieces and while a leg fails, and among writes and flushes
-	 * for those that went to the spare, which needs mappings.
+	 * for unproven pieces and while a leg fails.  Among writes and flushes those
+	 * that went to the spare, which needs mappings, and those of units that were
+	 * noted since they began: what says that a block could not be read must not
+	 * be left behind by the write that cures it.
 	 */
 	if (likely(!*status && !READ_ONCE(r->end_io_looks) &&
-		   (!op_is_write(bio->bi_opf) || !READ_ONCE(r->nr_lookup))))
+		   (!op_is_write(bio->bi_opf) || !READ_ONCE(r->map_looks))))
 		return DM_ENDIO_DONE;
 	return end_io_slow(r, bio, *status);
 }

@@ -5,8 +5,8 @@
  * Who may do what, and where:
  *
  * map, end_io	any context.  Read the lookup table without a lock.  Take
- *		r->lock only for a bio that failed or that goes to a lost unit,
- *		or that is near a note of a pending unit.
+ *		r->lock only for a bio that failed, that is near a note of a
+ *		pending unit, or that a slot does not take as it is.
  * narrow work	one thread for a target.  The only one that takes slots and
  *		gives them back, so the allocator has no lock.
  * commit work	one thread for a target.  The only one that writes metadata
@@ -21,9 +21,9 @@
  *
  * Who calls whom: target calls all others, message calls manual, manual and load
  * call commit, these and commit call area, and everybody may call slots and event,
- * which call nobody.  One pair of files call each other:
- * repair hands bios over with commit_queue(), and commit gives them back with
- * repair_complete() when what they wait for is durable and published.
+ * which call nobody.  One pair of files call each other: repair hands bios over
+ * with commit_queue(), and commit gives them back with repair_complete() when what
+ * they wait for is durable and published.
  */
 #ifndef DM_REMAP_H
 #define DM_REMAP_H
@@ -265,8 +265,9 @@ struct dmr_file {
 /**
  * struct remap - one target
  *
- * What map() and end_io() look at comes first and is hardly ever written.  The
- * rest up to the lookup's counters is set by ctr and constant afterwards.
+ * What map() and end_io() look at comes first and is hardly ever written, but for
+ * the count of bios that are near a note.  The rest up to the lookup's counters is
+ * set by ctr and constant afterwards.
  */
 struct remap {
 	struct dm_dev		*main;
@@ -418,6 +419,7 @@ struct remap {
 	struct attribute	*attrs[DMR_NR_FIELDS + 1];
 	struct dmr_file		file[DMR_NR_FIELDS];
 	bool			want_group;
+	bool			had_group;	/* it was wanted once */
 	struct work_struct	group_work;
 };
 
@@ -674,6 +676,7 @@ int dmr_write_durable(struct remap *r, struct block_device *bdev,
 		      blk_opf_t flags);
 bool dmr_use_fua(struct remap *r, struct block_device *bdev);
 bool dmr_command_refused(blk_status_t status);
+void dmr_flushed(struct remap *r, u64 sample);
 int dmr_flush_instead(struct remap *r, struct block_device *bdev);
 bool dmr_suspect(struct remap *r, blk_status_t status, bool write);
 bool dmr_disk_fails(struct remap *r, blk_status_t status, bool write);
@@ -764,6 +767,7 @@ void event_report(struct remap *r, enum dmr_event what, u64 unit, u64 count);
 bool event_fails(struct remap *r, enum dmr_leg leg, enum dmr_kind kind,
 		 u64 unit);
 void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind);
+void event_flushed(struct remap *r, enum dmr_leg leg, blk_status_t status);
 bool event_sector(struct remap *r, u64 unit, sector_t *sector);
 
 #endif /* DM_REMAP_H */

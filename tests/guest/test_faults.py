@@ -287,6 +287,20 @@ def test_a_pending_sector_that_takes_a_write_is_cleared(small: RemapSet) -> None
     assert held(small.path, 20) == ["20/0"]
 
 
+def test_a_note_does_not_outlive_a_write_that_was_under_way(small: RemapSet) -> None:
+    """It began before there was a note, and cures the sector after that."""
+    small.main.add(20, 1, "read", "medium", "until_written")
+    small.main.hold("write", 20, 1)
+    writer = background(write, small.path, 20, pattern(20))
+    small.main.wait_held()
+    assert try_read(small.path, 20) == "ENODATA"
+    assert small.pending == [20]
+    small.main.release()
+    writer.result(30)
+    assert small.pending == []
+    assert held(small.path, 20) == ["20/0"]
+
+
 def test_a_pending_sector_that_takes_no_write_is_mapped(small: RemapSet) -> None:
     small.main.add(20, 2, "any", "medium")
     assert try_read(small.path, 16, 8) == "ENODATA"

@@ -24,6 +24,7 @@ from guest.lib import (
     Device,
     background,
     dm_device,
+    dm_message,
     dm_resume,
     dm_suspend,
     fault_device,
@@ -447,6 +448,20 @@ def test_a_spare_that_refuses_fua_can_be_made_one(status: str) -> None:
             assert held(path, 96, 16) == texts(96, 16)
 
 
+def test_a_spare_without_fua_is_clean_after_its_metadata_is_written(small: RemapSet) -> None:
+    """Each metadata block has had its flush, so that a user's goes to main alone."""
+    small.remove()
+    small.spare.nofua("notsupp")
+    small.create()
+    dm_message(small.name, "rename", "other")
+    small.reset()
+    with Device(small.path) as device:
+        device.flush()
+        device.flush()
+    assert small.main.counters()["flushes"] == 2
+    assert small.spare.counters()["flushes"] == 0
+
+
 @pytest.mark.parametrize("status", REFUSALS)
 def test_a_write_without_fua_is_flushed_before_the_next_step(status: str, small: RemapSet) -> None:
     small.spare.nofua(status)
@@ -501,7 +516,9 @@ def test_a_flush_in_place_of_fua_that_fails_marks_no_slot(small: RemapSet) -> No
     small.spare.add(0, 0, "flush", "ioerr", 1)
     before = small.status.free
     assert try_write(small.path, 8, pattern(8, 1, 1), fua=True) != "OK"
+    assert (small.status.flush_errors, small.status.spare) == (1, "failing")
     assert try_write(small.path, 8, pattern(8, 1, 2), fua=True) == "OK"
+    assert small.status.spare == "ok"
     assert held(small.path, 8) == ["8/2"]
     small.main.add(20, 1, "write", "medium")
     small.spare.add(0, 0, "flush", "ioerr", 1)

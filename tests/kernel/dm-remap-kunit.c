@@ -74,6 +74,16 @@ void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind)
 		event_report(r, DMR_EV_PROBE, U64_MAX, 1);
 }
 
+void event_flushed(struct remap *r, enum dmr_leg leg, blk_status_t status)
+{
+	if (!status) {
+		event_works(r, leg, DMR_FLUSHES);
+	} else {
+		atomic64_inc(&r->flush_errors);
+		event_fails(r, leg, DMR_FLUSHES, U64_MAX);
+	}
+}
+
 struct mapped_device *fake_md(struct dm_table *table)
 {
 	return NULL;

@@ -78,6 +78,11 @@ bool event_fails(struct remap *r, enum dmr_leg leg, enum dmr_kind kind, u64 unit
 	return true;
 }
 
+void event_flushed(struct remap *r, enum dmr_leg leg, blk_status_t status)
+{
+	(void)r; (void)leg; (void)status;
+}
+
 void event_works(struct remap *r, enum dmr_leg leg, enum dmr_kind kind)
 {
 	(void)r; (void)leg; (void)kind;

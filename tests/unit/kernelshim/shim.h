@@ -39,6 +39,7 @@ typedef struct { int x; } spinlock_t;
 #define BITS_PER_LONG		64
 #define DECLARE_BITMAP(n, b)	unsigned long n[((b) + 63) / 64]
 #define ____cacheline_aligned_in_smp
+#define BIT(n)			(1ul << (n))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define READ_ONCE(x)		(x)
 #define data_race(x)		(x)
@@ -244,6 +245,16 @@ static inline void atomic_add(int n, atomic_t *a) { a->v += n; }
 static inline void atomic_sub(int n, atomic_t *a) { a->v -= n; }
 static inline void atomic64_add(int64_t n, atomic64_t *a) { a->v += n; }
 static inline void atomic64_inc(atomic64_t *a) { a->v++; }
+static inline int64_t atomic64_read(const atomic64_t *a) { return a->v; }
+static inline u64 atomic64_inc_return(atomic64_t *a) { return ++a->v; }
+static inline u64 atomic64_cmpxchg(atomic64_t *a, u64 old, u64 new)
+{
+	u64 was = a->v;
+
+	if (was == old)
+		a->v = new;
+	return was;
+}
 static inline void atomic64_set(atomic64_t *a, int64_t v) { a->v = v; }
 
 static inline sector_t get_start_sect(struct block_device *b) { (void)b; return 0; }
