@@ -18,15 +18,13 @@
  *				copies; for a read-only table
  *
  * This file owns construction and destruction, map and end_io, suspend and resume,
- * and the queue limits.  What happens to a bio
- * that fails is in dm-remap-repair.c.
+ * and the queue limits.  What happens to a bio that fails is in dm-remap-repair.c.
  *
  * map() sleeps for nothing, allocates nothing, takes no lock and writes to no
  * memory but the bio's own, except that it hands some bios to the repair: a write
  * to a lost unit, and for slots what the spare may not know, write-zeroes and a FUA
  * that it has refused; and a bio that is near a note of a pending unit is counted.
- * It may read the lookup while that changes, see
- * dm-remap-slots.c.
+ * It may read the lookup while that changes, see dm-remap-slots.c.
  *
  * The spare never sees a discard or a write-zeroes: when a clone of one fails below
  * DM turns the command off for the whole device, before end_io is asked.  A discard
