@@ -72,7 +72,7 @@ static bool slot_durable(struct remap *r, u32 slot)
 }
 
 /* No metadata can be written: no new mapping and no change of state any more. */
-void commit_set_ro(struct remap *r)
+static void commit_set_ro(struct remap *r)
 {
 	if (r->mode != DMR_MODE_RW)
 		return;

@@ -702,7 +702,6 @@ int load_set(struct remap *r);
 void commit_mark_block(struct remap *r, u32 mb);
 void commit_mark_slot(struct remap *r, u32 slot);
 void commit_set_name(struct remap *r, const u8 *name);
-void commit_set_ro(struct remap *r);
 int commit_dirty(struct remap *r);
 int commit_scrub(struct remap *r, u32 mb, int copy);
 void commit_mark_left(struct remap *r, u32 slot);

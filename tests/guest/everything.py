@@ -63,11 +63,11 @@ from guest.remapset import (
     status,
     table,
     tag_main,
+    write_extension,
 )
 
 from dmremap.dm.events import EventPoller
 from dmremap.ondisk import BLOCK_SECTORS, Superblock, extension_for
-from dmremap.ondisk.layout import pack_empty_table
 from dmremap.table import parse_remap, remap_message
 
 if TYPE_CHECKING:
@@ -821,12 +821,7 @@ class Stretch:
         """Write the empty tables of one segment more; return what the set was."""
         before = self._grown()
         segment = self.superblock.segments[-1]
-        with Device(self.spare.path) as device:
-            for first in (segment.copy_a, segment.copy_b):
-                for home in range(first, first + segment.table_blocks):
-                    block = pack_empty_table(before.uuid, home)
-                    device.write(home * BLOCK_SECTORS, block)
-            device.flush()
+        write_extension(self.spare.path, before, segment)
         return before
 
     def step_grow(self) -> None:

@@ -29,10 +29,10 @@ from guest.lib import (
     fault_device,
     loop_device,
 )
+from guest.remapset import write_extension
 
 from dmremap.ondisk import BLOCK, BLOCK_SECTORS, Segment, Superblock, extension_for, opened
 from dmremap.ondisk import read_head as read_superblock
-from dmremap.ondisk.layout import pack_empty_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,12 +178,7 @@ class Rig:
         superblock = self.superblock
         segment = extension_for(superblock, self.kind.areas[self.grown + 1])
         assert segment is not None
-        with Device(self.spare.path) as device:
-            for first in (segment.copy_a, segment.copy_b):
-                for home in range(first, first + segment.table_blocks):
-                    block = pack_empty_table(superblock.uuid, home)
-                    device.write(home * BLOCK_SECTORS, block)
-            device.flush()
+        write_extension(self.spare.path, superblock, segment)
         self.grown += 1
         dm_reload(NAME, self.line)
         self.superblock = self._read_superblock()

@@ -16,6 +16,7 @@ from guest.lib import (
     MIB,
     SECTOR,
     CommandError,
+    Device,
     Fault,
     describe,
     dm_create,
@@ -43,6 +44,7 @@ from dmremap.ondisk import (
     segment_for,
     write_tag,
 )
+from dmremap.ondisk.layout import pack_empty_table
 from dmremap.table import (
     ListEntry,
     ListPage,
@@ -340,6 +342,15 @@ def format_set(spare: Path, superblock: Superblock, start: int = 0) -> None:
     """Write a set onto a spare whose area is blank, without the kernel's help."""
     with opened(str(spare), write=True) as device:
         format_area(device, superblock, start)
+
+
+def write_extension(spare: Path, superblock: Superblock, segment: Segment) -> None:
+    """Write the empty tables of one segment more, and flush; nothing else says that it is there."""
+    with Device(spare) as device:
+        for first in (segment.copy_a, segment.copy_b):
+            for home in range(first, first + segment.table_blocks):
+                device.write(home * BLOCK_SECTORS, pack_empty_table(superblock.uuid, home))
+        device.flush()
 
 
 def tag_main(main: Path, superblock: Superblock) -> None:

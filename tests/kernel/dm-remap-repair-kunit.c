@@ -22,7 +22,6 @@
 #define commit_mark_slot	repair_suite_mark_slot
 #define commit_mark_left	repair_suite_mark_left
 #define commit_set_name		repair_suite_set_name
-#define commit_set_ro		repair_suite_set_ro
 #define commit_dirty		repair_suite_dirty
 #define commit_scrub		repair_suite_scrub
 #define commit_queue		repair_suite_queue
