@@ -887,29 +887,33 @@ class Stretch:
         with self.locks[chunk]:
             self._suspend()
             try:
-                before = self._listed(units)
-                text = remap_message(self.sector(start), count * self.each, lost=lost)
-                reply = parse_remap(dm_message(NAME, text))
-                after = self._listed(units)
+                self._map_quiet(units, self.sector(start), lost=lost)
             finally:
                 dm_resume(NAME)
-            self.tell(f"remap {units} lost={lost}: {reply}")
-            new = [unit for unit in units if unit in after and unit not in before]
-            done = units[: reply.done]
-            if not set(done) <= set(after) or set(after) - set(before) > set(done):
-                raise Wrong(f"{reply}, and mapped are {sorted(after)}", units)
-            self.known_mapped |= set(after)
-            self.maybe_mapped |= set(after)
-            self.must_be_mapped |= set(after)
-            if lost:
-                if any(after[unit] != "lost" for unit in new):
-                    raise Wrong(f"not lost: {after}", units)
-                self.oracle.begin(new, LOST)
-                self.oracle.end(new, done=True, durable=new)
-                self.done["units lost"] += len(new)
-            else:
-                self.oracle.durable(new)
-                self.done["units mapped by hand"] += len(new)
+
+    def _map_quiet(self, units: range, sector: int, *, lost: bool) -> None:
+        """Map units of a device that is suspended: reads that wait are judged by what is noted."""
+        before = self._listed(units)
+        text = remap_message(sector, len(units) * self.each, lost=lost)
+        reply = parse_remap(dm_message(NAME, text))
+        after = self._listed(units)
+        self.tell(f"remap {units} lost={lost}: {reply}")
+        new = [unit for unit in units if unit in after and unit not in before]
+        done = units[: reply.done]
+        if not set(done) <= set(after) or set(after) - set(before) > set(done):
+            raise Wrong(f"{reply}, and mapped are {sorted(after)}", units)
+        self.known_mapped |= set(after)
+        self.maybe_mapped |= set(after)
+        self.must_be_mapped |= set(after)
+        if lost:
+            if any(after[unit] != "lost" for unit in new):
+                raise Wrong(f"not lost: {after}", units)
+            self.oracle.begin(new, LOST)
+            self.oracle.end(new, done=True, durable=new)
+            self.done["units lost"] += len(new)
+        else:
+            self.oracle.durable(new)
+            self.done["units mapped by hand"] += len(new)
 
     def _listed(self, units: range) -> dict[int, str]:
         """Return the states of units that are mapped, of a device that is suspended."""
