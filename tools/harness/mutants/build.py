@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from harness.mutants.tree import Tree
 
 FOLDERS = ("kernel", "tests/kernel")
+ALONE = (Path("Kbuild"), Path("dmremap/__init__.py"))
+"""The second is where the module's version stands."""
 WRITTEN = {".c", ".h", ".mk", ".sh", ""}
 """What files end with that are no product of a build; those of the compiler and of make do not."""
 
@@ -75,7 +77,7 @@ def _copy(root: Path, build: Path) -> None:
 
 def _sources(where: Path) -> set[Path]:
     """Return the files that a build is made from, or was."""
-    found = {Path("Kbuild")} if (where / "Kbuild").exists() else set()
+    found = {name for name in ALONE if (where / name).exists()}
     for folder in FOLDERS:
         for path in (where / folder).glob("[!.]*"):
             if path.suffix in WRITTEN and not path.name.endswith(".mod.c") and path.is_file():
