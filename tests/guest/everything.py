@@ -141,7 +141,8 @@ class Jobs(Fio):
 
     def stop(self, *, excused: bool) -> Counter[str]:
         """End it; return what it has read and compared. Errors must be ``excused``."""
-        if self.process.poll() is None:
+        interrupted = self.process.poll() is None
+        if interrupted:
             self.process.send_signal(signal.SIGINT)
         self.process.wait(120 * PATIENCE)
         counted, log = Counter[str](), self._log.read_text()
@@ -151,7 +152,15 @@ class Jobs(Fio):
         if start < 0:
             return counted
         # What it says of signals stands before it, or behind.
-        answer, _ = json.JSONDecoder().raw_decode(text, start)
+        try:
+            answer, _ = json.JSONDecoder().raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            # Seen with its first 4096 bytes only. What it has to say of wrong data is in the log.
+            if not interrupted:
+                ended = f"fio ended with {self.process.returncode} in the middle of its answer"
+                raise Wrong(f"{ended}:\n{log}") from error
+            counted["fio answers cut off"] += 1
+            answer = {"jobs": []}
         for job in answer["jobs"]:
             number = job["error"]
             counted["fio bytes verified"] += job["read"]["io_bytes"]
