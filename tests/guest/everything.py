@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -79,6 +80,7 @@ PATIENCE = 8 if SLOW_KERNEL else 1
 WRITERS, READERS = 3, 1
 CHUNKS = UNITS // CHUNK
 BLKFLSBUF = 0x1261
+EIO = 5
 EILSEQ = 84
 """What a job of fio ends with that has read something else than it has written."""
 MOST_RULES = 40
@@ -212,6 +214,10 @@ class Stretch:
         """Those that main has refused, and whose write was acknowledged."""
         self.locks = [threading.Lock() for _ in range(CHUNKS)]
         """Who has one is the only one to write to that chunk."""
+        self.cached_until = 0.0
+        """When the last write through the page cache has ended."""
+        self.synced: dict[int, float] = {}
+        """When a flush of each descriptor began, that was the last one to end."""
         self.gate = Gate()
         self.excused = False
         """Something has happened that fio may have noticed."""
@@ -424,12 +430,14 @@ class Stretch:
 
     def _write_cached(self, first: int, data: bytes) -> None:
         """Write through the page cache."""
+        self.cached_until = math.inf
         fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.pwrite(fd, data, first * SECTOR)
             os.fsync(fd)
         finally:
             os.close(fd)
+            self.cached_until = time.monotonic()
 
     def flush(self, device: Device) -> None:
         """Flush."""
@@ -440,9 +448,13 @@ class Stretch:
             end = errno_name(error.errno or 0)
             self.done["flush failed"] += 1
             self._note("flush", range(UNITS), mark, end)
-            if not self.weather.spell_during("flush", begin, time.monotonic()):
+            # Each descriptor is told once of a write through the page cache that has failed.
+            cached = error.errno == EIO and self.cached_until > self.synced.get(device.fd, 0.0)
+            self.synced[device.fd] = begin
+            if not cached and not self.weather.spell_during("flush", begin, time.monotonic()):
                 raise Wrong(f"a flush failed without a reason: {end}") from error
         else:
+            self.synced[device.fd] = begin
             self.oracle.flushed(mark)
             self.done["flush done"] += 1
             self._note("flush", range(UNITS), mark, "OK")
