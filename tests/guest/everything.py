@@ -19,6 +19,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -138,6 +139,22 @@ class Gate:
                 self._changed.notify_all()
 
 
+def where_it_waits(pid: int) -> str:
+    """Return what a program and its children wait for, and the requests that are under way."""
+    said = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it may end meanwhile
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if str(pid) not in (process.name, fields[1]):
+                continue
+            for thread in (process / "task").iterdir():
+                state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+                said.append(f"{thread.name} {state}\n{(thread / 'stack').read_text()}")
+    for inflight in Path("/sys/block").glob("*/inflight"):
+        said.append(f"{inflight.parent.name}: {inflight.read_text().strip()}")
+    return "\n".join(said)
+
+
 class Jobs(Fio):
     """fio, for as long as it is let."""
 
@@ -146,7 +163,10 @@ class Jobs(Fio):
         interrupted = self.process.poll() is None
         if interrupted:
             self.process.send_signal(signal.SIGINT)
-        self.process.wait(120 * PATIENCE)
+        try:
+            self.process.wait(120 * PATIENCE)
+        except subprocess.TimeoutExpired as late:
+            raise Wrong(f"fio does not end:\n{where_it_waits(self.process.pid)}") from late
         counted, log = Counter[str](), self._log.read_text()
         # It may have been interrupted before it had begun.
         text = self._answer.read_text() if self._answer.exists() else ""
