@@ -150,9 +150,10 @@ def where_it_waits(pid: int) -> str:
             for thread in (process / "task").iterdir():
                 state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
                 said.append(f"{thread.name} {state}\n{(thread / 'stack').read_text()}")
-    for inflight in Path("/sys/block").glob("*/inflight"):
-        said.append(f"{inflight.parent.name}: {inflight.read_text().strip()}")
-    return "\n".join(said)
+    inflight = Path("/sys/block").glob("*/inflight")
+    return "\n".join(
+        [*said, *(f"{path.parent.name}: {path.read_text().strip()}" for path in inflight)]
+    )
 
 
 class Jobs(Fio):
