@@ -25,8 +25,9 @@ TAIL = 128 * 1024
 """At the end of main, where it never fails."""
 GROWTHS = 12
 KINDS = ((512, 512), (512, 4096), (4096, 4096))
-Bus = Literal["virtio", "scsi", "nvme"]
-BUSES: tuple[Bus, ...] = ("virtio", "scsi", "nvme")
+Bus = Literal["virtio", "scsi"]
+BUSES: tuple[Bus, ...] = ("virtio", "scsi")
+"""Not NVMe: on a machine that is busy for long QEMU 7.2 loses commands, after a reset too."""
 
 STEPS = {
     "suspend": 4,
@@ -107,8 +108,6 @@ def choose(seed: int, stretches: int) -> Choice:
     """Return what a seed says; more stretches begin like fewer."""
     random = Random(f"choice {seed}")
     (logical, physical), bus = random.choice(KINDS), random.choice(BUSES)
-    if bus == "nvme" and physical != logical:
-        bus = "scsi"  # QEMU's NVMe has no such disk
     tagged = random.random() < 0.5
     errors = "medium" if random.random() < 0.25 else "confirm"
     deck: list[str] = []
