@@ -344,6 +344,11 @@ CODES: dict[str, Code] = {
         "A set that is started read-only, or whose spare refuses metadata, is left as it is.",
         "See 'dmremapctl health' for the reason; start the set again for writing.",
     ),
+    "DMR-E530": Code(
+        "set has gone on elsewhere",
+        "Another main or another spare has taken over from this one, which must not be started.",
+        "Start the set with the disks that it uses now; 'dmremapctl list' shows them.",
+    ),
     # 6xx: permission
     "DMR-E601": Code(
         "root needed",

@@ -256,9 +256,7 @@ def not_ours(path: str, start: int, size: int, holds: tuple[Signature, ...] = ()
 
 def _refuse_main(place: Place, tag: Tag | None) -> None:
     if tag is not None:
-        raise Refused(
-            "DMR-E522", f"{place.path} is the main device of set {tag.name!r} ({tag.uuid})"
-        )
+        raise Refused("DMR-E522", f"{place.path} is the main device of set {tag.set_name}")
 
 
 def _look(device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None) -> Load:
@@ -298,7 +296,7 @@ def check(place: Place, uuid: UUID | None = None, progress: Progress | None = No
 
 # -------------------------------------------------------------------- repair
 
-_REFUSED: Final = {"DMR-C305": "DMR-E515", "DMR-C311": "DMR-E511"}
+_REFUSED: Final = {"DMR-C305": "DMR-E515", "DMR-C311": "DMR-E511", "DMR-C314": "DMR-E530"}
 
 
 def refused(place: Place, load: Load) -> DmRemapError:

@@ -138,7 +138,7 @@ def check_metadata(facts: DeviceFacts, found: Metadata) -> Iterator[Finding]:
         seen.add(found.tag.uuid)
         yield Finding(
             "DMR-E504",
-            f"{facts.path} is the main device of set {found.tag.name!r} ({found.tag.uuid})",
+            f"{facts.path} is the main device of set {found.tag.set_name}",
             override=Override.FORCE,
         )
     for head in found.heads:

@@ -9,7 +9,7 @@ says and takes back what it wrote itself if any step fails.
 import contextlib
 import time
 import uuid as uuidlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ from dmremap.ondisk import (
     TAG_BLOCKS,
     TAG_SECTORS,
     BlockDevice,
+    Errors,
     Head,
     Progress,
     SetState,
@@ -76,7 +77,8 @@ class Request:
     name: str | None = None
     spare_start: int = 0
     spare_sectors: int | None = None
-    errors: ErrorPolicy = "confirm"
+    errors: ErrorPolicy | None = None
+    """None: nobody chose, and the set records no choice."""
     adopt: bool = False
     wipe: bool = False
     force: bool = False
@@ -125,13 +127,17 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A set found on disk. `mains` are the devices that may be its main."""
+    """A set found on disk. `mains` are the devices that may be its main.
+
+    `tag_faults` says, by path, of those whose tag cannot be used why not.
+    """
 
     superblock: Superblock
     spare: DeviceFacts
     spare_start: int
     mains: tuple[DeviceFacts, ...] = ()
     problems: tuple[str, ...] = ()
+    tag_faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -332,6 +338,7 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         created=int(time.time()),
         # The kernel records the driver's id itself at the first start.
         main_serial=_recorded_serial(main),
+        errors=Errors[request.errors.upper()] if request.errors else None,
     )
     rule = udevrule.make(uuid, name, main) if request.adopt else None
     made = Plan(
@@ -339,7 +346,7 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         main=main,
         spare=spare,
         area=area,
-        table=table_line(superblock, main, spare, area.start, request.errors),
+        table=table_line(superblock, main, spare, area.start, request.errors or "confirm"),
         clear=request.wipe or request.force,
         destroys=tuple(destroys),
         rule=rule,
@@ -437,8 +444,7 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
             format_area(spare, sb, made.area.start, clear=made.clear, progress=progress)
             if sb.tagged:
                 undo.add(f"take the tag off {main.path}", lambda: _zero(made.main, main.written))
-                tag = Tag(sb.uuid, sb.name, sb.main_sectors, sb.data_start, sb.unit)
-                write_tag(main, tag, clear=made.clear)
+                write_tag(main, Tag.of(sb, made.area.start), clear=made.clear)
         _start(sb.name, sb.uuid, made.table)
     return Started(
         sb.name,
@@ -511,6 +517,7 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
     warnings = [] if warnings is None else warnings
     directories = blockdev.all_devices()
     tags: dict[UUID, list[DeviceFacts]] = {}
+    faults: dict[str, str] = {}
     found: list[Found] = []
     everything: list[DeviceFacts] = []
     named = {blockdev.block_devno(path): start for path, start in spares}
@@ -537,6 +544,8 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
             continue
         if tag is not None:
             tags.setdefault(tag.uuid, []).append(facts)
+            if tag.fault:
+                faults[facts.path] = tag.fault
         if head is None:
             continue
         found += [Found(sb, facts, start, problems=head.problems) for sb in head.superblocks]
@@ -546,7 +555,10 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
                 raise useless
             warnings += [useless.message] if useless else []
     found = _topmost(found)
-    return [replace(one, mains=_mains(one.superblock, tags, everything)) for one in found]
+    return [
+        replace(one, mains=_mains(one.superblock, tags, everything), tag_faults=faults)
+        for one in found
+    ]
 
 
 def _useless(path: str, head: Head) -> DmRemapError | None:
@@ -673,7 +685,11 @@ def assemble(
         raise Refused("DMR-E514", f"set {one.name!r}: {one.problems[0]}")
     if sb.state is not SetState.READY:
         raise Refused("DMR-E515", f"the format of set {one.name!r} was not completed")
+    if sb.superseded:
+        raise Refused("DMR-E530", f"set {one.name!r} on {one.spare.path} has gone on elsewhere")
     chosen = _choose_main(one, main)
+    if sb.tagged and chosen.path in one.tag_faults:
+        raise Refused("DMR-E514", f"{chosen.path}: {one.tag_faults[chosen.path]}")
     safety.refuse(
         [
             *safety.check_usable(

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The on-disk format of dm-remap, version 1.  This header is the only place
+ * The on-disk format of dm-remap, version 2.  This header is the only place
  * where it is defined: the kernel target includes it and so does the control
  * plane, which compiles it through cffi.
  *
@@ -11,8 +11,9 @@
  * is one unit of the spare; slots are counted through all segments.
  *
  *	block 0			superblock, copy 0
- *	blocks 1..127		reserved, zero
- *	blocks 128..254		stand-ins
+ *	blocks 1..16		the control plane's, of no meaning to the target
+ *	blocks 17..127		reserved, zero
+ *	blocks 128..254		stand-ins, every sixteenth of superblocks only
  *	block 255		superblock, copy 1
  *	block 256...		1..32 segments, each:
  *				table copy A | slots | table copy B
@@ -39,13 +40,22 @@
  * Growth: the new segment's two empty table copies are written first, while
  * they belong to no live set; then both superblocks with one segment more.
  *
- * Main's tag stands in blocks 1 and 255 of main's first MiB; blocks 252 to 254
- * there are scratch, overwritten by the driver to find out whether main still
- * takes writes: 254, and one of the others where that one is bad itself.  An
- * adopted main has no tag and nothing of ours on it.
+ * Main's tag stands in five blocks of main's first MiB, and eight others there
+ * are scratch, overwritten by the driver to find out whether main still takes
+ * writes.  No copy of the tag has a scratch block for a neighbour: a write that
+ * is cut may tear the physical sector around it.  An adopted main has no tag and
+ * nothing of ours on it.
  *
- * A version 2 that old code must not touch sets a bit in incompat; one that old
- * code may only read sets a bit in ro_compat; any other sets one in compat.
+ * The epoch says which of two states of a set is the later one, where sequences
+ * cannot: a spare that was put back from a copy of itself has fewer, and main's
+ * tag tells.  A raise writes the next number with a random id, the superblocks
+ * first and then the tag, each copy durable before the next.  So a tag is never
+ * ahead of its own superblocks, and behind them by as much as it could not be
+ * written.
+ *
+ * From the first release on nothing here changes but by the feature words: what
+ * old code must not touch has a bit in incompat; what it may only read one in
+ * ro_compat; anything else one in compat.  Version 1 was in no release.
  */
 #ifndef DM_REMAP_FORMAT_H
 #define DM_REMAP_FORMAT_H
@@ -76,7 +86,7 @@
 
 #define DMR_MAGIC		"dm-remap"
 #define DMR_MAGIC_SIZE		8
-#define DMR_VERSION		1
+#define DMR_VERSION		2
 
 #define DMR_BLOCK_SIZE		4096	/* bytes */
 #define DMR_BLOCK_SECTORS	8	/* sectors of 512 bytes */
@@ -84,9 +94,15 @@
 #define DMR_UNIT_MAX		4096
 
 #define DMR_SB0_BLOCK		0
+#define DMR_OWN_FIRST		1
+#define DMR_OWN_LAST		16
 #define DMR_STANDIN_FIRST	128
 #define DMR_STANDIN_LAST	254
 #define DMR_NR_STANDINS		(DMR_STANDIN_LAST - DMR_STANDIN_FIRST + 1)
+/* Those of superblocks: blocks 136, 152, ... 248, never a neighbour of another */
+#define DMR_REFUGE_FIRST	136
+#define DMR_REFUGE_STEP		16
+#define DMR_NR_REFUGES		8
 #define DMR_SB1_BLOCK		255
 #define DMR_HEAD_BLOCKS		256	/* the fixed first MiB */
 #define DMR_MAX_SEGMENTS	32
@@ -94,10 +110,8 @@
 /* head, one table block twice, and room for at least one slot */
 #define DMR_MIN_AREA_BLOCKS	(DMR_HEAD_BLOCKS + 3)
 
-#define DMR_TAG0_BLOCK		1
-#define DMR_SCRATCH_FIRST	252
-#define DMR_SCRATCH_LAST	254
-#define DMR_TAG1_BLOCK		255
+#define DMR_NR_TAGS		5	/* see dmr_tag_block() */
+#define DMR_NR_SCRATCH		8	/* see dmr_scratch_block() */
 #define DMR_TAG_SECTORS		2048	/* main's first MiB */
 
 #define DMR_NAME_SIZE		128	/* bytes, NUL padded */
@@ -107,6 +121,7 @@ enum dmr_type {
 	DMR_TYPE_SUPER = 1,
 	DMR_TYPE_TABLE = 2,
 	DMR_TYPE_TAG = 3,
+	DMR_TYPE_OWN = 4,	/* the control plane's */
 };
 
 enum dmr_set_state {
@@ -125,13 +140,28 @@ enum dmr_slot_state {
 	DMR_BAD = 3,		/* the slot's own medium failed */
 };
 
-/* Feature words known to this version.  None is defined yet. */
+/*
+ * The set has gone on elsewhere, on another main or spare: it is complete and
+ * valid, and must not be started.
+ */
+#define DMR_INCOMPAT_SUPERSEDED	0x1ull
+
+/* Feature words known to this version. */
 #define DMR_COMPAT_KNOWN	0ull
 #define DMR_RO_COMPAT_KNOWN	0ull
-#define DMR_INCOMPAT_KNOWN	0ull
+#define DMR_INCOMPAT_KNOWN	DMR_INCOMPAT_SUPERSEDED
 
 /* main_flags */
 #define DMR_MAIN_TAGGED		0x1
+
+/* What a person chose for the option errors; 0: nothing, so the default. */
+enum dmr_chosen_errors {
+	DMR_CHOSE_CONFIRM = 1,
+	DMR_CHOSE_MEDIUM = 2,
+};
+
+/* chosen */
+#define DMR_CHOSE_RATE		0x1	/* remap_rate counts */
 
 /**
  * struct dmr_header - the first 64 bytes of every metadata block and tag
@@ -155,6 +185,19 @@ struct dmr_header {
 	__le64	home;
 	__u8	zero[16];
 };
+
+/**
+ * struct dmr_epoch - a stretch of a set's history
+ * @number: 1..DMR_EPOCH_MAX, 0 where there is none
+ * @id: random, never 0, 0 where there is none: two histories that have parted
+ *	reach one number with two ids
+ */
+struct dmr_epoch {
+	__le64	number;
+	__le64	id;
+};
+
+#define DMR_EPOCH_MAX		0x4000000000000000ull
 
 /**
  * struct dmr_segment - one segment of the area
@@ -198,7 +241,22 @@ struct dmr_segment {
  * @main_id: the driver's unique id of main's disk
  * @main_serial: wwn or serial as the control plane knew it, NUL padded
  * @name: the set's name, NUL padded
+ * @epoch: the present one
+ * @before: the one before, that of number 0 before the first
+ * @predecessor: the set that this one goes on for, or zero
+ * @predecessor_epoch: ... and where that has ended: this one counts only while the
+ *		       other has no later one
+ * @content_tag: the set of a tag in main's data that is content, as a person has
+ *		 said, or zero
  * @segment: the first nr_segments are used, the rest is zero
+ * @standin: which table copy each stand-in stands for, by the number of its home;
+ *	     0: it was never used.  Durable in both superblocks before the stand-in is
+ *	     written first, and never changed.  Always 0 for one of superblocks
+ * @spare_serial: 1 at first, one more with each spare that takes over
+ * @chosen_errors: enum dmr_chosen_errors
+ * @chosen: DMR_CHOSE_RATE
+ * @zero1: zero
+ * @remap_rate: pieces in a minute, what a person chose
  * @zero2: fills the block
  */
 struct dmr_super {
@@ -222,9 +280,19 @@ struct dmr_super {
 	__u8	main_id[16];
 	__u8	main_serial[DMR_SERIAL_SIZE];
 	__u8	name[DMR_NAME_SIZE];
-	__u8	zero1[80];
+	struct dmr_epoch epoch;
+	struct dmr_epoch before;
+	__u8	predecessor[16];
+	struct dmr_epoch predecessor_epoch;
+	__u8	content_tag[16];
 	struct dmr_segment segment[DMR_MAX_SEGMENTS];
-	__u8	zero2[2560];
+	__le64	standin[DMR_NR_STANDINS];
+	__le64	spare_serial;
+	__u8	chosen_errors;
+	__u8	chosen;
+	__u8	zero1[2];
+	__le32	remap_rate;
+	__u8	zero2[1528];
 };
 
 /**
@@ -255,23 +323,46 @@ struct dmr_table {
 };
 
 /**
- * struct dmr_tag - what a tagged main carries in blocks 1 and 255
- * @h: type TAG, home 1 or 255, seq 1
+ * struct dmr_tag - what a tagged main carries in its first MiB
+ * @h: type TAG, home where the copy stands, seq is epoch.number
  * @main_sectors: size of main, in sectors
  * @data_start: first sector of data on main, at least 2048
+ * @spare_start: first sector of the area on the spare
+ * @spare_len: its size in sectors when the tag was written
  * @unit: bytes
  * @zero0: zero
- * @name: the set's name, NUL padded
+ * @epoch: of the set when the tag was written
+ * @name: the set's name then, NUL padded
  * @zero1: fills the block
+ *
+ * Of several copies the one with the highest seq is the tag.
  */
 struct dmr_tag {
 	struct dmr_header h;
 	__le64	main_sectors;
 	__le64	data_start;
+	__le64	spare_start;
+	__le64	spare_len;
 	__le32	unit;
 	__le32	zero0;
+	struct dmr_epoch epoch;
 	__u8	name[DMR_NAME_SIZE];
-	__u8	zero1[3880];
+	__u8	zero1[3848];
+};
+
+#define DMR_NR_OWN	((DMR_OWN_LAST - DMR_OWN_FIRST + 1) / 2)
+#define DMR_OWN_SIZE	4032	/* bytes of payload */
+
+/**
+ * struct dmr_own - a block of the control plane in the area
+ * @h: type OWN; home is 1..8 for one copy and that + 8 for the other
+ * @payload: what the control plane says it is
+ *
+ * Written only while the set does not run.  Nothing else reads it.
+ */
+struct dmr_own {
+	struct dmr_header h;
+	__u8	payload[DMR_OWN_SIZE];
 };
 
 static_assert(sizeof(struct dmr_header) == 64, "header");
@@ -279,6 +370,32 @@ static_assert(sizeof(struct dmr_segment) == 32, "segment");
 static_assert(sizeof(struct dmr_super) == DMR_BLOCK_SIZE, "superblock");
 static_assert(sizeof(struct dmr_table) == DMR_BLOCK_SIZE, "table block");
 static_assert(sizeof(struct dmr_tag) == DMR_BLOCK_SIZE, "tag");
+static_assert(sizeof(struct dmr_own) == DMR_BLOCK_SIZE, "own");
+
+/* Where in main's first MiB a copy of the tag stands, 0..4, in blocks. */
+static inline __u64 dmr_tag_block(int copy)
+{
+	static const __u8 place[DMR_NR_TAGS] = { 1, 64, 128, 192, 255 };
+
+	return place[copy];
+}
+
+/* Where a scratch block of a tagged main is, 0..7, in blocks. */
+static inline __u64 dmr_scratch_block(int i)
+{
+	static const __u8 place[DMR_NR_SCRATCH] = {
+		24, 40, 88, 104, 152, 168, 216, 232,
+	};
+
+	return place[i];
+}
+
+/* Is a stand-in one of those that only superblocks use? */
+static inline int dmr_is_refuge(__u64 block)
+{
+	return block >= DMR_REFUGE_FIRST && block < DMR_SB1_BLOCK &&
+	       (block - DMR_REFUGE_FIRST) % DMR_REFUGE_STEP == 0;
+}
 
 /*
  * CRC-32C without inversion before or after, as the kernel's crc32c().  Who
@@ -410,10 +527,100 @@ static inline __u32 dmr_table_blocks(__u32 slots)
 	return (slots + DMR_ENTRIES - 1) / DMR_ENTRIES;
 }
 
+static inline int dmr_epoch_ok(const struct dmr_epoch *e)
+{
+	__u64 number = dmr_get64(e->number);
+
+	return number && number <= DMR_EPOCH_MAX && e->id;
+}
+
+static inline int dmr_epoch_none(const struct dmr_epoch *e)
+{
+	return !e->number && !e->id;
+}
+
+static inline int dmr_same_epoch(const struct dmr_epoch *a,
+				 const struct dmr_epoch *b)
+{
+	return a->number == b->number && a->id == b->id;
+}
+
+/* What main's tag says of the spare that it is looked at with. */
+enum dmr_history {
+	DMR_SAME_HISTORY = 0,	/* the spare is the set as it was left */
+	DMR_OLDER_SPARE = 1,	/* it is an older copy of itself */
+	DMR_PARTED = 2,		/* main went on with another copy of it */
+};
+
+/**
+ * dmr_history() - is the spare the one that main was used with last
+ * @sb: the superblock, checked
+ * @tag: the epoch in main's tag
+ *
+ * A tag may be behind by any number: main is the disk that fails.
+ *
+ * Return: enum dmr_history.
+ */
+static inline int dmr_history(const struct dmr_super *sb,
+			      const struct dmr_epoch *tag)
+{
+	__u64 now = dmr_get64(sb->epoch.number);
+	__u64 then = dmr_get64(tag->number);
+
+	if (then > now)
+		return DMR_OLDER_SPARE;
+	if (then == now)
+		return dmr_same_epoch(&sb->epoch, tag) ? DMR_SAME_HISTORY :
+							 DMR_PARTED;
+	if (then + 1 == now)
+		return dmr_same_epoch(&sb->before, tag) ? DMR_SAME_HISTORY :
+							  DMR_PARTED;
+	return DMR_SAME_HISTORY;
+}
+
 static inline int dmr_unit_ok(__u32 unit)
 {
 	return unit >= DMR_UNIT_MIN && unit <= DMR_UNIT_MAX &&
 	       !(unit & (unit - 1));
+}
+
+/* The part of dmr_super_check() that is about epochs and what a person chose. */
+static inline const char *dmr_super_check_history(const struct dmr_super *sb)
+{
+	__u64 number = dmr_get64(sb->epoch.number);
+
+	if (!dmr_epoch_ok(&sb->epoch))
+		return "superblock: impossible epoch";
+	if (dmr_get64(sb->before.number) != number - 1 ||
+	    !(number == 1 ? dmr_epoch_none(&sb->before) :
+			    dmr_epoch_ok(&sb->before)))
+		return "superblock: the epoch before does not fit the present one";
+	if (!dmr_epoch_none(&sb->predecessor_epoch) &&
+	    !dmr_epoch_ok(&sb->predecessor_epoch))
+		return "superblock: impossible epoch of the predecessor";
+	if (!sb->spare_serial)
+		return "superblock: the spare has serial number 0";
+	if (sb->chosen_errors > DMR_CHOSE_MEDIUM)
+		return "superblock: unknown choice for errors";
+	return NULL;
+}
+
+/* Is a block the home of a table copy?  The segments follow each other. */
+static inline int dmr_is_home(const struct dmr_super *sb, __u64 home)
+{
+	__u32 n = dmr_get32(sb->nr_segments);
+	__u32 i;
+
+	for (i = 0; i < n; i++) {
+		const struct dmr_segment *s = &sb->segment[i];
+		__u64 from = home - dmr_get64(s->start);
+		__u64 blocks = dmr_get64(s->blocks);
+		__u64 tables = dmr_get32(s->table_blocks);
+
+		if (from < tables || (from < blocks && from >= blocks - tables))
+			return 1;
+	}
+	return 0;
 }
 
 /**
@@ -431,8 +638,11 @@ static inline const char *dmr_super_check(const struct dmr_super *sb)
 	__u64 main_sectors = dmr_get64(sb->main_sectors);
 	__u64 data_start = dmr_get64(sb->data_start);
 	__u64 next = DMR_HEAD_BLOCKS, total = 0;
+	const char *why;
 	__u32 i;
 
+	if (dmr_get16(sb->h.version) == 1)
+		return "metadata is of version 1: save the data with the dm-remap that made it";
 	if (dmr_get16(sb->h.version) != DMR_VERSION)
 		return "metadata is of another version";
 	if (dmr_get64(sb->incompat) & ~DMR_INCOMPAT_KNOWN)
@@ -457,6 +667,9 @@ static inline const char *dmr_super_check(const struct dmr_super *sb)
 	if ((dmr_get32(sb->main_flags) & DMR_MAIN_TAGGED) &&
 	    data_start < DMR_TAG_SECTORS)
 		return "superblock: data overlaps main's tag";
+	why = dmr_super_check_history(sb);
+	if (why)
+		return why;
 
 	for (i = 0; i < n; i++) {
 		const struct dmr_segment *s = &sb->segment[i];
@@ -473,6 +686,37 @@ static inline const char *dmr_super_check(const struct dmr_super *sb)
 	}
 	if (total > DMR_MAX_SLOTS)
 		return "superblock: more than 16777216 slots";
+	for (i = 0; i < DMR_NR_STANDINS; i++) {
+		__u64 home = dmr_get64(sb->standin[i]);
+
+		if (home && (dmr_is_refuge(DMR_STANDIN_FIRST + i) ||
+			     !dmr_is_home(sb, home)))
+			return "superblock: a stand-in is named for what is no table block";
+	}
+	return NULL;
+}
+
+/**
+ * dmr_tag_check() - validate the body of a tag
+ * @tag: its header is already known to be valid
+ *
+ * Return: NULL, or what is wrong with it.
+ */
+static inline const char *dmr_tag_check(const struct dmr_tag *tag)
+{
+	if (dmr_get16(tag->h.version) == 1)
+		return "main's tag is of version 1: save the data with the dm-remap that made it";
+	if (dmr_get16(tag->h.version) != DMR_VERSION)
+		return "main's tag is of another version";
+	if (!dmr_epoch_ok(&tag->epoch) || tag->epoch.number != tag->h.seq)
+		return "main's tag has an impossible epoch";
+	if (!dmr_unit_ok(dmr_get32(tag->unit)) ||
+	    dmr_get64(tag->data_start) < DMR_TAG_SECTORS ||
+	    dmr_get64(tag->data_start) > dmr_get64(tag->main_sectors) ||
+	    dmr_get64(tag->main_sectors) > (1ull << 54))
+		return "main's tag describes an impossible main";
+	if (tag->name[DMR_NAME_SIZE - 1])
+		return "main's tag has a name that is not terminated";
 	return NULL;
 }
 

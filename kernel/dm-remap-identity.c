@@ -46,22 +46,77 @@ int identity_id(struct remap *r, u8 *id, u8 *type)
 	return 0;
 }
 
-/* Reads main's tag into r->page.  Returns whether there is a valid one. */
-static bool main_tag(struct remap *r)
+static bool same_tag(const struct dmr_tag *a, const struct dmr_tag *b)
 {
-	static const u8 place[] = { DMR_TAG0_BLOCK, DMR_TAG1_BLOCK };
+	return !memcmp(a->h.uuid, b->h.uuid, sizeof(a->h.uuid)) &&
+	       dmr_same_body(a, b);
+}
+
+/**
+ * identity_read() - read main's tag
+ * @r: the target; sets r->tag, r->nr_tags, r->tags_unread and r->tag_fault
+ *
+ * Of the valid copies the one with the highest sequence is the tag.  For whoever
+ * reads the superblocks next, and not after them: a raise goes the other way, so
+ * that what is read in this order never looks like an older spare.
+ */
+void identity_read(struct remap *r)
+{
+	const struct dmr_tag *found = page_address(r->page);
 	unsigned int i;
 
+	r->nr_tags = 0;
+	r->tags_unread = 0;
+	r->tag_fault = NULL;
+	memset(r->tag, 0, sizeof(*r->tag));
 	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
-		return false;
-	for (i = 0; i < ARRAY_SIZE(place); i++) {
-		if (!dmr_block_io(r->main->bdev, place[i] * DMR_BLOCK_SECTORS,
-				  r->page, DMR_BLOCK_SIZE,
-				  REQ_OP_READ | REQ_META | REQ_SYNC) &&
-		    dmr_header_ok(page_address(r->page), DMR_TYPE_TAG, place[i]))
-			return true;
+		return;
+	for (i = 0; i < DMR_NR_TAGS; i++) {
+		u64 place = dmr_tag_block(i);
+
+		if (dmr_block_io(r->main->bdev, place * DMR_BLOCK_SECTORS,
+				 r->page, DMR_BLOCK_SIZE,
+				 REQ_OP_READ | REQ_META | REQ_SYNC)) {
+			r->tags_unread++;
+			continue;
+		}
+		if (!dmr_header_ok(found, DMR_TYPE_TAG, place) ||
+		    dmr_get64(found->h.home) != place)
+			continue;
+		r->nr_tags++;
+		if (dmr_get64(found->h.seq) > dmr_get64(r->tag->h.seq)) {
+			memcpy(r->tag, found, sizeof(*r->tag));
+			r->tag_fault = NULL;
+		} else if (found->h.seq == r->tag->h.seq &&
+			   !same_tag(found, r->tag)) {
+			r->tag_fault = "the copies of main's tag contradict each other";
+		}
 	}
-	return false;
+	if (r->nr_tags && !r->tag_fault)
+		r->tag_fault = dmr_tag_check(r->tag);
+}
+
+/* Does main's tag fit the set?  Returns NULL, or why not. */
+static const char *check_tag(struct remap *r, const struct dmr_super *sb)
+{
+	const struct dmr_tag *tag = r->tag;
+
+	if (!r->nr_tags)
+		return "main carries no tag of a set, but the spare's main does";
+	if (memcmp(tag->h.uuid, sb->h.uuid, sizeof(tag->h.uuid)))
+		return "main carries the tag of another set";
+	if (tag->data_start != sb->data_start || tag->unit != sb->unit)
+		return "main's tag contradicts the superblock";
+	/* Or entries behind its end would make good blocks invalid. */
+	if (dmr_get64(sb->main_sectors) > bdev_nr_sectors(r->main->bdev))
+		return "main is smaller than the set has recorded";
+	switch (dmr_history(sb, &tag->epoch)) {
+	case DMR_OLDER_SPARE:
+		return "the spare is an older copy of itself: run dmremapctl check";
+	case DMR_PARTED:
+		return "main was used with another copy of the spare: run dmremapctl check";
+	}
+	return NULL;
 }
 
 /**
@@ -69,32 +124,21 @@ static bool main_tag(struct remap *r)
  * @r: the target
  * @sb: the set's superblock, NULL for a set that is to be formatted
  *
- * Sets r->identity and r->tagged.
+ * Sets r->identity and r->tagged.  After identity_read().
  *
  * Return: NULL, or why not.
  */
 char *identity_check(struct remap *r, const struct dmr_super *sb)
 {
-	const struct dmr_tag *tag = page_address(r->page);
-	bool have_tag = main_tag(r);
 	u8 id[16], type = 0;
 	int len;
 
 	r->tagged = sb && (dmr_get32(sb->main_flags) & DMR_MAIN_TAGGED);
 	if (r->tagged) {
-		if (!have_tag)
-			return "main carries no tag of a set, but the spare's main does";
-		if (memcmp(tag->h.uuid, sb->h.uuid, sizeof(tag->h.uuid)))
-			return "main carries the tag of another set";
-		if (tag->data_start != sb->data_start || tag->unit != sb->unit)
-			return "main's tag contradicts the superblock";
-		/* Or entries behind its end would make good blocks invalid. */
-		if (dmr_get64(sb->main_sectors) > bdev_nr_sectors(r->main->bdev))
-			return "main is smaller than the set has recorded";
 		r->identity = DMR_BY_TAG;
-		return NULL;
+		return (char *)(r->tag_fault ?: check_tag(r, sb));
 	}
-	if (have_tag)
+	if (r->nr_tags)
 		return "main carries the tag of another set";
 
 	len = identity_id(r, id, &type);

@@ -43,6 +43,7 @@
  */
 #include <linux/crc32c.h>
 #include <linux/mm.h>
+#include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
@@ -463,6 +464,9 @@ static void new_super(struct remap *r)
 	sb->data_sectors = dmr_put64(r->ti->len);
 	sb->created = dmr_put64(ktime_get_real_seconds());
 	sb->main_id_len = identity_id(r, sb->main_id, &sb->main_id_type);
+	sb->epoch.number = dmr_put64(1);
+	sb->epoch.id = dmr_put64(get_random_u64() ?: 1);
+	sb->spare_serial = dmr_put64(1);
 	set_segment(&sb->segment[0], DMR_HEAD_BLOCKS, area, slots);
 }
 
@@ -511,6 +515,8 @@ static char *check_super(struct remap *r, const struct dmr_super *sb)
 
 	if (why)
 		return (char *)why;
+	if (dmr_get64(sb->incompat) & DMR_INCOMPAT_SUPERSEDED)
+		return "the set has gone on elsewhere: run dmremapctl check";
 	if ((dmr_get64(sb->ro_compat) & ~DMR_RO_COMPAT_KNOWN) && !r->read_only)
 		return "metadata needs a newer dm-remap to be written (ro_compat)";
 	if (dmr_get32(sb->unit) != r->unit)
@@ -602,8 +608,10 @@ static int inspect_blank(struct remap *r, struct scan *s, struct head *h,
 static int inspect_head(struct remap *r, struct scan *s, struct head *h,
 			char **error)
 {
-	int ret = head_read(s, h);
+	int ret;
 
+	identity_read(r);
+	ret = head_read(s, h);
 	*error = "cannot read the spare area";
 	if (ret)
 		return ret;
@@ -670,7 +678,7 @@ static int inspect_extension(struct remap *r, struct scan *s, char **error)
  * @r: the target
  * @error: set to the reason of a refusal
  *
- * Reads both superblocks, main's tag and, where there is no set, the whole
+ * Reads main's tag, both superblocks and, where there is no set, the whole
  * area, or if the set is to grow the tables of the extension.  Writes nothing.
  * Sets the geometry, r->uuid, r->format and r->grow.
  */
@@ -757,11 +765,14 @@ static int format_area(struct remap *r, struct page *check)
  */
 static int format_needed(struct remap *r, struct scan *s, struct head *h)
 {
-	char *why = identity_check(r, NULL);
-	int ret = head_read(s, h);
+	char *why;
+	int ret;
 
+	identity_read(r);
+	ret = head_read(s, h);
 	if (ret)
 		return ret;
+	why = identity_check(r, NULL);
 	if (why) {
 		DMERR("%s: %s", dmr_name(r), why);
 		return -EINVAL;
@@ -1248,6 +1259,7 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 	char *why;
 	int ret;
 
+	identity_read(r);
 	ret = head_read(s, h);
 	if (ret)
 		return ret;

@@ -509,19 +509,22 @@ static bool takes_again(struct narrow *n)
 static bool main_writes(struct narrow *n)
 {
 	struct remap *r = n->r;
-	sector_t block;
+	unsigned int i;
 
 	if (!r->tagged || takes_again(n))
 		return true;
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
-	for (block = DMR_SCRATCH_LAST;
-	     block >= DMR_SCRATCH_FIRST && !dmr_must_stop(r); block--)
+	for (i = 0; i < DMR_NR_SCRATCH && !dmr_must_stop(r); i++) {
+		sector_t block = dmr_scratch_block(r->scratch);
+
 		if (!dmr_write_durable(r, r->main->bdev,
 				       block * DMR_BLOCK_SECTORS,
 				       r->probe_page, DMR_BLOCK_SIZE, 0)) {
 			event_works(r, DMR_MAIN, DMR_WRITES);
 			return true;
 		}
+		r->scratch = (r->scratch + 1) % DMR_NR_SCRATCH;
+	}
 	return false;
 }
 

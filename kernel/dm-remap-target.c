@@ -584,6 +584,7 @@ static void remap_free(struct remap *r)
 	kvfree(r->mblock);
 	if (r->page)
 		__free_page(r->page);
+	kfree(r->tag);
 	kfree(r->super);
 	kfree(r);
 }
@@ -630,7 +631,8 @@ static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r->read_only = !(dm_table_get_mode(ti->table) & BLK_OPEN_WRITE);
 	r->page = alloc_page(GFP_KERNEL);
 	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
-	if (!r->page || !r->super) {
+	r->tag = kzalloc(sizeof(*r->tag), GFP_KERNEL);
+	if (!r->page || !r->super || !r->tag) {
 		ret = -ENOMEM;
 		goto out_free;
 	}

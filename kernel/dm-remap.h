@@ -337,8 +337,12 @@ struct remap {
 	struct dmr_mblock	*mblock;
 	u32			first_dirty;	/* of mblock[].next_dirty */
 	u32			nr_gone;	/* table blocks lost in both copies */
+	unsigned int		nr_tags;	/* copies of it that are valid */
+	unsigned int		tags_unread;	/* ... that cannot be read */
+	const char		*tag_fault;	/* why it is not to be believed */
 	struct page		*page;		/* one metadata block */
 	struct dmr_super	*super;		/* the set's, as last written */
+	struct dmr_tag		*tag;		/* main's, if nr_tags */
 	DECLARE_BITMAP(standin_used, DMR_NR_STANDINS);
 
 	/* The allocator and the probe.  Narrow work, or a quiet device. */
@@ -351,6 +355,7 @@ struct remap {
 	u32			rotor;		/* where to look first; 0: hints */
 	struct page		*probe_page;
 	u64			probe_unit;	/* main read it last */
+	unsigned int		scratch;	/* this block of it took a write last */
 	bool			probe_failed;	/* the last probe of main did */
 	unsigned long		probe_time;	/* ... when, in jiffies */
 	unsigned long		main_slow;	/* when it was last slow to fail,
@@ -713,6 +718,7 @@ void commit_request(struct remap *r, struct dmr_request *rq);
 
 /* dm-remap-identity.c */
 int identity_id(struct remap *r, u8 *id, u8 *type);
+void identity_read(struct remap *r);
 char *identity_check(struct remap *r, const struct dmr_super *sb);
 char *identity_enter(struct remap *r);
 int identity_claim(struct remap *r);

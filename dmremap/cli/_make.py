@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import click
 
@@ -19,6 +19,9 @@ from dmremap.cli.common import (
     size,
 )
 from dmremap.errors import Usage
+
+if TYPE_CHECKING:
+    from dmremap.table import ErrorPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,9 +56,8 @@ def make_options(function: Callable[P, R]) -> Callable[P, R]:
         click.option(
             "--errors",
             type=click.Choice(["confirm", "medium"]),
-            default="confirm",
-            show_default=True,
-            help="Which errors may remap: 'medium' trusts the disk to name media errors.",
+            help="Which errors may remap: 'medium' trusts the disk to name media errors; default: "
+            "'confirm'. What is given is recorded in the set.",
         ),
         click.option(
             "--spare-size",
@@ -86,7 +88,7 @@ def make(
     name: str | None,
     spare_start: int,
     spare_size: int | None,
-    errors: str,
+    errors: str | None,
     wipe: bool,
     force: bool,
     dry_run: bool,
@@ -98,7 +100,7 @@ def make(
     from dmremap import dm, sets
     from dmremap.lock import locked
 
-    if errors not in ("confirm", "medium"):
+    if errors not in (None, "confirm", "medium"):
         raise Usage("DMR-E201", f"errors is {errors!r}")
     request = sets.Request(
         main=main,
@@ -106,7 +108,7 @@ def make(
         name=name,
         spare_start=spare_start,
         spare_sectors=spare_size,
-        errors="medium" if errors == "medium" else "confirm",
+        errors=cast("ErrorPolicy | None", errors),
         adopt=adopt,
         wipe=wipe,
         force=force,

@@ -14,10 +14,11 @@ from dmremap.cli._meta import (
     slots_words,
     start_option,
 )
-from dmremap.cli.common import Result, fields, output_option, size
+from dmremap.cli.common import Result, fields, output_option, plain, size
 
 if TYPE_CHECKING:
     from dmremap.offline import Member
+    from dmremap.ondisk import Epoch
 
 
 @click.command()
@@ -44,6 +45,11 @@ def command(device: str, start: int) -> Result:
     return Result(data, lambda: _text(one), warnings=warnings)
 
 
+def _epoch(epoch: "Epoch") -> dict[str, object] | None:
+    # Not every program that reads JSON takes a number of 64 bits for what it is.
+    return {"number": epoch.number, "id": f"{epoch.id:016x}"} if epoch.number else None
+
+
 def _data(one: "Member") -> dict[str, object]:
     load, tag = one.load, one.tag
     sb = load.superblock
@@ -65,6 +71,14 @@ def _data(one: "Member") -> dict[str, object]:
             "main_id": sb.main_id,
             "data_start_sectors": sb.data_start,
             "data_sectors": sb.data_sectors,
+            "epoch": _epoch(sb.epoch),
+            "superseded": sb.superseded,
+            "predecessor": sb.predecessor,
+            "predecessor_epoch": _epoch(sb.predecessor_epoch),
+            "content_tag": sb.content_tag,
+            "spare_serial": sb.spare_serial,
+            "errors": sb.errors,
+            "remap_rate": sb.remap_rate,
         }
     spare = one.role == "spare"
     return {
@@ -84,6 +98,10 @@ def _data(one: "Member") -> dict[str, object]:
             "main_sectors": tag.main_sectors,
             "data_start_sectors": tag.data_start,
             "unit_bytes": tag.unit,
+            "spare_start_sectors": tag.spare_start,
+            "spare_sectors": tag.spare_len,
+            "epoch": None if tag.fault else _epoch(tag.epoch),
+            "fault": tag.fault or None,
         },
         "slots": load.counts if len(load.blocks) > 1 else None,
         "copies_away": load.away,
@@ -98,16 +116,20 @@ def _data(one: "Member") -> dict[str, object]:
 
 def _text(one: "Member") -> str:
     load, sb, tag = one.load, one.load.superblock, one.tag
+    known = tag if tag and not tag.fault else None
     pairs: list[tuple[str, object]] = [("device", one.place.path), ("role", one.role)]
     if one.role == "main":
         pairs += [
-            ("set", tag.name if tag else one.running),
+            ("set", known.name if known else one.running),
             ("uuid", one.uuid),
             ("kind", "tagged" if tag else "adopted"),
             ("running", f"as {one.running}" if one.running else "no"),
-            ("size", size(tag.main_sectors) if tag else size(one.size // 512)),
-            ("data starts", f"at sector {tag.data_start}" if tag else None),
-            ("unit", f"{tag.unit} bytes" if tag else None),
+            ("size", size(known.main_sectors) if known else size(one.size // 512)),
+            ("data starts", f"at sector {known.data_start}" if known else None),
+            ("unit", f"{known.unit} bytes" if known else None),
+            ("area", f"{size(known.spare_len)} from sector {known.spare_start}" if known else None),
+            ("epoch", known.epoch.number if known else None),
+            ("tag", f"cannot be used: {tag.fault}" if tag and tag.fault else None),
         ]
         return fields(pairs)
     pairs += [
@@ -123,6 +145,11 @@ def _text(one: "Member") -> str:
             ("main", f"{'tagged' if sb.tagged else 'adopted'}, {size(sb.main_sectors)}"),
             ("main serial", sb.main_serial or None),
             ("data", f"{size(sb.data_sectors)} from sector {sb.data_start}"),
+            ("epoch", sb.epoch.number),
+            ("predecessor", sb.predecessor),
+            ("spare number", sb.spare_serial if sb.spare_serial > 1 else None),
+            ("errors", plain(sb.errors)),
+            ("remap rate", f"{sb.remap_rate} a minute" if sb.remap_rate is not None else None),
         ]
     pairs += [("slots", slots_words(load)), ("load", load_words(load))]
     return "\n".join([fields(pairs), *finding_lines(load.findings)])

@@ -10,6 +10,7 @@ class Ffi:
     def string(self, cdata: object, maxlen: int = ...) -> bytes: ...
     def buffer(self, cdata: object, size: int = ...) -> Any: ...
     def from_buffer(self, ctype: str, data: object) -> Any: ...
+    def addressof(self, cdata: object, *fields: str) -> Any: ...
     def sizeof(self, ctype: str) -> int: ...
     def offsetof(self, ctype: str, field: str) -> int: ...
 
@@ -25,16 +26,29 @@ class Lib:
     DMR_MAX_SEGMENTS: int
     DMR_MAX_SLOTS: int
     DMR_MIN_AREA_BLOCKS: int
-    DMR_TAG0_BLOCK: int
-    DMR_SCRATCH_FIRST: int
-    DMR_SCRATCH_LAST: int
-    DMR_TAG1_BLOCK: int
+    DMR_OWN_FIRST: int
+    DMR_OWN_LAST: int
+    DMR_NR_OWN: int
+    DMR_OWN_SIZE: int
+    DMR_REFUGE_FIRST: int
+    DMR_REFUGE_STEP: int
+    DMR_NR_REFUGES: int
+    DMR_NR_TAGS: int
+    DMR_NR_SCRATCH: int
     DMR_TAG_SECTORS: int
     DMR_NAME_SIZE: int
     DMR_SERIAL_SIZE: int
     DMR_ENTRIES: int
     DMR_GEN_MAX: int
+    DMR_EPOCH_MAX: int
+    DMR_INCOMPAT_SUPERSEDED: int
     DMR_MAIN_TAGGED: int
+    DMR_CHOSE_CONFIRM: int
+    DMR_CHOSE_MEDIUM: int
+    DMR_CHOSE_RATE: int
+    DMR_SAME_HISTORY: int
+    DMR_OLDER_SPARE: int
+    DMR_PARTED: int
     DMR_MAGIC_SIZE: int
     DMR_UNIT_MIN: int
     DMR_UNIT_MAX: int
@@ -46,6 +60,7 @@ class Lib:
     DMR_TYPE_SUPER: int
     DMR_TYPE_TABLE: int
     DMR_TYPE_TAG: int
+    DMR_TYPE_OWN: int
     DMR_FORMATTING: int
     DMR_READY: int
     DMR_FREE: int
@@ -63,6 +78,11 @@ class Lib:
     def dmr_segment_slots(self, blocks: int, unit: int) -> int: ...
     def dmr_table_blocks(self, slots: int) -> int: ...
     def dmr_unit_ok(self, unit: int) -> int: ...
+    def dmr_tag_block(self, copy: int) -> int: ...
+    def dmr_scratch_block(self, i: int) -> int: ...
+    def dmr_is_refuge(self, block: int) -> int: ...
+    def dmr_history(self, sb: object, tag: object) -> int: ...
+    def dmr_tag_check(self, tag: object) -> Any: ...
     def dmr_super_check(self, sb: object) -> Any: ...
     def dmr_table_check(self, t: object, used: int, units: int) -> Any: ...
     def dmr_h16(self, x: int) -> int: ...

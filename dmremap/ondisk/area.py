@@ -264,13 +264,20 @@ def format_area(
 
 
 def read_tag(device: BlockDevice) -> Tag | None:
-    """Return main's tag from whichever copy is good."""
+    """Return main's tag: of the copies that are good the one of the highest epoch.
+
+    It has a fault where another one of that epoch says something else.
+    """
+    found: list[Tag] = []
     for place in TAG_BLOCKS:
         block = device.read_block(0, place)
         tag = parse_tag(block, place) if block is not None else None
         if tag is not None:
-            return tag
-    return None
+            found.append(tag)
+    best = max(found, key=lambda tag: tag.epoch.number, default=None)
+    if best and any(tag.epoch.number == best.epoch.number and tag != best for tag in found):
+        return replace(best, fault="the copies of main's tag contradict each other")
+    return best
 
 
 def write_tag(device: BlockDevice, tag: Tag, *, clear: bool = False) -> None:

@@ -21,6 +21,7 @@ from dmremap.ondisk.layout import (
     BLOCK,
     BLOCK_SECTORS,
     HEAD_BLOCKS,
+    OWN_BLOCKS,
     STANDINS,
     SUPER_HOMES,
     Header,
@@ -39,6 +40,7 @@ _KINDS: Final = {
     lib.DMR_TYPE_SUPER: "a superblock",
     lib.DMR_TYPE_TABLE: "a table block",
     lib.DMR_TYPE_TAG: "a tag",
+    lib.DMR_TYPE_OWN: "a block of the control plane",
 }
 _EMPTY: Final = bytes(BLOCK - HEADER)
 _MAGIC: Final = b"dm-remap"
@@ -403,7 +405,7 @@ def scan_head(view: View) -> Head:
                 out.ours = True
                 out.names[place] = table.home
                 out.owners[place] = table.uuid
-        elif place not in SUPER_HOMES:
+        elif place not in SUPER_HOMES and place not in OWN_BLOCKS:
             out.reserved.append(place)
         if place in SUPER_HOMES and found is None:
             out.faults[place] = _not_a_block(block, place)
@@ -856,7 +858,8 @@ def _take_super(head: Head, load: Load, uuid: UUID) -> Superblock | None:
         reason = f"set {others} left a superblock here too"
         load.refuse(errno.EINVAL, "DMR-C303", reason, SUPER_HOMES)
     elif sb is None:
-        load.refuse(errno.EINVAL, "DMR-C304", f"block {place}: {wrong}", (place,))
+        code = "DMR-C315" if choice.winner.head.version == 1 else "DMR-C304"
+        load.refuse(errno.EINVAL, code, f"block {place}: {wrong}", (place,))
     else:
         return sb
     return None
@@ -899,6 +902,8 @@ def _body(view: View, head: Head, load: Load, sb: Superblock, progress: Progress
         )
         load.blocks = []
         return
+    if sb.superseded:
+        load.refuse(errno.EINVAL, "DMR-C314", "the set has gone on elsewhere")
     if sb.ro_compat & ~lib.DMR_RO_COMPAT_KNOWN:
         reason = "the metadata needs a newer dm-remap to be written (ro_compat)"
         load.refuse(errno.EINVAL, "DMR-C312", reason)

@@ -83,7 +83,7 @@ _CODES: dict[str, FindingCode] = {
     ),
     "DMR-C109": FindingCode(
         "reserved blocks are not blank",
-        "Blocks 1 to 127 hold something; this version neither reads nor writes them.",
+        "Blocks 17 to 127 hold something; this version neither reads nor writes them.",
         _NOTHING,
     ),
     # C2xx: a load puts it right
@@ -175,6 +175,17 @@ _CODES: dict[str, FindingCode] = {
         "A block has a sequence of more than half of what there is. No set ever writes so many "
         "times, and soon nothing valid could be written over it.",
         "Somebody made this block up: find out who, and keep the device as it is.",
+    ),
+    "DMR-C314": FindingCode(
+        "set has gone on elsewhere",
+        "Another main or another spare has taken over. The metadata is whole, and older than what "
+        "the set holds by now.",
+        "Start the set with the disks that it uses now; 'dmremapctl list' shows them.",
+    ),
+    "DMR-C315": FindingCode(
+        "made before the first release",
+        "The metadata is of version 1, which was in no release and which this version cannot use.",
+        "Save the data with the dm-remap that made it, then make the set anew.",
     ),
 }
 

@@ -2,10 +2,11 @@
 """Metadata blocks as Python records, and back. Pure: bytes in, records out."""
 
 import enum
+import secrets
 import sys
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,9 +20,15 @@ MIN_AREA_BLOCKS: Final[int] = lib.DMR_MIN_AREA_BLOCKS
 MAX_SEGMENTS: Final[int] = lib.DMR_MAX_SEGMENTS
 MAX_SLOTS: Final[int] = lib.DMR_MAX_SLOTS
 TAG_SECTORS: Final[int] = lib.DMR_TAG_SECTORS
-TAG_BLOCKS: Final[tuple[int, int]] = (lib.DMR_TAG0_BLOCK, lib.DMR_TAG1_BLOCK)
+TAG_BLOCKS: Final[tuple[int, ...]] = tuple(map(lib.dmr_tag_block, range(lib.DMR_NR_TAGS)))
+SCRATCH_BLOCKS: Final[tuple[int, ...]] = tuple(
+    map(lib.dmr_scratch_block, range(lib.DMR_NR_SCRATCH))
+)
 SUPER_HOMES: Final[tuple[int, int]] = (lib.DMR_SB0_BLOCK, lib.DMR_SB1_BLOCK)
+OWN_BLOCKS: Final[range] = range(lib.DMR_OWN_FIRST, lib.DMR_OWN_LAST + 1)
 STANDINS: Final[range] = range(lib.DMR_STANDIN_FIRST, lib.DMR_STANDIN_LAST + 1)
+REFUGES: Final[range] = STANDINS[lib.DMR_REFUGE_FIRST - STANDINS[0] :: lib.DMR_REFUGE_STEP]
+"""The stand-ins that only superblocks use."""
 ENTRIES: Final[int] = lib.DMR_ENTRIES
 NAME_MAX: Final[int] = lib.DMR_NAME_SIZE - 1
 SERIAL_MAX: Final[int] = lib.DMR_SERIAL_SIZE - 1
@@ -82,6 +89,40 @@ class Segment:
         return min(ENTRIES, self.slots - index * ENTRIES)
 
 
+class Errors(enum.IntEnum):
+    """What a person chose for the option errors."""
+
+    CONFIRM = lib.DMR_CHOSE_CONFIRM
+    MEDIUM = lib.DMR_CHOSE_MEDIUM
+
+
+class History(enum.IntEnum):
+    """What main's tag says of the spare that it is looked at with."""
+
+    SAME = lib.DMR_SAME_HISTORY
+    OLDER_SPARE = lib.DMR_OLDER_SPARE
+    PARTED = lib.DMR_PARTED
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A stretch of a set's history: numbers count up, and the id is random, never 0.
+
+    Number 0, with id 0, stands for none.
+    """
+
+    number: int
+    id: int
+
+    @classmethod
+    def new(cls, number: int = 1) -> "Epoch":
+        """Begin one: nobody else has its id."""
+        return cls(number, secrets.randbelow(2**64 - 1) + 1)
+
+
+NO_EPOCH: Final = Epoch(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Superblock:
     """All that a set knows about itself."""
@@ -105,6 +146,22 @@ class Superblock:
     compat: int = 0
     ro_compat: int = 0
     incompat: int = 0
+    epoch: Epoch = field(default_factory=Epoch.new)
+    before: Epoch = NO_EPOCH
+    predecessor: UUID | None = None
+    predecessor_epoch: Epoch = NO_EPOCH
+    content_tag: UUID | None = None
+    standins: tuple[tuple[int, int], ...] = ()
+    """Stand-ins with a name, and the home of the table copy that each stands for, in blocks."""
+    spare_serial: int = 1
+    errors: Errors | None = None
+    remap_rate: int | None = None
+    """Pieces in a minute, as a person chose; None: nobody did."""
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the set has gone on elsewhere."""
+        return bool(self.incompat & lib.DMR_INCOMPAT_SUPERSEDED)
 
     @property
     def slots(self) -> int:
@@ -129,13 +186,37 @@ class Superblock:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What a tagged main says about itself."""
+    """What a tagged main says about itself, and about where its set is; sizes in sectors."""
 
     uuid: UUID
     name: str
     main_sectors: int
     data_start: int
     unit: int
+    spare_start: int = 0
+    spare_len: int = 0
+    epoch: Epoch = field(default_factory=Epoch.new)
+    fault: str = ""
+    """Why it cannot be used, although it is ours and whole; then only its set is known."""
+
+    @property
+    def set_name(self) -> str:
+        """The set's name and uuid, for people."""
+        return str(self.uuid) if self.fault else f"{self.name!r} ({self.uuid})"
+
+    @classmethod
+    def of(cls, sb: Superblock, spare_start: int) -> "Tag":
+        """Return the tag for the main of a set whose area begins at a sector of the spare."""
+        return cls(
+            uuid=sb.uuid,
+            name=sb.name,
+            main_sectors=sb.main_sectors,
+            data_start=sb.data_start,
+            unit=sb.unit,
+            spare_start=spare_start,
+            spare_len=sb.area_sectors,
+            epoch=sb.epoch,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +292,27 @@ def is_zero(data: Any) -> bool:
     return bool(lib.dmr_is_zero(view, len(data)))
 
 
-def _text(field: Any) -> str:
-    return ffi.string(field).decode("utf-8", "backslashreplace")
+def _text(raw: Any) -> str:
+    return ffi.string(raw).decode("utf-8", "backslashreplace")
+
+
+def _epoch(raw: Any) -> Epoch:
+    return Epoch(lib.dmr_h64(raw.number), lib.dmr_h64(raw.id))
+
+
+def _put_epoch(raw: Any, epoch: Epoch) -> None:
+    raw.number, raw.id = lib.dmr_h64(epoch.number), lib.dmr_h64(epoch.id)
+
+
+def _uuid(raw: Any) -> UUID | None:
+    found = UUID(bytes=bytes(ffi.buffer(raw)))
+    return found if found.int else None
+
+
+def _standins(sb: Any) -> Iterator[tuple[int, int]]:
+    for i, place in enumerate(STANDINS):
+        if home := lib.dmr_h64(sb.standin[i]):
+            yield place, home
 
 
 def _bytes(text: str, limit: int, what: str) -> bytes:
@@ -259,6 +359,15 @@ def parse_super(block: bytes, place: int) -> Superblock | None:
         compat=get64(sb.compat),
         ro_compat=get64(sb.ro_compat),
         incompat=get64(sb.incompat),
+        epoch=_epoch(sb.epoch),
+        before=_epoch(sb.before),
+        predecessor=_uuid(sb.predecessor),
+        predecessor_epoch=_epoch(sb.predecessor_epoch),
+        content_tag=_uuid(sb.content_tag),
+        standins=tuple(_standins(sb)),
+        spare_serial=get64(sb.spare_serial),
+        errors=Errors(sb.chosen_errors) if sb.chosen_errors else None,
+        remap_rate=get32(sb.remap_rate) if sb.chosen & lib.DMR_CHOSE_RATE else None,
     )
 
 
@@ -282,12 +391,24 @@ def pack_super(sb: Superblock, home: int, place: int | None = None) -> bytes:
     raw.created = put64(sb.created)
     raw.main_id_type = sb.main_id_type
     raw.main_id_len = len(sb.main_id)
-    for field, value in (
+    for there, value in (
         (raw.main_id, sb.main_id),
         (raw.main_serial, _bytes(sb.main_serial, SERIAL_MAX, "the serial")),
         (raw.name, _bytes(sb.name, NAME_MAX, "the name")),
+        (raw.predecessor, sb.predecessor.bytes if sb.predecessor else b""),
+        (raw.content_tag, sb.content_tag.bytes if sb.content_tag else b""),
     ):
-        ffi.buffer(field)[: len(value)] = value
+        ffi.buffer(there)[: len(value)] = value
+    _put_epoch(raw.epoch, sb.epoch)
+    _put_epoch(raw.before, sb.before)
+    _put_epoch(raw.predecessor_epoch, sb.predecessor_epoch)
+    for stands, stands_for in sb.standins:
+        raw.standin[stands - STANDINS[0]] = put64(stands_for)
+    raw.spare_serial = put64(sb.spare_serial)
+    raw.chosen_errors = sb.errors or 0
+    if sb.remap_rate is not None:
+        raw.chosen = lib.DMR_CHOSE_RATE
+        raw.remap_rate = put32(sb.remap_rate)
     for slot, segment in zip(raw.segment, sb.segments, strict=False):
         slot.start = put64(segment.start)
         slot.blocks = put64(segment.blocks)
@@ -305,30 +426,40 @@ def _sealed(raw: Any, kind: int, uuid: UUID, seq: int, home: int, place: int | N
 
 
 def pack_tag(tag: Tag, home: int) -> bytes:
-    """Return the block of a tag for one of its two homes."""
+    """Return the block of a tag for one of its homes."""
     block = bytearray(BLOCK)
     raw = ffi.from_buffer("struct dmr_tag *", block)
     raw.main_sectors = lib.dmr_h64(tag.main_sectors)
     raw.data_start = lib.dmr_h64(tag.data_start)
+    raw.spare_start = lib.dmr_h64(tag.spare_start)
+    raw.spare_len = lib.dmr_h64(tag.spare_len)
     raw.unit = lib.dmr_h32(tag.unit)
+    _put_epoch(raw.epoch, tag.epoch)
     name = _bytes(tag.name, NAME_MAX, "the name")
     ffi.buffer(raw.name)[: len(name)] = name
-    _sealed(raw, lib.DMR_TYPE_TAG, tag.uuid, 1, home, None)
+    _sealed(raw, lib.DMR_TYPE_TAG, tag.uuid, tag.epoch.number, home, None)
     return bytes(block)
 
 
 def parse_tag(block: bytes, place: int) -> Tag | None:
     """Return the tag in a block, None if there is none."""
     head = header(block, lib.DMR_TYPE_TAG, place)
-    if head is None:
+    if head is None or head.home != place:
         return None
     raw = ffi.from_buffer("struct dmr_tag *", block)
+    wrong = lib.dmr_tag_check(raw)
+    if wrong:
+        fault = ffi.string(wrong).decode()
+        return Tag(head.uuid, "", 0, 0, 0, epoch=Epoch(head.seq, 0), fault=fault)
     return Tag(
         uuid=head.uuid,
         name=_text(raw.name),
         main_sectors=lib.dmr_h64(raw.main_sectors),
         data_start=lib.dmr_h64(raw.data_start),
         unit=lib.dmr_h32(raw.unit),
+        spare_start=lib.dmr_h64(raw.spare_start),
+        spare_len=lib.dmr_h64(raw.spare_len),
+        epoch=_epoch(raw.epoch),
     )
 
 

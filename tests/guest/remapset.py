@@ -355,15 +355,8 @@ def write_extension(spare: Path, superblock: Superblock, segment: Segment) -> No
 
 def tag_main(main: Path, superblock: Superblock) -> None:
     """Write the tag of a set onto its main."""
-    tag = Tag(
-        uuid=superblock.uuid,
-        name=superblock.name,
-        main_sectors=superblock.main_sectors,
-        data_start=superblock.data_start,
-        unit=superblock.unit,
-    )
     with opened(str(main), write=True) as device:
-        write_tag(device, tag)
+        write_tag(device, Tag.of(superblock, 0))
 
 
 @contextmanager

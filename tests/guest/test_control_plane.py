@@ -35,7 +35,7 @@ from guest.remapset import contents
 from dmremap import dm, sets
 from dmremap.cli import main
 from dmremap.errors import Busy, Failure, Refused
-from dmremap.ondisk import opened, read_head
+from dmremap.ondisk import TAG_BLOCKS, opened, read_head
 from dmremap.ondisk.layout import pack_super
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
@@ -153,6 +153,18 @@ def test_from_create_to_assemble(ctl: Ctl, disks: tuple[Path, Path]) -> None:
     assert dmsetup("table", "one").split() == table
     assert ctl("assemble", "one").data["sets"][0]["result"] == "running"
     assert ctl("assemble", "--all").data["sets"][0]["result"] == "running"
+
+
+def test_what_was_chosen_is_recorded_if_it_was(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    main_disk, spare = disks
+    for words, chosen in (((), None), (("--errors", "medium"), "medium")):
+        made = ctl("create", *disks, "--yes", "--force", "--spare-start", "1M", *words).data
+        ctl("remove", made["name"])
+        found = ctl("examine", spare, "--start", "2048").data["set"]
+        assert (found["errors"], found["spare_serial"], found["epoch"]["number"]) == (chosen, 1, 1)
+        tag = ctl("examine", main_disk).data["tag"]
+        assert tag["epoch"] == found["epoch"]
+        assert (tag["spare_start_sectors"], tag["spare_sectors"]) == (2048, found["area_sectors"])
 
 
 def test_dry_run_writes_nothing(ctl: Ctl, disks: tuple[Path, Path]) -> None:
@@ -588,8 +600,8 @@ def test_several_sets(ctl: Ctl, disks: tuple[Path, Path]) -> None:
         assert [answers.answer(line)["data"]["sets"][0]["name"] for line in lines] == ["one", "two"]
         done = ctl("remove", "--all").data["sets"]
         assert [entry["result"] for entry in done] == ["stopped", "stopped"]
-        write(main_disk, 8, bytes(512 * 8))
-        write(main_disk, 2040, bytes(512 * 8))
+        for block in TAG_BLOCKS:
+            write(main_disk, block * 8, bytes(512 * 8))
         partly = ctl("assemble", "--all")
         assert partly.code == 8
         whole = partly.json

@@ -104,8 +104,9 @@ def _hostile_super(random: Random, home: int) -> bytes:
     """Return a superblock whose checksum is right and one of whose fields is not."""
     raw = bytearray(pack_super(superblock(seq=random.randrange(2, 5)), home))
     values = [0, 1, 255, 256, 1 << 51, 1 << 54, (1 << 64) - 1, random.getrandbits(64)]
-    # The words from the features to the data's length, and the first two segments.
-    at = random.choice([*range(64, 144, 8), *range(512, 576, 8)])
+    # The words from the features to the data's length, from the epochs to the first two segments,
+    # two stand-ins' names, and what follows them.
+    at = random.choice([*range(64, 144, 8), *range(432, 576, 8), 1536, 1600, 2552, 2560])
     struct.pack_into("<Q", raw, at, random.choice(values))
     return reseal(bytes(raw), home, home)
 

@@ -58,7 +58,7 @@ from guest.remapset import (
     with_seq,
 )
 
-from dmremap.ondisk import BLOCK, SetState, opened
+from dmremap.ondisk import BLOCK, TAG_BLOCKS, Epoch, SetState, opened
 from dmremap.ondisk.layout import pack_super
 
 if TYPE_CHECKING:
@@ -631,12 +631,13 @@ def test_a_tagged_main_is_known_by_its_tag(
     assert held(main, 2048) == ["0/0"]
 
 
-@pytest.mark.parametrize("block", [1, 255])
+@pytest.mark.parametrize("block", TAG_BLOCKS)
 def test_one_copy_of_the_tag_is_enough(
     block: int, tagged: tuple[Path, Path, tuple[object, ...]]
 ) -> None:
     main, spare, words = tagged
-    spoil(main, block, bytes(BLOCK))
+    for other in set(TAG_BLOCKS) - {block}:
+        spoil(main, other, bytes(BLOCK))
     with dm_device("set", line(main, spare, *words, length=TAGGED_LENGTH)):
         assert status("set").identity == "tag"
 
@@ -645,7 +646,7 @@ def test_a_main_that_lost_its_tag_is_refused(
     tagged: tuple[Path, Path, tuple[object, ...]],
 ) -> None:
     main, spare, words = tagged
-    for block in (1, 255):
+    for block in TAG_BLOCKS:
         spoil(main, block, bytes(BLOCK))
     before = contents(main, spare)
     log = refusal(line(main, spare, *words, length=TAGGED_LENGTH))
@@ -674,6 +675,21 @@ def test_a_tag_that_contradicts_the_set_is_refused(
     log = refusal(line(main, spare, *words, length=8192))
     assert "main's tag contradicts the superblock" in log
     assert contents(main, spare) == before
+
+
+def test_a_main_that_was_used_with_a_newer_spare_is_refused(disks: tuple[Path, Path]) -> None:
+    main, spare = disks
+    superblock = new_superblock(main, SPARE, tagged=True, data_start=2048)
+    format_set(spare, superblock)
+    words = (0, SPARE, 4, "main_start", 2048, "uuid", superblock.uuid)
+    for epoch, why in (
+        (Epoch(2, 5), "the spare is an older copy of itself: run dmremapctl check"),
+        (Epoch(1, 5), "main was used with another copy of the spare: run dmremapctl check"),
+    ):
+        tag_main(main, replace(superblock, epoch=epoch))
+        before = contents(main, spare)
+        assert why in refusal(line(main, spare, *words, length=TAGGED_LENGTH))
+        assert contents(main, spare) == before
 
 
 def test_a_tagged_main_that_became_smaller_is_refused(disks: tuple[Path, Path]) -> None:
@@ -713,7 +729,7 @@ def test_a_tag_that_changed_after_the_load_is_seen(
     try:
         dm_load("set", line(main, spare, *words, length=TAGGED_LENGTH))
         with opened(str(main), write=True) as device:
-            for block in (1, 255):
+            for block in TAG_BLOCKS:
                 device.write_block(0, block, bytes(BLOCK))
         with KernelLog() as log, pytest.raises(CommandError):
             dm_resume("set")

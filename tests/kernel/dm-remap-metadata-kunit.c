@@ -25,6 +25,8 @@
 #define DISK		(AREA + SEGMENT)
 #define UNITS		4096u
 #define SUPER_SEQ	5
+#define EPOCH		7
+#define EPOCH_ID	1000
 #define TABLE_SEQ	7
 
 /* Homes of the copies, of the superblock first. */
@@ -107,6 +109,11 @@ static void put_super(struct dmr_super *sb)
 	sb->nr_segments = dmr_put32(2);
 	sb->main_sectors = dmr_put64(UNITS);
 	sb->data_sectors = dmr_put64(UNITS);
+	sb->epoch.number = dmr_put64(EPOCH);
+	sb->epoch.id = dmr_put64(EPOCH_ID);
+	sb->before.number = dmr_put64(EPOCH - 1);
+	sb->before.id = dmr_put64(EPOCH_ID - 1);
+	sb->spare_serial = dmr_put64(1);
 	put_segment(&sb->segment[0], DMR_HEAD_BLOCKS);
 	put_segment(&sb->segment[1], DMR_HEAD_BLOCKS + SEGMENT);
 }
@@ -187,6 +194,7 @@ static void destroy(struct metadata_test *t)
 		return;
 	slots_destroy(r);
 	kvfree(r->mblock);
+	kfree(r->tag);
 	kfree(r->super);
 	if (r->page)
 		__free_page(r->page);
@@ -214,9 +222,11 @@ static struct remap *create(struct kunit *test)
 	r->page = alloc_page(GFP_KERNEL);
 	r->probe_page = alloc_page(GFP_KERNEL);
 	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
+	r->tag = kzalloc(sizeof(*r->tag), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, r->page);
 	KUNIT_ASSERT_NOT_NULL(test, r->probe_page);
 	KUNIT_ASSERT_NOT_NULL(test, r->super);
+	KUNIT_ASSERT_NOT_NULL(test, r->tag);
 	r->ti = &t->ti;
 	r->main = &t->on_main;
 	r->spare = &t->on_spare;
@@ -306,16 +316,16 @@ static void known_checksums(struct kunit *test)
 	for (i = 0; i < 16; i++)
 		id[i] = i;
 	dmr_seal(block, DMR_TYPE_TABLE, id, 1, 256, 256);
-	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0x71acbb96);
+	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0x4a6abc41);
 	dmr_seal(block, DMR_TYPE_TABLE, id, 1, 256, 130);
-	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0xb5fe37fa);
+	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0x8e38302d);
 	memset(id, 0, sizeof(id));
 	id[15] = 1;
 	for (i = 0; i < DMR_BLOCK_SIZE - 64; i++)
 		block[64 + i] = i;
 	dmr_seal(block, DMR_TYPE_SUPER, id, 0x123456789abull, 0, 0);
-	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0xebd3d2b7);
-	KUNIT_EXPECT_EQ(test, memcmp(block, "dm-remap\xb7\xd2\xd3\xeb\1\0\1\0",
+	KUNIT_EXPECT_EQ(test, dmr_get32(h->crc), 0xd015d560);
+	KUNIT_EXPECT_EQ(test, memcmp(block, "dm-remap\x60\xd5\x15\xd0\1\0\2\0",
 				     16), 0);
 }
 
@@ -367,7 +377,46 @@ static void hostile_superblocks(struct kunit *test)
 	static const struct hostile rows[] = {
 		{ AT(created), 8, U64_MAX, NULL },
 		{ AT(compat), 8, U64_MAX, NULL },
-		{ AT(h.version), 2, 2, "metadata is of another version" },
+		{ AT(h.version), 2, 3, "metadata is of another version" },
+		{ AT(h.version), 2, 1,
+		  "metadata is of version 1: save the data with the dm-remap that made it" },
+		{ AT(epoch.number), 8, 0, "superblock: impossible epoch" },
+		{ AT(epoch.number), 8, DMR_EPOCH_MAX + 1,
+		  "superblock: impossible epoch" },
+		{ AT(epoch.id), 8, 0, "superblock: impossible epoch" },
+		{ AT(epoch.id), 8, U64_MAX, NULL },
+		{ AT(epoch.number), 8, EPOCH + 1,
+		  "superblock: the epoch before does not fit the present one" },
+		{ AT(before.number), 8, EPOCH,
+		  "superblock: the epoch before does not fit the present one" },
+		{ AT(before.id), 8, 0,
+		  "superblock: the epoch before does not fit the present one" },
+		{ AT(predecessor_epoch.number), 8, 1,
+		  "superblock: impossible epoch of the predecessor" },
+		{ AT(predecessor_epoch.id), 8, 1,
+		  "superblock: impossible epoch of the predecessor" },
+		{ AT(predecessor), 8, 1, NULL },
+		{ AT(content_tag), 8, 1, NULL },
+		{ AT(spare_serial), 8, 0,
+		  "superblock: the spare has serial number 0" },
+		{ AT(spare_serial), 8, U64_MAX, NULL },
+		{ AT(chosen_errors), 1, DMR_CHOSE_MEDIUM, NULL },
+		{ AT(chosen_errors), 1, 3,
+		  "superblock: unknown choice for errors" },
+		{ AT(remap_rate), 4, U32_MAX, NULL },
+		{ AT(standin[0]), 8, DMR_HEAD_BLOCKS, NULL },
+		{ AT(standin[1]), 8, DMR_HEAD_BLOCKS + SEGMENT - 1, NULL },
+		{ AT(standin[1]), 8, DMR_HEAD_BLOCKS + SEGMENT, NULL },
+		{ AT(standin[1]), 8, DMR_HEAD_BLOCKS + 2,
+		  "superblock: a stand-in is named for what is no table block" },
+		{ AT(standin[1]), 8, DMR_HEAD_BLOCKS + 2 * SEGMENT,
+		  "superblock: a stand-in is named for what is no table block" },
+		{ AT(standin[0]), 8, DMR_SB1_BLOCK,
+		  "superblock: a stand-in is named for what is no table block" },
+		{ AT(standin[0]), 8, U64_MAX,
+		  "superblock: a stand-in is named for what is no table block" },
+		{ AT(standin[8]), 8, DMR_HEAD_BLOCKS,
+		  "superblock: a stand-in is named for what is no table block" },
 		{ AT(incompat), 8, 1ull << 63,
 		  "metadata needs a newer dm-remap (incompat)" },
 		{ AT(state), 4, 0, "superblock: unknown state" },
@@ -548,7 +597,7 @@ static void hostile_tables(struct kunit *test)
 		memset(e, 0, sizeof(*e));
 	}
 	KUNIT_EXPECT_PTR_EQ(test, dmr_table_check(t, 36, UNITS), NULL);
-	t->h.version = dmr_put16(2);
+	t->h.version = dmr_put16(1);
 	KUNIT_EXPECT_STREQ(test, dmr_table_check(t, 36, UNITS),
 			   "table block is of another version");
 }
@@ -809,7 +858,35 @@ static void put_tag(struct kunit *test, const u8 *id, u64 place)
 	tag->main_sectors = dmr_put64(UNITS);
 	tag->data_start = dmr_put64(DMR_TAG_SECTORS);
 	tag->unit = dmr_put32(SECTOR_SIZE);
-	dmr_seal(tag, DMR_TYPE_TAG, id, 1, place, place);
+	tag->epoch.number = dmr_put64(EPOCH);
+	tag->epoch.id = dmr_put64(EPOCH_ID);
+	dmr_seal(tag, DMR_TYPE_TAG, id, EPOCH, place, place);
+}
+
+static struct dmr_tag *tag_at(struct kunit *test, int copy)
+{
+	return (void *)metadata_test(test)->main->data +
+	       dmr_tag_block(copy) * DMR_BLOCK_SIZE;
+}
+
+static void put_tag_of(struct kunit *test, int copy, const u8 *id, u64 number,
+		       u64 epoch_id)
+{
+	u64 place = dmr_tag_block(copy);
+
+	put_tag(test, id, place);
+	tag_at(test, copy)->epoch.number = dmr_put64(number);
+	tag_at(test, copy)->epoch.id = dmr_put64(epoch_id);
+	dmr_seal(tag_at(test, copy), DMR_TYPE_TAG, id, number, place, place);
+}
+
+/* All five, of an epoch. */
+static void put_tags(struct kunit *test, u64 number, u64 id)
+{
+	int copy;
+
+	for (copy = 0; copy < DMR_NR_TAGS; copy++)
+		put_tag_of(test, copy, uuid, number, id);
 }
 
 static void put_tagged_super(struct kunit *test)
@@ -839,35 +916,47 @@ static void tags(struct kunit *test)
 {
 	struct metadata_test *t = metadata_test(test);
 	struct remap *r;
+	int copy;
 
 	put_tagged_super(test);
 	create_tagged(test);
 	expect_refused(test, -EINVAL,
 		       "main carries no tag of a set, but the spare's main does");
-	put_tag(test, uuid, DMR_TAG1_BLOCK);
-	r = create_tagged(test);
-	KUNIT_EXPECT_EQ(test, inspect(test), 0);
-	KUNIT_EXPECT_TRUE(test, r->tagged);
-	KUNIT_EXPECT_EQ(test, r->identity, DMR_BY_TAG);
+	/* Each copy is enough. */
+	for (copy = 0; copy < DMR_NR_TAGS; copy++) {
+		put_tag(test, uuid, dmr_tag_block(copy));
+		r = create_tagged(test);
+		KUNIT_EXPECT_EQ(test, inspect(test), 0);
+		KUNIT_EXPECT_TRUE(test, r->tagged);
+		KUNIT_EXPECT_EQ(test, r->nr_tags, 1);
+		KUNIT_EXPECT_EQ(test, r->identity, DMR_BY_TAG);
+		memset(tag_at(test, copy), 0, DMR_BLOCK_SIZE);
+	}
 	/* Copied to another place it is no tag. */
-	memmove(t->main->data + DMR_TAG0_BLOCK * DMR_BLOCK_SIZE,
-		t->main->data + DMR_TAG1_BLOCK * DMR_BLOCK_SIZE,
-		DMR_BLOCK_SIZE);
-	memset(t->main->data + DMR_TAG1_BLOCK * DMR_BLOCK_SIZE, 0,
-	       DMR_BLOCK_SIZE);
+	put_tag(test, uuid, 255);
+	memmove(tag_at(test, 0), tag_at(test, 4), DMR_BLOCK_SIZE);
+	memset(tag_at(test, 4), 0, DMR_BLOCK_SIZE);
 	create_tagged(test);
 	expect_refused(test, -EINVAL,
 		       "main carries no tag of a set, but the spare's main does");
-	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	put_tag(test, other_uuid, 1);
 	create_tagged(test);
 	expect_refused(test, -EINVAL, "main carries the tag of another set");
-	put_tag(test, uuid, DMR_TAG0_BLOCK);
-	((struct dmr_tag *)(t->main->data + DMR_BLOCK_SIZE))->unit =
-		dmr_put32(1024);
-	dmr_seal(t->main->data + DMR_BLOCK_SIZE, DMR_TYPE_TAG, uuid, 1, 1, 1);
+	put_tag(test, uuid, 1);
+	tag_at(test, 0)->unit = dmr_put32(1024);
+	dmr_seal(tag_at(test, 0), DMR_TYPE_TAG, uuid, EPOCH, 1, 1);
 	create_tagged(test);
 	expect_refused(test, -EINVAL, "main's tag contradicts the superblock");
-	put_tag(test, uuid, DMR_TAG0_BLOCK);
+	tag_at(test, 0)->unit = dmr_put32(0);
+	dmr_seal(tag_at(test, 0), DMR_TYPE_TAG, uuid, EPOCH, 1, 1);
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "main's tag describes an impossible main");
+	put_tag(test, uuid, 1);
+	dmr_seal(tag_at(test, 0), DMR_TYPE_TAG, uuid, EPOCH + 1, 1, 1);
+	create_tagged(test);
+	expect_refused(test, -EINVAL, "main's tag has an impossible epoch");
+	put_tag(test, uuid, 1);
 	t->main->bdev.bd_nr_sectors--;
 	create_tagged(test);
 	expect_refused(test, -EINVAL,
@@ -876,6 +965,65 @@ static void tags(struct kunit *test)
 	t->main->bdev.bd_nr_sectors += 2;
 	create_tagged(test);
 	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+}
+
+/* The tag's epoch beside the superblock's: who is older, and who has parted. */
+static void histories(struct kunit *test)
+{
+	static const struct {
+		u64 number, id;
+		const char *why;	/* NULL: it is the set as it was left */
+	} rows[] = {
+		{ EPOCH, EPOCH_ID, NULL },
+		{ EPOCH - 1, EPOCH_ID - 1, NULL },
+		{ EPOCH - 2, 77, NULL },
+		{ 1, 77, NULL },
+		{ EPOCH + 1, 77,
+		  "the spare is an older copy of itself: run dmremapctl check" },
+		{ DMR_EPOCH_MAX, 77,
+		  "the spare is an older copy of itself: run dmremapctl check" },
+		{ EPOCH, EPOCH_ID + 1,
+		  "main was used with another copy of the spare: run dmremapctl check" },
+		{ EPOCH - 1, EPOCH_ID,
+		  "main was used with another copy of the spare: run dmremapctl check" },
+	};
+	unsigned int i;
+	int copy;
+
+	put_tagged_super(test);
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		put_tags(test, rows[i].number, rows[i].id);
+		create_tagged(test);
+		if (rows[i].why)
+			expect_refused(test, -EINVAL, rows[i].why);
+		else
+			KUNIT_EXPECT_EQ_MSG(test, inspect(test), 0, "row %u", i);
+	}
+	/* Of several copies the highest counts, wherever it is. */
+	for (copy = 0; copy < DMR_NR_TAGS; copy++) {
+		put_tags(test, EPOCH, EPOCH_ID);
+		put_tag_of(test, copy, uuid, EPOCH + 1, EPOCH_ID);
+		create_tagged(test);
+		expect_refused(test, -EINVAL,
+			       "the spare is an older copy of itself: run dmremapctl check");
+		put_tags(test, EPOCH, EPOCH_ID);
+		put_tag_of(test, copy, uuid, EPOCH, EPOCH_ID + 1);
+		create_tagged(test);
+		expect_refused(test, -EINVAL,
+			       "the copies of main's tag contradict each other");
+		put_tag_of(test, copy, other_uuid, EPOCH, EPOCH_ID);
+		create_tagged(test);
+		expect_refused(test, -EINVAL,
+			       "the copies of main's tag contradict each other");
+	}
+	/* Lower ones may say what they like. */
+	for (copy = 0; copy < DMR_NR_TAGS; copy++) {
+		put_tags(test, EPOCH - 1, 77);
+		put_tag_of(test, !copy, uuid, EPOCH - 1, 78);
+		put_tag_of(test, copy, uuid, EPOCH, EPOCH_ID);
+		create_tagged(test);
+		KUNIT_EXPECT_EQ_MSG(test, inspect(test), 0, "copy %d", copy);
+	}
 }
 
 /* An adopted main: no tag, the same size, the same id where there is one. */
@@ -901,7 +1049,7 @@ static void adopted_main(struct kunit *test)
 	expect_refused(test, -EINVAL,
 		       "main is not of the size that the set has recorded");
 	t->main->bdev.bd_nr_sectors--;
-	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	put_tag(test, other_uuid, 1);
 	create(test);
 	expect_refused(test, -EINVAL, "main carries the tag of another set");
 	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
@@ -1044,7 +1192,7 @@ static void bad_copies(struct kunit *test)
 		t->entry[251].zero = dmr_put32(1);
 		seal_table(test, home, 99, home);
 		expect_other_copy(test, copy);
-		t->h.version = dmr_put16(2);
+		t->h.version = dmr_put16(1);
 		t->h.crc = dmr_put32(dmr_block_crc(t, home));
 		expect_other_copy(test, copy);
 	}
@@ -1130,7 +1278,7 @@ static void changed_since_ctr(struct kunit *test)
 	memset(block_at(test, 255), 0, DMR_BLOCK_SIZE);
 	KUNIT_EXPECT_EQ(test, load(test), -ENODATA);
 	put_set(test);
-	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	put_tag(test, other_uuid, 1);
 	KUNIT_EXPECT_EQ(test, load(test), -EINVAL);
 	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
 	/* The second segment is still described, but is none of the set's. */
@@ -2000,7 +2148,7 @@ static void main_of_a_format(struct kunit *test)
 	r = create_without_uuid(test);
 	KUNIT_ASSERT_EQ(test, inspect(test), 0);
 	KUNIT_EXPECT_EQ(test, r->identity, DMR_BY_ID);
-	put_tag(test, other_uuid, DMR_TAG0_BLOCK);
+	put_tag(test, other_uuid, 1);
 	KUNIT_EXPECT_EQ(test, load(test), -EINVAL);
 	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
 	t->main->bdev.bd_nr_sectors--;
@@ -2209,6 +2357,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(another_table_line),
 	KUNIT_CASE(feature_words),
 	KUNIT_CASE(tags),
+	KUNIT_CASE(histories),
 	KUNIT_CASE(adopted_main),
 	KUNIT_CASE(load_empty),
 	KUNIT_CASE(load_entries_of_all_states),

@@ -984,7 +984,7 @@ static void tagged_main_takes_writes(struct kunit *test)
 	t->ti.len = 2048;
 	main_bad(test, WRITE, 2056, 8);
 	write(test, 2056, 8);
-	RUN(test, "Mw2056+8! Mr2048+1 MW2032+8 SW0+8 C[0+8:S2056] =0");
+	RUN(test, "Mw2056+8! Mr2048+1 MW192+8 SW0+8 C[0+8:S2056] =0");
 	/* It took a unit of this bio: is it still so? */
 	main_bad(test, WRITE, 2072, 8);
 	write(test, 2064, 16);
@@ -995,10 +995,10 @@ static void tagged_main_takes_writes(struct kunit *test)
 	t->r.unproven = DMR_MAX_UNPROVEN;
 	main_bad(test, WRITE, 2080, 8);
 	write(test, 2080, 8);
-	RUN(test, "Mw2080+8! Mr2064+1 MW2032+8 SW16+8 C[16+8:S2080] =0");
+	RUN(test, "Mw2080+8! Mr2064+1 MW192+8 SW16+8 C[16+8:S2080] =0");
 }
 
-/* One may be bad itself; all three are on a disk that has gone read-only. */
+/* Any may be bad itself; all are on a disk that has gone read-only. */
 static void scratch_blocks(struct kunit *test)
 {
 	struct repair_test *t = repair_test(test);
@@ -1006,15 +1006,17 @@ static void scratch_blocks(struct kunit *test)
 	t->r.tagged = true;
 	t->r.main_start = DMR_TAG_SECTORS;
 	t->ti.len = 2048;
-	main_bad(test, WRITE, 2039, 1);
+	main_bad(test, WRITE, 199, 1);
 	main_bad(test, WRITE, 2056, 8);
 	write(test, 2056, 8);
-	RUN(test, "Mw2056+8! Mr2048+1 MW2032+8! MW2024+8 SW0+8",
+	RUN(test, "Mw2056+8! Mr2048+1 MW192+8! MW320+8 SW0+8",
 	    "C[0+8:S2056] =0");
+	/* What took the last one is asked first. */
 	main_bad(test, WRITE, 0, DISK);
 	fake.now++;
 	write(test, 2064, 8);
-	RUN(test, "Mw2064+8! Mr2048+1 MW2032+8! MW2024+8! MW2016+8! =-61");
+	RUN(test, "Mw2064+8! Mr2048+1 MW320+8! MW704+8! MW832+8! MW1216+8!",
+	    "MW1344+8! MW1728+8! MW1856+8! MW192+8! =-61");
 	expect_free(test, SLOTS - 8);
 	/* A read does not need it. */
 	main_bad(test, READ, 2064, 8);

@@ -3,12 +3,14 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
-from dmremap.ondisk import BLOCK, Entry, SetState, SlotState, Superblock, segment_for
+from dmremap.ondisk import BLOCK, Entry, Epoch, SetState, SlotState, Superblock, segment_for
 from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.layout import pack_super, pack_table
 
+GOLDEN = Path(__file__).parent / "golden"
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 OTHER = UUID("11111111-2222-3333-4444-555555555555")
 AREA_BLOCKS = 340  # one segment with three table blocks
@@ -33,6 +35,8 @@ def superblock(**changes: object) -> Superblock:
         data_sectors=MAIN_SECTORS,
         created=1_700_000_000,
         seq=2,
+        epoch=Epoch(3, 0x0123456789ABCDEF),
+        before=Epoch(2, 0xFEDCBA9876543210),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.areas import (
     AREA_BLOCKS,
+    GOLDEN,
     HOMES,
     JUNK,
     OTHER,
@@ -181,8 +182,17 @@ def formatting(disk: Disk) -> None:
 def feature(disk: Disk, at: int) -> None:
     for home in (0, 255):
         raw = bytearray(pack_super(superblock(seq=9), home))
-        raw[at] = 1
+        raw[at] = 2
         disk[home] = reseal(bytes(raw), home, home)
+
+
+def superseded(disk: Disk) -> None:
+    disk[0] = pack_super(superblock(seq=3, incompat=lib.DMR_INCOMPAT_SUPERSEDED), 0)
+
+
+def version_1(disk: Disk) -> None:
+    disk[255] = bytes(BLOCK)
+    disk[0] = (GOLDEN / "super-1.bin").read_bytes().ljust(BLOCK, b"\0")
 
 
 def truncated(disk: Disk) -> None:
@@ -204,6 +214,8 @@ def truncated(disk: Disk) -> None:
         (formatting, "DMR-C305", errno.ENODATA, False),
         (truncated, "DMR-C311", errno.EINVAL, False),
         (lambda disk: feature(disk, 72), "DMR-C312", errno.EINVAL, False),
+        (superseded, "DMR-C314", errno.EINVAL, False),
+        (version_1, "DMR-C315", errno.EINVAL, False),
     ],
 )
 def test_what_no_load_accepts(
@@ -226,7 +238,7 @@ def test_what_no_load_accepts(
 def test_a_newer_superblock_is_not_passed_over() -> None:
     disk = fresh()
     raw = bytearray(pack_super(superblock(seq=3), 0))
-    raw[80] = 1
+    raw[80] = 2
     disk[0] = reseal(bytes(raw), 0, 0)
     load = examine(disk)
     assert [one.code for one in load.refusals] == ["DMR-C304"]
@@ -414,7 +426,7 @@ def test_impossible_entries_are_no_copy() -> None:
 def test_a_table_block_of_another_version_is_no_copy() -> None:
     disk = fresh(ENTRIES)
     raw = bytearray(disk[A1])
-    raw[14] = 2
+    raw[14] = 1
     view = ffi.from_buffer("struct dmr_header *", raw)
     view.crc = lib.dmr_h32(lib.dmr_block_crc(view, A1))
     disk[A1] = bytes(raw)
@@ -430,7 +442,8 @@ def test_standins_that_say_nothing() -> None:
     disk[135] = table(1, 1, [], 0 + 1, place=135)
     disk[HOMES[1][0]] = table(1, 0, ENTRIES[4:5], 2)
     disk[HOMES[1][1]] = table(1, 1, ENTRIES[4:5], 2)
-    disk[7] = JUNK
+    disk[16] = disk[17] = disk[127] = JUNK
+    disk[1] = reseal(table(1, 0), 1, 1)
     load = examine(disk)
     assert load.severity is Severity.INFO
     by_block = {one.blocks[0]: one.code for one in load.findings if one.blocks}
@@ -440,7 +453,7 @@ def test_standins_that_say_nothing() -> None:
         133: "DMR-C102",
         134: "DMR-C108",
         135: "DMR-C107",
-        7: "DMR-C109",
+        17: "DMR-C109",
     }
 
 

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from uuid import UUID
 
@@ -17,10 +18,12 @@ import pytest
 from harness.paths import ROOT
 from unit.areas import (
     AREA_BLOCKS,
+    GOLDEN,
     HOMES,
     JUNK,
     MAIN_SECTORS,
     OTHER,
+    SB,
     SET,
     Disk,
     fresh,
@@ -32,9 +35,10 @@ from unit.areas import (
 from unit.shim import KERNEL, LOADER, SHIM, empty_headers
 
 from dmremap.errors import Failure
-from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
+from dmremap.ondisk import BLOCK, Entry, Epoch, SetState, SlotState, Superblock
+from dmremap.ondisk._format import lib
 from dmremap.ondisk.check import Load, examine
-from dmremap.ondisk.layout import pack_super
+from dmremap.ondisk.layout import NO_EPOCH, pack_super
 from dmremap.ondisk.mend import mend
 
 SOURCES = [KERNEL / name for name in LOADER]
@@ -64,7 +68,10 @@ def by_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
     subprocess.run(["cc", *options, "-o", str(where / "load.so"), *files], check=True)
     library = ctypes.CDLL(str(where / "load.so"))
 
-    def run(disk: Disk, *, accept_stale: bool = False) -> tuple[int, Result]:
+    def run(
+        disk: Disk, *, accept_stale: bool = False, uuid: UUID | None = SET, formats: bool = False
+    ) -> tuple[int, Result]:
+        ctypes.c_int.in_dll(library, "may_format").value = formats
         count = disk.size // BLOCK
         flags = [bytearray(count), bytearray(count)]
         for places, flag in zip((disk.bad, disk.stuck), flags, strict=True):
@@ -78,7 +85,7 @@ def by_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
             ctypes.c_uint64(count),
             bad,
             stuck,
-            SET.bytes,
+            uuid.bytes if uuid else None,
             512,
             ctypes.c_uint64(MAIN_SECTORS),
             ctypes.c_uint64(AREA_BLOCKS),
@@ -130,6 +137,55 @@ def compare(by_kernel: Kernel, disk: Disk) -> Load:
     assert theirs.data == ours.data
     assert theirs.bad == ours.bad
     return load
+
+
+def test_a_set_begins_the_same_whoever_makes_it(by_kernel: Kernel) -> None:
+    disk = Disk()
+    assert by_kernel(disk, uuid=None, formats=True)[0] == 0
+    theirs = examine(disk).superblock
+    assert theirs is not None
+    ours = Superblock(
+        uuid=theirs.uuid,
+        name="",
+        state=SetState.READY,
+        unit=512,
+        area_blocks=AREA_BLOCKS,
+        segments=SB.segments,
+        tagged=False,
+        main_sectors=MAIN_SECTORS,
+        data_start=0,
+        data_sectors=MAIN_SECTORS,
+        seq=2,
+    )
+    assert theirs == replace(ours, epoch=theirs.epoch)
+    assert (theirs.epoch.number, ours.epoch.number) == (1, 1)
+    assert theirs.epoch.id
+    assert len({0, ours.epoch.id, Epoch.new().id}) == 3
+    assert ours.before == NO_EPOCH
+
+
+@pytest.mark.parametrize("number", [2, 15, 16])
+def test_what_the_control_plane_keeps_is_of_no_meaning(by_kernel: Kernel, number: int) -> None:
+    disk = fresh([mapped(0, 100)])
+    for block in (JUNK, table(1, 0, [], 9, place=number), pack_super(superblock(seq=9), 0, number)):
+        disk[number] = block
+        load = compare(by_kernel, disk)
+        assert load.accepted
+        assert [one.code for one in load.findings] == []
+
+
+def test_a_set_that_has_gone_on_elsewhere(by_kernel: Kernel) -> None:
+    sb = superblock(seq=9, incompat=lib.DMR_INCOMPAT_SUPERSEDED)
+    load = compare(by_kernel, fresh(sb=sb))
+    assert [one.code for one in load.findings] == ["DMR-C314"]
+
+
+def test_a_set_of_version_1(by_kernel: Kernel) -> None:
+    disk = Disk()
+    disk[0] = (GOLDEN / "super-1.bin").read_bytes().ljust(BLOCK, b"\0")
+    load = compare(by_kernel, disk)
+    assert [one.code for one in load.findings] == ["DMR-C315"]
+    assert by_kernel(disk)[1].why.decode() in load.refusals[0].reason
 
 
 def test_a_clean_area(by_kernel: Kernel) -> None:

@@ -4,20 +4,29 @@
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
-from unit.areas import AREA_BLOCKS, HOMES, SET, fresh, mapped
+from unit.areas import AREA_BLOCKS, HOMES, SB, SET, fresh, mapped, superblock
 
-from dmremap.ondisk import BLOCK, Entry, SlotState, segment_for
+from dmremap.ondisk import BLOCK, TAG_BLOCKS, Entry, Epoch, SlotState, segment_for
 from dmremap.ondisk._format import ffi, lib
-from dmremap.ondisk.layout import Tag, pack_empty_table, pack_super, pack_tag
+from dmremap.ondisk.layout import (
+    SCRATCH_BLOCKS,
+    History,
+    Tag,
+    pack_empty_table,
+    pack_super,
+    pack_tag,
+)
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "format.md").read_text()
 HEADER = (ROOT / "kernel" / "dm-remap-format.h").read_text()
-STRUCTS = ["header", "super", "segment", "table", "entry", "tag"]
+STRUCTS = ["header", "epoch", "super", "segment", "table", "entry", "tag", "own"]
 
 
 def rows(text: str) -> Iterator[list[str]]:
@@ -63,15 +72,52 @@ def test_constants() -> None:
     for name, value in table.items():
         assert int(value) == getattr(lib, name), name
     numbers = set(re.findall(r"^#define (DMR_[A-Z0-9_]+)[ \t]+[(0-9\"]", HEADER, re.MULTILINE))
-    told = {"DMR_MAGIC", "DMR_MAGIC_SIZE", "DMR_MAIN_TAGGED"}  # in words
+    told = {"DMR_MAGIC", "DMR_MAGIC_SIZE", "DMR_MAIN_TAGGED", "DMR_CHOSE_RATE"}  # in words
     assert numbers - set(table) == told
     assert "bit 0: main has a tag" in TEXT
-    assert lib.DMR_MAIN_TAGGED == 1
+    assert "bit 0: `remap_rate` counts" in TEXT
+    assert (lib.DMR_MAIN_TAGGED, lib.DMR_CHOSE_RATE) == (1, 1)
+    assert "0 nothing, 1 `confirm`, 2 `medium`" in TEXT
+    assert (lib.DMR_CHOSE_CONFIRM, lib.DMR_CHOSE_MEDIUM) == (1, 2)
+
+
+def test_places_on_main() -> None:
+    for blocks, words in (
+        (TAG_BLOCKS, "Type 3, in blocks {}"),
+        (SCRATCH_BLOCKS, "Blocks {} of a tagged"),
+    ):
+        *most, last = map(str, blocks)
+        assert words.format(f"{', '.join(most)} and {last}") in " ".join(TEXT.split())
+
+
+def test_what_the_epochs_say() -> None:
+    def raw(block: bytes, name: str) -> Any:
+        return ffi.from_buffer(f"struct dmr_{name} *", bytearray(block))
+
+    sb = raw(pack_super(superblock(epoch=Epoch(9, 90), before=Epoch(8, 80)), 0), "super")
+    less = {"higher": (-1, 90), "the same": (0, 90), "one less": (1, 80), "less by more": (2, 70)}
+    verdict = {
+        "accepted": History.SAME,
+        "refused: the spare is an older copy of itself": History.OLDER_SPARE,
+        "refused: main was used with another copy of the spare": History.PARTED,
+    }
+    table = [row for row in rows(section("struct dmr_epoch")) if row[0] in less]
+    assert {row[0] for row in table} == set(less)
+    for number, whose, words in table:
+        by, fitting = less[number]
+        ids = {"any": (fitting, 5), "another": (5,)}.get(whose, (fitting,))
+        found = {
+            lib.dmr_history(sb, ffi.addressof(raw(pack_tag(tag, 1), "tag"), "epoch"))
+            for one in ids
+            for tag in [replace(Tag.of(SB, 0), epoch=Epoch(9 - by, one))]
+        }
+        assert found == {verdict[words.partition(": main is")[0]]}, number
 
 
 def test_types_and_states() -> None:
-    assert (lib.DMR_TYPE_SUPER, lib.DMR_TYPE_TABLE, lib.DMR_TYPE_TAG) == (1, 2, 3)
-    assert "1 superblock, 2 table block, 3 tag" in TEXT
+    types = (lib.DMR_TYPE_SUPER, lib.DMR_TYPE_TABLE, lib.DMR_TYPE_TAG, lib.DMR_TYPE_OWN)
+    assert types == (1, 2, 3, 4)
+    assert "1 superblock, 2 table block, 3 tag, 4 the control plane's" in TEXT
     assert (lib.DMR_FORMATTING, lib.DMR_READY) == (1, 2)
     assert "1 FORMATTING, 2 READY" in TEXT
 
@@ -153,8 +199,6 @@ def test_a_reader_written_from_the_page() -> None:
 
 
 def test_the_reader_agrees_about_every_kind_of_block() -> None:
-    from unit.areas import SB
-
     assert valid(pack_super(SB, 255, 130), 1, 130) == (2, 255)
     assert valid(pack_super(SB, 255, 130), 1, 255) is None
     assert valid(pack_tag(Tag(SET, "x", 4096, 2048, 512), 255), 3, 255) == (1, 255)

@@ -6,10 +6,9 @@ The images are packed with xz. SHA256SUMS has them as they are, and as a repair 
 
 import hashlib
 import lzma
-from pathlib import Path
 
 import pytest
-from unit.areas import HOMES, SB, SET, Disk, fresh, mapped, superblock, table
+from unit.areas import GOLDEN, HOMES, SB, SET, Disk, fresh, mapped, superblock, table
 
 from dmremap.ondisk import BLOCK, Entry, SlotState
 from dmremap.ondisk.backup import decode
@@ -17,7 +16,6 @@ from dmremap.ondisk.check import Counts, examine
 from dmremap.ondisk.layout import pack_super
 from dmremap.ondisk.mend import mend
 
-GOLDEN = Path(__file__).parent / "golden"
 SUMS = dict(line.split()[::-1] for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())
 ENTRIES = [
     mapped(0, 4096),

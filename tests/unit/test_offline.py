@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from unit.areas import (
     AREA_BLOCKS,
+    GOLDEN,
     HOMES,
     JUNK,
     OTHER,
@@ -29,13 +30,14 @@ from dmremap import blockdev, offline, sets
 from dmremap.blockdev import DeviceFacts, Signature, Use
 from dmremap.cli import main
 from dmremap.errors import DmRemapError, Failure
-from dmremap.ondisk import BLOCK, BlockDevice, Entry, SetState, SlotState, Tag
+from dmremap.ondisk import BLOCK, BlockDevice, Entry, Epoch, Errors, SetState, SlotState, Tag
 from dmremap.ondisk.backup import Backup, decode
 from dmremap.ondisk.layout import pack_super, pack_tag
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 ENTRIES = [mapped(0, 100), Entry(2, SlotState.LOST, 8, 0), mapped(252, 1000)]
 A1, B1 = HOMES[1]
+VERSION_1 = "version 1: save the data with the dm-remap that made it"
 
 
 class Commands:
@@ -128,6 +130,66 @@ def test_examine_a_main(ctl: Commands) -> None:
     code, out, _ = ctl.run("examine", "@")
     assert "main" in out
     assert "attic" in out
+    disk[1] = bytes(BLOCK)
+    disk[192] = pack_tag(Tag.of(superblock(tagged=True, data_start=2048, data_sectors=8), 8), 192)
+    ctl.put(disk)
+    found = ctl.json("examine", "@")[1]["data"]["tag"]
+    assert found["epoch"] == {"number": 3, "id": "0123456789abcdef"}
+    assert (found["spare_start_sectors"], found["spare_sectors"]) == (8, AREA_BLOCKS * 8)
+    assert found["fault"] is None
+    assert "MiB from sector 8" in ctl.run("examine", "@")[1]
+
+
+def test_examine_a_main_of_version_1(ctl: Commands) -> None:
+    disk = Disk(512)
+    disk[1] = (GOLDEN / "tag-1.bin").read_bytes().ljust(BLOCK, b"\0")
+    ctl.put(disk)
+    code, whole = ctl.json("examine", "@")
+    assert (code, whole["data"]["role"], whole["data"]["uuid"]) == (0, "main", str(SET))
+    assert VERSION_1 in whole["data"]["tag"]["fault"]
+    assert whole["data"]["tag"]["epoch"] is None
+    out = ctl.run("examine", "@")[1]
+    assert f"main's tag is of {VERSION_1}" in out
+    assert "epoch" not in out
+
+
+def test_a_set_of_version_1(ctl: Commands) -> None:
+    disk = Disk()
+    disk[0] = (GOLDEN / "super-1.bin").read_bytes().ljust(BLOCK, b"\0")
+    ctl.put(disk)
+    for command, expected in (("examine", 0), ("check", 2)):
+        code, out, _ = ctl.run(command, "@")
+        assert code == expected
+        assert f"metadata is of {VERSION_1}" in out
+        assert "DMR-C315" in out
+
+
+def test_what_a_superblock_says_of_the_past_and_of_what_was_chosen(ctl: Commands) -> None:
+    sb = superblock(
+        incompat=1,
+        predecessor=OTHER,
+        predecessor_epoch=Epoch(7, 0xAB),
+        spare_serial=2,
+        errors=Errors.MEDIUM,
+        remap_rate=60,
+    )
+    plain = ctl.json("examine", "@")[1]["data"]["set"]
+    ctl.put(fresh(ENTRIES, sb=sb))
+    told = ctl.json("examine", "@")[1]["data"]["set"]
+    assert {key: (plain[key], told[key]) for key in told if plain[key] != told[key]} == {
+        "superseded": (False, True),
+        "predecessor": (None, str(OTHER)),
+        "predecessor_epoch": (None, {"number": 7, "id": "00000000000000ab"}),
+        "spare_serial": (1, 2),
+        "errors": (None, "medium"),
+        "remap_rate": (None, 60),
+    }
+    assert told["epoch"] == {"number": 3, "id": "0123456789abcdef"}
+    out = ctl.run("examine", "@")[1]
+    for words in ("DMR-C314", str(OTHER), "medium", "60 a minute"):
+        assert words in out
+    assert ctl.run("check", "@")[0] == 2
+    assert ctl.json("repair", "@", "--yes")[1]["error"]["code"] == "DMR-E530"
 
 
 def test_examine_something_else(ctl: Commands, monkeypatch: pytest.MonkeyPatch) -> None:

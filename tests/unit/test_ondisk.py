@@ -17,6 +17,8 @@ from dmremap.ondisk import (
     HEAD_BLOCKS,
     BlockDevice,
     Entry,
+    Epoch,
+    Errors,
     SetState,
     SlotState,
     Superblock,
@@ -30,8 +32,12 @@ from dmremap.ondisk import (
     segment_for,
     write_tag,
 )
-from dmremap.ondisk._format import lib
+from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.layout import (
+    REFUGES,
+    SCRATCH_BLOCKS,
+    STANDINS,
+    TAG_BLOCKS,
     Invalid,
     Segment,
     pack_super,
@@ -67,6 +73,15 @@ def superblock(uuid: UUID = SET, **changes: object) -> Superblock:
         main_id=bytes.fromhex("5000c500a1b2c3d4"),
         main_serial="WD-1234 ü",
         seq=7,
+        epoch=Epoch(5, 0x5555AAAA5555AAAA),
+        before=Epoch(4, 0x4444BBBB4444BBBB),
+        predecessor=OTHER,
+        predecessor_epoch=Epoch(9, 0x99),
+        content_tag=UUID("22222222-3333-4444-5555-666666666666"),
+        standins=((128, 256), (254, 257)),
+        spare_serial=2,
+        errors=Errors.MEDIUM,
+        remap_rate=60,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -90,7 +105,7 @@ def test_crc32c_is_the_kernels() -> None:
     [
         ("super", pack_super(superblock(), 0)),
         ("super-standin", pack_super(superblock(), 255, 128)),
-        ("tag", pack_tag(Tag(SET, "backup", 1 << 21, 2048, 512), 1)),
+        ("tag", pack_tag(Tag.of(superblock(), 8), 1)),
         (
             "table",
             pack_table(
@@ -147,15 +162,116 @@ def test_a_newer_format_is_refused_and_not_ignored() -> None:
     sb = superblock()
     block = pack_super(sb, 0)
     newer = bytearray(block)
-    newer[80] = 1  # the incompat word
+    newer[80] = 2  # the incompat word
     sealed = _reseal(bytes(newer), 0)
     with pytest.raises(Invalid, match="newer"):
         parse_super(sealed, 0)
 
 
-def _reseal(block: bytes, place: int) -> bytes:
-    from dmremap.ondisk._format import ffi
+OLD = "version 1: save the data with the dm-remap that made it"
 
+
+def test_version_1_is_refused_with_what_to_do() -> None:
+    """It was in no release: of its bytes these two blocks are left, for this."""
+    block, tag = (
+        (GOLDEN / f"{name}.bin").read_bytes().ljust(BLOCK, b"\0") for name in ("super-1", "tag-1")
+    )
+    with pytest.raises(Invalid, match=OLD):
+        parse_super(block, 0)
+    found = parse_tag(tag, 1)
+    assert found is not None
+    assert (found.uuid, found.set_name) == (SET, str(SET))
+    assert OLD in found.fault
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"epoch": Epoch(0, 0)}, "impossible epoch"),
+        ({"epoch": Epoch(5, 0)}, "impossible epoch"),
+        ({"epoch": Epoch(1 << 62, 1), "before": Epoch((1 << 62) - 1, 1)}, None),
+        ({"epoch": Epoch((1 << 62) + 1, 1), "before": Epoch(1 << 62, 1)}, "impossible epoch"),
+        ({"epoch": Epoch(6, 1)}, "epoch before"),
+        ({"epoch": Epoch(1, 1)}, "epoch before"),
+        ({"epoch": Epoch(1, 1), "before": Epoch(0, 0)}, None),
+        ({"before": Epoch(4, 0)}, "epoch before"),
+        ({"predecessor_epoch": Epoch(1, 0)}, "predecessor"),
+        ({"spare_serial": 0}, "serial number 0"),
+        ({"standins": ((128, 255),)}, "stand-in is named"),
+        ({"standins": ((136, 256),)}, "stand-in is named"),
+        ({"standins": ((129, 256 + 1000),)}, "stand-in is named"),
+        ({"standins": ((129, AREA_BLOCKS),)}, "stand-in is named"),
+        ({"standins": ((129, AREA_BLOCKS - 1),)}, None),
+        ({"incompat": lib.DMR_INCOMPAT_SUPERSEDED}, None),
+    ],
+)
+def test_what_a_superblock_may_say(change: dict[str, object], why: str | None) -> None:
+    sb = replace(superblock(), **change)  # type: ignore[arg-type]
+    if why is not None:
+        with pytest.raises(ValueError, match=why):
+            pack_super(sb, 0)
+        return
+    assert parse_super(pack_super(sb, 0), 0) == sb
+    assert sb.superseded is ("incompat" in change)
+
+
+def _tags(image: BlockDevice, *tags: Tag) -> Tag | None:
+    for place, tag in zip(TAG_BLOCKS, tags, strict=True):
+        image.write_block(0, place, pack_tag(tag, place))
+    return read_tag(image)
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_the_highest_copy_of_a_tag_counts(image: BlockDevice, at: int) -> None:
+    old, new = (Tag.of(superblock(epoch=Epoch(number, 7)), 0) for number in (4, 5))
+    odd = replace(new, epoch=Epoch(5, 8))
+    tags = [old] * 5
+    tags[at] = new
+    tags[at - 1] = replace(old, name="other")
+    assert _tags(image, *tags) == new
+    tags[at - 1] = odd
+    found = _tags(image, *tags)
+    assert found is not None
+    assert found.fault == "the copies of main's tag contradict each other"
+    assert found.set_name == str(SET)
+
+
+def test_a_copy_of_the_tag_in_the_place_of_another_one_is_none(image: BlockDevice) -> None:
+    image.write_block(0, 64, _reseal(pack_tag(Tag.of(superblock(), 0), 1), 64))
+    assert read_tag(image) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"epoch": Epoch(5, 0)}, "impossible epoch"),
+        ({"unit": 768}, "impossible main"),
+        ({"data_start": 2047}, "impossible main"),
+        ({"data_start": (1 << 21) + 1}, "impossible main"),
+        ({"main_sectors": (1 << 54) + 1}, "impossible main"),
+        ({"data_start": 1 << 21}, ""),
+    ],
+)
+def test_what_a_tag_may_say(change: dict[str, object], why: str) -> None:
+    tag = replace(Tag.of(superblock(), 0), **change)  # type: ignore[arg-type]
+    found = parse_tag(pack_tag(tag, 1), 1)
+    assert found is not None
+    assert why in found.fault
+    assert bool(why) is bool(found.fault)
+
+
+def test_no_copy_of_the_tag_has_a_scratch_block_for_a_neighbour() -> None:
+    """Nor is one behind the first MiB, or in a physical sector of 64 KiB with another copy."""
+    used = [*TAG_BLOCKS, *SCRATCH_BLOCKS]
+    assert len(set(used)) == len(used)
+    assert 0 < min(used) < max(used) < HEAD_BLOCKS
+    assert min(abs(tag - block) for tag in TAG_BLOCKS for block in SCRATCH_BLOCKS) > 15
+    assert len({place // 16 for place in TAG_BLOCKS}) == len(TAG_BLOCKS)
+    assert list(REFUGES) == [place for place in STANDINS if lib.dmr_is_refuge(place)]
+    assert len(REFUGES) == lib.DMR_NR_REFUGES
+
+
+def _reseal(block: bytes, place: int) -> bytes:
     raw = bytearray(block)
     view = ffi.from_buffer("struct dmr_header *", raw)
     view.crc = lib.dmr_h32(lib.dmr_block_crc(view, place))
@@ -169,7 +285,7 @@ def test_tag_round_trip(image: BlockDevice) -> None:
     write_tag(image, tag)
     assert read_tag(image) == tag
     image.write_block(0, 1, b"\xff" * BLOCK)
-    assert read_tag(image) == tag  # the second copy
+    assert read_tag(image) == tag  # another copy
     image.zero(list(image.written))
     assert read_tag(image) is None
     assert image.first_nonzero(0, AREA_BLOCKS * BLOCK) is None

@@ -156,6 +156,9 @@ def test_metadata_of_another_set() -> None:
     found = list(safety.check_metadata(MAIN, Metadata(tag=tag)))
     assert codes(found) == ["DMR-E504"]
     assert "'old'" in found[0].message
+    found = list(safety.check_metadata(MAIN, Metadata(tag=replace(tag, fault="it is older"))))
+    assert codes(found) == ["DMR-E504"]
+    assert found[0].message.endswith(f"the main device of set {SET}")
     newer = Head((), ("set x, block 0: metadata needs a newer dm-remap (incompat)",), ())
     assert codes(safety.check_metadata(MAIN, Metadata(heads=(newer,)))) == ["DMR-E504"]
 

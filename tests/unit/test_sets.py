@@ -2,15 +2,18 @@
 """The parts of a set's life that need no device."""
 
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pytest
+from unit.areas import GOLDEN, superblock
 from unit.devices import a_device
 
-from dmremap import blockdev, sets
+from dmremap import blockdev, dm, sets
 from dmremap.blockdev import DeviceFacts, Use
 from dmremap.errors import Failure, NotFound, Refused, Usage
-from dmremap.ondisk import Segment, SetState, Superblock
+from dmremap.ondisk import BLOCK, Segment, SetState, Superblock
+from dmremap.ondisk.layout import pack_super
 from dmremap.table import RemapTable
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
@@ -130,6 +133,59 @@ def test_a_set_on_another_area_of_the_spare_does_not_hold_it(
         assert sets._beside(one, [held]).holders
         assert sets._beside(one, [held]).exclusive == 16
     assert sets._beside(sets.Found(SB, SPARE, 0), []).exclusive == 16
+
+
+def test_a_set_that_has_gone_on_elsewhere_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)
+    with pytest.raises(Refused, match="gone on elsewhere") as caught:
+        sets.assemble(sets.Found(replace(SB, incompat=1), SPARE, 0, (DISK,)))
+    assert caught.value.code == "DMR-E530"
+
+
+@pytest.fixture
+def two_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
+    """Return the images that are all the devices there are."""
+    out = {name: tmp_path / name for name in ("main", "spare")}
+    for path in out.values():
+        with path.open("wb") as file:
+            file.truncate(340 * BLOCK)
+
+    def facts(path: str, _directory: Path) -> DeviceFacts:
+        return DeviceFacts(path, devno=(8, len(path)), sectors=340 * 8)
+
+    monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)
+    monkeypatch.setattr(blockdev, "all_devices", lambda: list(out.values()))
+    monkeypatch.setattr(blockdev, "node", str)
+    monkeypatch.setattr(blockdev, "facts_of", facts)
+    return out
+
+
+def _put(path: Path, number: int, block: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(number * BLOCK)
+        file.write(block)
+
+
+def test_a_tag_of_version_1_is_refused_with_what_to_do(two_disks: dict[str, Path]) -> None:
+    sb = superblock(tagged=True, data_start=2048, data_sectors=8)
+    for home in (0, 255):
+        _put(two_disks["spare"], home, pack_super(sb, home))
+    _put(two_disks["main"], 1, (GOLDEN / "tag-1.bin").read_bytes())
+    (one,) = sets.scan()
+    assert [facts.path for facts in one.mains] == [str(two_disks["main"])]
+    with pytest.raises(Refused, match="main's tag is of version 1: save") as caught:
+        sets.assemble(one)
+    assert caught.value.code == "DMR-E514"
+
+
+def test_a_set_of_version_1_is_passed_over_with_what_to_do(two_disks: dict[str, Path]) -> None:
+    _put(two_disks["spare"], 0, (GOLDEN / "super-1.bin").read_bytes())
+    warnings: list[str] = []
+    assert sets.scan(warnings=warnings) == []
+    assert len(warnings) == 1
+    assert warnings[0].endswith(
+        "metadata is of version 1: save the data with the dm-remap that made it"
+    )
 
 
 def test_select() -> None:

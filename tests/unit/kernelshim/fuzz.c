@@ -101,7 +101,10 @@ static u64 blocks;			/* that can be read */
 static bool any_stuck;
 static unsigned int writes;
 
-static block_t main_tags[2];
+#define NR_TAGS		5u
+static const u8 tag_place[NR_TAGS] = { 1, 64, 128, 192, 255 };
+static block_t main_tags[NR_TAGS];
+static bool tag_bad[NR_TAGS];
 static u64 main_now;			/* sectors */
 static bool has_id;
 
@@ -124,6 +127,7 @@ static struct {
 	bool live[MAX_MBLOCKS];		/* belongs to the set already */
 	bool tagged, blank;
 	u64 seq[MAX_MBLOCKS + 1];
+	u64 epoch, epoch_id, before_id;
 } base;
 
 static bool honest;			/* nothing was sealed by hand */
@@ -134,7 +138,7 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 	    blk_opf_t opf)
 {
 	u64 block = sector / 8;
-	unsigned int i;
+	unsigned int i, t;
 
 	if (sector % 8)
 		fail("I/O at sector %llu", sector);
@@ -147,8 +151,12 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 			if ((opf & REQ_OP_MASK) != REQ_OP_READ)
 				fail("main is written to");
 			memset(page, 0, DMR_BLOCK_SIZE);
-			if (block == DMR_TAG0_BLOCK || block == DMR_TAG1_BLOCK)
-				memcpy(page, &main_tags[block != DMR_TAG0_BLOCK], DMR_BLOCK_SIZE);
+			for (t = 0; t < NR_TAGS; t++) {
+				if (block == tag_place[t] && tag_bad[t])
+					return -EIO;
+				if (block == tag_place[t])
+					memcpy(page, &main_tags[t], DMR_BLOCK_SIZE);
+			}
 			continue;
 		}
 		if (block >= line.area)
@@ -208,7 +216,7 @@ static void seal(block_t *b, int type, const u8 *uuid, u64 seq, u64 home, u64 pl
 	memset(b, 0, sizeof(b->h));
 	memcpy(b->h.magic, "dm-remap", 8);
 	b->h.type = htole16(type);
-	b->h.version = htole16(1);
+	b->h.version = htole16(2);
 	memcpy(b->h.uuid, uuid, 16);
 	b->h.seq = htole64(seq);
 	b->h.home = htole64(home);
@@ -293,6 +301,77 @@ static void make_move(void)
 	}
 }
 
+/* What is in the superblock besides the set's shape.  The segments are made. */
+static void make_history(struct dmr_super *sb)
+{
+	u32 i, mb, place;
+
+	base.epoch = one_in(8) ? (1ull << 62) - rnd(2) : 1 + rnd(4);
+	base.epoch_id = one_in(8) ? 1 + rnd(2) : rnd64() | 1;
+	base.before_id = base.epoch == 1 ? 0 : one_in(8) ? base.epoch_id : rnd64() | 2;
+	sb->epoch.number = htole64(base.epoch);
+	sb->epoch.id = htole64(base.epoch_id);
+	sb->before.number = htole64(base.epoch - 1);
+	sb->before.id = htole64(base.before_id);
+	if (one_in(4)) {
+		memcpy(sb->predecessor, theirs, 16);
+		sb->predecessor_epoch.number = htole64(1 + rnd(9));
+		sb->predecessor_epoch.id = htole64(rnd64() | 1);
+	}
+	if (one_in(8))
+		memcpy(sb->content_tag, theirs, 16);
+	sb->spare_serial = htole64(one_in(4) ? rnd64() | 1 : 1);
+	sb->chosen_errors = rnd(3);
+	sb->chosen = rnd(2);
+	sb->remap_rate = htole32(rnd(100));
+	for (i = rnd(4); i; i--) {
+		mb = rnd(base.nr);
+		place = 128 + rnd(127);
+		if (base.live[mb] && place % 16 != 8)
+			sb->standin[place - 128] = htole64(base.home[mb][rnd(2)]);
+	}
+}
+
+/* Main's tag: of this epoch or one behind, further behind, or in some places only. */
+static void make_tags(u64 start)
+{
+	u32 behind = rnd(4), i;
+
+	for (i = 0; i < NR_TAGS; i++) {
+		struct dmr_tag *t = &main_tags[i].tag;
+		u64 back = behind == 1 ? rnd(2) : behind == 2 ? rnd(4) : 0;
+
+		if (behind == 3 && one_in(3)) {
+			tag_bad[i] = one_in(2);
+			continue;
+		}
+		back = back < base.epoch ? back : base.epoch - 1;
+		t->main_sectors = htole64(MAIN_SECTORS);
+		t->data_start = htole64(start);
+		t->spare_len = htole64(blocks * 8);
+		t->unit = htole32(base.unit);
+		t->epoch.number = htole64(base.epoch - back);
+		t->epoch.id = htole64(!back ? base.epoch_id : back == 1 ? base.before_id : back);
+		strcpy((char *)t->name, "attic");
+		seal(&main_tags[i], 3, ours, base.epoch - back, tag_place[i], tag_place[i]);
+	}
+}
+
+/* What the control plane keeps, or anything else: it is of no meaning to a load. */
+static void make_own(void)
+{
+	u32 i, n;
+
+	for (n = rnd(8); n; n--) {
+		i = 1 + rnd(16);
+		memset(edit(i), 1 + rnd(255), DMR_BLOCK_SIZE);
+		if (one_in(3))
+			disk[i] = disk[0];
+		if (one_in(2))
+			seal(&disk[i], 1 + rnd(4), one_in(3) ? theirs : ours, 1 + rnd(9), i, i);
+	}
+}
+
 void make_area(void)
 {
 	u32 kind = rnd(16), i;
@@ -312,10 +391,11 @@ void make_area(void)
 	memset(stuck, 0, sizeof(stuck));
 	memset(&base, 0, sizeof(base));
 	memset(main_tags, 0, sizeof(main_tags));
+	memset(tag_bad, 0, sizeof(tag_bad));
 	any_stuck = false;
 	honest = true;
 	base.unit = kind == 15 ? 4096 : kind == 14 ? 1024 : 512;
-	base.tagged = one_in(4);
+	base.tagged = one_in(3);
 	has_id = one_in(8);
 	main_now = MAIN_SECTORS;
 	line.read_only = one_in(8);
@@ -359,20 +439,17 @@ void make_area(void)
 	}
 	for (i = 0; i < base.nr_segs; i++)
 		make_segment(i, base.end[i], base.end[i + 1], base.end[i + 1] <= area);
+	make_history(sb);
 	memcpy(edit(255), &disk[0], DMR_BLOCK_SIZE);
 	base.seq[0] = 2 + rnd(9);
 	seal(&disk[0], 1, ours, base.seq[0], 0, 0);
 	seal(&disk[255], 1, ours, base.seq[0], 255, 255);
 	if (one_in(3))
 		make_move();
-	if (base.tagged) {
-		for (i = 0; i < 2; i++) {
-			main_tags[i].tag.data_start = htole64(start);
-			main_tags[i].tag.unit = htole32(base.unit);
-			main_tags[i].tag.main_sectors = htole64(MAIN_SECTORS);
-			seal(&main_tags[i], 3, ours, 1, i ? 255 : 1, i ? 255 : 1);
-		}
-	}
+	if (base.tagged)
+		make_tags(start);
+	if (one_in(4))
+		make_own();
 	line.area = blocks;
 	line.unit = base.unit;
 	line.main_start = start;
@@ -486,12 +563,70 @@ static void hostile_entry(block_t *b, u32 mb)
 	}
 }
 
+static void hostile_epoch(struct dmr_epoch *e)
+{
+	if (one_in(2))
+		e->number = htole64(one_in(3) ? (1ull << 62) + rnd(3) : hostile(le64toh(e->number)));
+	if (one_in(2))
+		e->id = htole64(rnd(2) * (le64toh(e->id) ^ 1));
+}
+
+static void hostile_tag(struct dmr_tag *t)
+{
+	switch (rnd(10)) {
+	case 0:
+		t->data_start = htole64(one_in(2) ? 2047 + rnd(3) : hostile(2048));
+		break;
+	case 1:
+		t->unit = htole32(one_in(2) ? 256u << rnd(6) : hostile(base.unit));
+		break;
+	case 2:
+		t->main_sectors = htole64(hostile(one_in(2) ? MAIN_SECTORS : 2048));
+		break;
+	case 3:
+		t->name[127] = 'x';
+		break;
+	case 4:
+		t->epoch.number = htole64(hostile(base.epoch));
+		break;
+	default:
+		/* Ahead; of a history that has parted, now or one before; or long ago. */
+		t->epoch.number = htole64(base.epoch + 1 - rnd(4));
+		t->epoch.id = htole64(rnd(4) ? 1 + rnd(9) : rnd(2) ? base.epoch_id : base.before_id);
+	}
+}
+
+/* A version of the tag that was never written, in one place, in some or in all. */
+static void forge_tags(void)
+{
+	u32 how = rnd(4), only = rnd(NR_TAGS), i;
+	struct dmr_tag t = main_tags[rnd(NR_TAGS)].tag;
+	u32 version = one_in(8) ? rnd(4) : 2;
+	u64 seq;
+
+	if (!base.tagged)
+		t.main_sectors = htole64(MAIN_SECTORS);
+	hostile_tag(&t);
+	seq = one_in(8) ? hostile_seq(base.epoch) : le64toh(t.epoch.number);
+	for (i = 0; i < NR_TAGS; i++) {
+		block_t *b = &main_tags[i];
+
+		if (how < 2 ? i != only : how == 2 && rnd(2))
+			continue;
+		b->tag = t;
+		seal(b, 3, one_in(12) ? theirs : ours, seq,
+		     one_in(12) ? tag_place[only] : tag_place[i], tag_place[i]);
+		b->h.version = htole16(version);
+		reseal(b, tag_place[i]);
+	}
+}
+
 static void hostile_super(struct dmr_super *sb)
 {
 	u32 s = one_in(3) ? rnd(32) : rnd(base.nr_segs);
 	struct dmr_segment *seg = &sb->segment[s];
 
-	switch (rnd(20)) {
+	switch (rnd(28)) {
 	case 0:
 		seg->start = htole64(hostile(le64toh(seg->start)));
 		break;
@@ -541,7 +676,7 @@ static void hostile_super(struct dmr_super *sb)
 		sb->ro_compat = htole64(1ull << rnd(64));
 		break;
 	case 16:
-		sb->incompat = htole64(1ull << rnd(64));
+		sb->incompat = htole64(one_in(3) ? 1 : 1ull << rnd(64));
 		break;
 	case 17:
 		/* The segments of a larger set that is not there. */
@@ -556,6 +691,27 @@ static void hostile_super(struct dmr_super *sb)
 	case 18:
 		/* Shorter segments: the copies B would be elsewhere. */
 		seg->slots = htole32(le32toh(seg->slots) - rnd(4));
+		break;
+	case 19:
+	case 20:
+		hostile_epoch(&sb->epoch);
+		break;
+	case 21:
+		hostile_epoch(&sb->before);
+		break;
+	case 22:
+		hostile_epoch(&sb->predecessor_epoch);
+		break;
+	case 23:
+		sb->spare_serial = htole64(rnd(2) * rnd64());
+		break;
+	case 24:
+		sb->chosen_errors = rnd(4);
+		break;
+	case 25:
+	case 26:
+		s = one_in(3) ? 8 + rnd(8) * 16 : rnd(127);
+		sb->standin[s] = htole64(one_in(3) ? hostile(some_home()) : some_home());
 		break;
 	default:
 		sb->name[rnd(100)] ^= 1;
@@ -659,7 +815,7 @@ static void wrong_line(void)
 	default: {
 		u32 i, what = rnd(4);
 
-		for (i = 0; i < 2; i++) {
+		for (i = 0; i < NR_TAGS; i++) {
 			block_t *t = &main_tags[i];
 
 			if (what == 0)
@@ -669,7 +825,8 @@ static void wrong_line(void)
 			else
 				t->tag.data_start = htole64(2048 + rnd(2));
 			if (what > 1)
-				seal(t, 3, what == 2 ? theirs : ours, 1, i ? 255 : 1, i ? 255 : 1);
+				seal(t, 3, what == 2 ? theirs : ours, 1 + rnd(2), tag_place[i],
+				     tag_place[i]);
 		}
 	}
 	}
@@ -681,7 +838,15 @@ void damage(void)
 	u32 i, n;
 	block_t t;
 
-	switch (rnd(28)) {
+	switch (rnd(31)) {
+	case 28:
+	case 29:
+		forge_tags();
+		break;
+	case 30:
+		for (i = 0; i < NR_TAGS; i++)
+			tag_bad[i] |= one_in(2);
+		break;
 	case 26:
 	case 27:
 		/* A stand-in whose write was cut: some sectors of a copy, with or without the first. */
@@ -796,11 +961,12 @@ void overwrite(void)
 	u32 where = rnd(8);
 	block_t *b;
 
+	n = rnd(NR_TAGS);
 	if (where == 0)
-		place = copy ? 255 : 1;
+		place = tag_place[n];
 	if (where == 1)
 		place = some_standin();
-	b = where ? edit(place) : &main_tags[copy];
+	b = where ? edit(place) : &main_tags[n];
 	if (where == 1 && used[home])
 		*b = disk[home];
 	at = one_in(2) ? rnd(128) : rnd(DMR_BLOCK_SIZE);
@@ -859,7 +1025,7 @@ static bool body_ok(const struct dmr_table *t, u32 slots)
 	u64 units = main_now * 512 / line.unit;
 	u32 i;
 
-	if (le16toh(t->h.version) != 1)
+	if (le16toh(t->h.version) != 2)
 		return false;
 	for (i = 0; i < 252; i++) {
 		u32 sg = le32toh(t->entry[i].state_gen), state = sg & 0xff;
@@ -873,6 +1039,42 @@ static bool body_ok(const struct dmr_table *t, u32 slots)
 	return true;
 }
 
+/* A stand-in may be named for the home of a table copy, unless it is a superblock's. */
+static bool names_ok(const struct dmr_super *sb)
+{
+	u32 i, s;
+
+	for (i = 0; i < 127; i++) {
+		u64 home = le64toh(sb->standin[i]);
+		bool found = !home;
+
+		for (s = 0; s < le32toh(sb->nr_segments) && i % 16 != 8; s++) {
+			u64 start = le64toh(sb->segment[s].start);
+			u64 end = start + le64toh(sb->segment[s].blocks);
+			u32 n = le32toh(sb->segment[s].table_blocks);
+
+			found |= (home >= start && home < start + n) || (home >= end - n && home < end);
+		}
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+static const char *history_ok(const struct dmr_super *sb)
+{
+	u64 number = le64toh(sb->epoch.number), other = le64toh(sb->predecessor_epoch.number);
+
+	if (!number || number > 1ull << 62 || !sb->epoch.id)
+		return "epoch";
+	/* There is none before the first. */
+	if (le64toh(sb->before.number) != number - 1 || !sb->before.id != (number == 1))
+		return "epoch before";
+	if (other > 1ull << 62 || !other != !sb->predecessor_epoch.id)
+		return "epoch of the predecessor";
+	return sb->spare_serial && sb->chosen_errors < 3 ? NULL : "choices";
+}
+
 static const char *super_ok(const struct dmr_super *sb)
 {
 	u64 area = le64toh(sb->area_blocks), mains = le64toh(sb->main_sectors);
@@ -880,8 +1082,10 @@ static const char *super_ok(const struct dmr_super *sb)
 	u32 n = le32toh(sb->nr_segments), unit = le32toh(sb->unit), i;
 	bool tagged = le32toh(sb->main_flags) & 1;
 
-	if (le16toh(sb->h.version) != 1 || sb->incompat)
+	if (le16toh(sb->h.version) != 2 || le64toh(sb->incompat) & ~1ull)
 		return "version";
+	if (sb->incompat)
+		return "superseded";
 	if (sb->ro_compat && !line.read_only)
 		return "ro_compat";
 	if ((unit != 512 && unit != 1024 && unit != 2048 && unit != 4096) || unit != line.unit)
@@ -908,26 +1112,71 @@ static const char *super_ok(const struct dmr_super *sb)
 			return "segment";
 		next += size;
 	}
+	return names_ok(sb) ? history_ok(sb) : "names";
+}
+
+/* Whether the newest copy is @tag, and no other contradicts it. */
+static bool newest_tag(const block_t **tag)
+{
+	u64 top = 0;
+	bool alone = true;
+	u32 i;
+
+	*tag = NULL;
+	if (main_now < 2048)
+		return false;
+	for (i = 0; i < NR_TAGS; i++) {
+		const block_t *b = &main_tags[i];
+		u64 seq = le64toh(b->h.seq);
+
+		if (tag_bad[i] || !valid(b, 3, tag_place[i]) ||
+		    le64toh(b->h.home) != tag_place[i] || seq < top)
+			continue;
+		alone = seq > top || (alone && !memcmp((*tag)->h.uuid, b->h.uuid, 16) &&
+				      !memcmp((*tag)->b + 64, b->b + 64, BODY));
+		if (seq > top)
+			*tag = b;
+		top = seq;
+	}
+	return alone;
+}
+
+/* Is the tag that of this set as it was left? */
+static const char *tag_ok(const struct dmr_super *sb, const block_t *b)
+{
+	const struct dmr_tag *tag = &b->tag;
+	u64 then = le64toh(tag->epoch.number), now = le64toh(sb->epoch.number);
+	u64 id = le64toh(tag->epoch.id);
+
+	if (memcmp(b->h.uuid, sb->h.uuid, 16) || le16toh(b->h.version) != 2)
+		return "tag of another";
+	if (then != le64toh(b->h.seq) || then > 1ull << 62 || !id || tag->name[127])
+		return "impossible tag";
+	if (tag->data_start != sb->data_start || tag->unit != sb->unit ||
+	    le64toh(tag->main_sectors) > 1ull << 54 ||
+	    le64toh(tag->main_sectors) < le64toh(sb->data_start))
+		return "tag of another main";
+	if (then > now)
+		return "older spare";
+	if (then == now && id != le64toh(sb->epoch.id))
+		return "parted";
+	if (now - then == 1 && id != le64toh(sb->before.id))
+		return "parted before";
 	return NULL;
 }
 
 static const char *main_ok(const struct dmr_super *sb)
 {
-	const block_t *tag = NULL;
-	u32 i;
+	const block_t *tag;
+	bool one = newest_tag(&tag);
 
-	for (i = 2; i--; )
-		if (main_now >= 2048 && valid(&main_tags[i], 3, i ? 255 : 1))
-			tag = &main_tags[i];
 	if (!sb || !(le32toh(sb->main_flags) & 1)) {
 		if (tag)
 			return "tag";
-	} else if (!tag || memcmp(tag->h.uuid, sb->h.uuid, 16) ||
-		   tag->tag.data_start != sb->data_start || tag->tag.unit != sb->unit ||
-		   le64toh(sb->main_sectors) > main_now) {
+	} else if (!tag || !one || le64toh(sb->main_sectors) > main_now) {
 		return "tag";
 	} else {
-		return NULL;
+		return tag_ok(sb, tag);
 	}
 	if (sb && le64toh(sb->main_sectors) != main_now)
 		return "size";
@@ -1232,7 +1481,7 @@ static void opine(void)
 		for (k = 0; k < 2 * n; k++) {
 			u64 at = k < n ? end + k : line.area - 2 * n + k;
 
-			if (!on_disk(at, 2) || le16toh(disk[at].h.version) != 1 ||
+			if (!on_disk(at, 2) || le16toh(disk[at].h.version) != 2 ||
 			    memcmp(disk[at].h.uuid, set_uuid, 16) || le64toh(disk[at].h.home) != at ||
 			    !is_zero(disk[at].table.entry, BODY)) {
 				want.refuse = "extension";
@@ -1306,6 +1555,7 @@ static int kernel_load(void)
 	r.page = alloc_page(0);
 	r.probe_page = alloc_page(0);
 	r.super = calloc(1, sizeof(*r.super));
+	r.tag = calloc(1, sizeof(*r.tag));
 	writes = 0;
 	ret = inspected = load_inspect(&r, &error);
 	if (writes)
@@ -1327,6 +1577,7 @@ static void kernel_free(void)
 	slots_destroy(&r);
 	free(r.mblock);
 	free(r.super);
+	free(r.tag);
 	__free_page(r.page);
 	__free_page(r.probe_page);
 	r.mblock = NULL;

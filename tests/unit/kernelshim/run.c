@@ -4,6 +4,7 @@
 
 char shim_log[256];
 static struct result *now;
+int may_format;				/* where there is no set, make one */
 
 struct result {
 	int inspect, load;		/* errno, 0 */
@@ -90,9 +91,10 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	r.page = alloc_page(0);
 	r.probe_page = alloc_page(0);
 	r.super = calloc(1, sizeof(*r.super));
+	r.tag = calloc(1, sizeof(*r.tag));
 	out->inspect = -load_inspect(&r, &error);
 	snprintf(out->why, sizeof(out->why), "%s", error ? error : "");
-	if (!out->inspect && !r.format) {
+	if (!out->inspect && (!r.format || may_format)) {
 		r.mblock = calloc(r.nr_mblocks, sizeof(*r.mblock));
 		slots_create(&r);
 		out->load = -load_set(&r);
@@ -109,6 +111,7 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	free(r.page);
 	free(r.probe_page);
 	free(r.super);
+	free(r.tag);
 	free(none);
 	free(main_disk.data);
 	return out->inspect ? out->inspect : out->load;

@@ -270,5 +270,6 @@ static inline int dm_copy_name_and_uuid(struct mapped_device *md, char *n, char 
 	return 0;
 }
 static inline int64_t ktime_get_real_seconds(void) { return 0; }
+static inline u64 get_random_u64(void) { return 7; }
 static inline void uuid_gen(uuid_t *u) { memset(u, 7, sizeof(*u)); }
 #endif
