@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The check is the kernel's load: both are given the same damaged areas and must agree.
 
-The sources of the kernel's loader are compiled as they are, into a library, with the
-little of Linux that they need in kernelshim/. What is compared is whether the load is accepted, its
-errno, the counts, the order of the writes, and every byte of the area afterwards.
+What is compared is whether the load is accepted, its errno, the counts, the order of the writes,
+and every byte of the area afterwards.
 """
 
-import ctypes
 import errno
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -32,7 +29,7 @@ from unit.areas import (
     superblock,
     table,
 )
-from unit.shim import KERNEL, LOADER, SHIM, empty_headers
+from unit.kernelload import KernelLoad
 
 from dmremap.errors import Failure
 from dmremap.ondisk import BLOCK, Entry, Epoch, SetState, SlotState, Superblock
@@ -40,64 +37,6 @@ from dmremap.ondisk._format import lib
 from dmremap.ondisk.check import Load, examine
 from dmremap.ondisk.layout import NO_EPOCH, pack_super
 from dmremap.ondisk.mend import mend
-
-SOURCES = [KERNEL / name for name in LOADER]
-
-
-class Result(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int) for name in ("inspect", "load")),
-        *((name, ctypes.c_int) for name in ("mapped", "lost", "bad", "free", "away", "gone")),
-        ("writes", ctypes.c_int),
-        ("place", ctypes.c_uint32 * 4096),
-        ("why", ctypes.c_char * 256),
-    ]
-
-
-Kernel = Callable[..., tuple[int, Result]]
-
-
-@pytest.fixture(scope="module")
-def by_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    """Return what runs the kernel's load on a disk; it changes the disk."""
-    where = tmp_path_factory.mktemp("kernel")
-    empty_headers(where, KERNEL / "dm-remap.h", *SOURCES)
-    options = ["-shared", "-fPIC", "-O1", "-w", "-Wl,--no-undefined"]
-    options += ["-include", str(SHIM / "shim.h"), "-I", str(where), "-I", str(KERNEL)]
-    files = [str(path) for path in (SHIM / "run.c", *SOURCES)]
-    subprocess.run(["cc", *options, "-o", str(where / "load.so"), *files], check=True)
-    library = ctypes.CDLL(str(where / "load.so"))
-
-    def run(
-        disk: Disk, *, accept_stale: bool = False, uuid: UUID | None = SET, formats: bool = False
-    ) -> tuple[int, Result]:
-        ctypes.c_int.in_dll(library, "may_format").value = formats
-        count = disk.size // BLOCK
-        flags = [bytearray(count), bytearray(count)]
-        for places, flag in zip((disk.bad, disk.stuck), flags, strict=True):
-            for place in places:
-                flag[place] = 1
-        data = (ctypes.c_char * disk.size).from_buffer(disk.data)
-        bad, stuck = ((ctypes.c_char * count).from_buffer(flag) for flag in flags)
-        out = Result()
-        code: int = library.run(
-            data,
-            ctypes.c_uint64(count),
-            bad,
-            stuck,
-            uuid.bytes if uuid else None,
-            512,
-            ctypes.c_uint64(MAIN_SECTORS),
-            ctypes.c_uint64(AREA_BLOCKS),
-            int(accept_stale),
-            int(accept_stale),
-            ctypes.byref(out),
-        )
-        del data, bad, stuck
-        disk.bad = {place for place in range(count) if flags[0][place]}
-        return code, out
-
-    return run
 
 
 def copy_of(disk: Disk) -> Disk:
@@ -107,7 +46,7 @@ def copy_of(disk: Disk) -> Disk:
     return out
 
 
-def compare(by_kernel: Kernel, disk: Disk) -> Load:
+def compare(by_kernel: KernelLoad, disk: Disk) -> Load:
     theirs, ours = copy_of(disk), copy_of(disk)
     code, result = by_kernel(theirs)
     load = examine(ours, uuid=SET)
@@ -139,7 +78,7 @@ def compare(by_kernel: Kernel, disk: Disk) -> Load:
     return load
 
 
-def test_a_set_begins_the_same_whoever_makes_it(by_kernel: Kernel) -> None:
+def test_a_set_begins_the_same_whoever_makes_it(by_kernel: KernelLoad) -> None:
     disk = Disk()
     assert by_kernel(disk, uuid=None, formats=True)[0] == 0
     theirs = examine(disk).superblock
@@ -165,7 +104,7 @@ def test_a_set_begins_the_same_whoever_makes_it(by_kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("number", [2, 15, 16])
-def test_what_the_control_plane_keeps_is_of_no_meaning(by_kernel: Kernel, number: int) -> None:
+def test_what_the_control_plane_keeps_is_of_no_meaning(by_kernel: KernelLoad, number: int) -> None:
     disk = fresh([mapped(0, 100)])
     for block in (JUNK, table(1, 0, [], 9, place=number), pack_super(superblock(seq=9), 0, number)):
         disk[number] = block
@@ -174,13 +113,13 @@ def test_what_the_control_plane_keeps_is_of_no_meaning(by_kernel: Kernel, number
         assert [one.code for one in load.findings] == []
 
 
-def test_a_set_that_has_gone_on_elsewhere(by_kernel: Kernel) -> None:
+def test_a_set_that_has_gone_on_elsewhere(by_kernel: KernelLoad) -> None:
     sb = superblock(seq=9, incompat=lib.DMR_INCOMPAT_SUPERSEDED)
     load = compare(by_kernel, fresh(sb=sb))
     assert [one.code for one in load.findings] == ["DMR-C314"]
 
 
-def test_a_set_of_version_1(by_kernel: Kernel) -> None:
+def test_a_set_of_version_1(by_kernel: KernelLoad) -> None:
     disk = Disk()
     disk[0] = (GOLDEN / "super-1.bin").read_bytes().ljust(BLOCK, b"\0")
     load = compare(by_kernel, disk)
@@ -188,13 +127,13 @@ def test_a_set_of_version_1(by_kernel: Kernel) -> None:
     assert by_kernel(disk)[1].why.decode() in load.refusals[0].reason
 
 
-def test_a_clean_area(by_kernel: Kernel) -> None:
+def test_a_clean_area(by_kernel: KernelLoad) -> None:
     disk = fresh([mapped(0, 100), Entry(2, SlotState.LOST, 8, 0), Entry(9, SlotState.BAD, 0, 0)])
     assert compare(by_kernel, disk).accepted
 
 
 @pytest.mark.parametrize("copy", [0, 1])
-def test_a_sequence_without_a_next_one(by_kernel: Kernel, copy: int) -> None:
+def test_a_sequence_without_a_next_one(by_kernel: KernelLoad, copy: int) -> None:
     """To write both copies again would leave no valid one."""
     top = 2**63 - 1
     for seq, accepted in (
@@ -294,7 +233,7 @@ def _damage_standin(random: Random, disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_areas_at_random(by_kernel: Kernel, seed: int) -> None:
+def test_areas_at_random(by_kernel: KernelLoad, seed: int) -> None:
     random = Random(seed)
     seen = {"accepted": 0, "refused": 0}
     for _ in range(160):
@@ -363,7 +302,7 @@ def _super_state(disk: Disk, copy: int, state: str) -> None:
     ids=lambda value: ", ".join(value[:2]) if isinstance(value, list) else "",
 )
 def test_the_page_says_what_the_kernel_does(
-    by_kernel: Kernel,
+    by_kernel: KernelLoad,
     row: list[str],
     put: Callable[[Disk, int, str], None],
     homes: tuple[int, int],
@@ -405,7 +344,7 @@ TORN_ROWS = _rows("A torn stand-in that names a copy")
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("row", TORN_ROWS, ids=lambda row: ", ".join(row[:3]))
 def test_the_page_says_what_torn_standins_do(
-    by_kernel: Kernel, row: list[str], number: int, bad: int
+    by_kernel: KernelLoad, row: list[str], number: int, bad: int
 ) -> None:
     """For a table block and for the superblock."""
     put, homes = (_table_state, HOMES[1]) if number else (_super_state, (0, 255))
@@ -443,7 +382,7 @@ def test_the_page_says_what_torn_standins_do(
 
 
 @pytest.mark.parametrize("copy", [0, 1])
-def test_what_a_torn_standin_may_hide(by_kernel: Kernel, copy: int) -> None:
+def test_what_a_torn_standin_may_hide(by_kernel: KernelLoad, copy: int) -> None:
     """A lone copy, one home gone: which torn stand-in is held against it?"""
 
     def block(index: int, which: int, seq: int, uuid: UUID = SET) -> bytes:

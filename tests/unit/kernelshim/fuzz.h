@@ -7,11 +7,9 @@
 #define FUZZ_H
 #define alloc_page	plain_alloc_page
 #define __free_page	plain_free_page
-#define memchr_inv	plain_memchr_inv
 #include "shim.h"
 #undef alloc_page
 #undef __free_page
-#undef memchr_inv
 #undef shim_say
 #define shim_say(f, ...) snprintf(shim_log, sizeof(shim_log), f, ##__VA_ARGS__)
 #undef DMERR_LIMIT

@@ -55,15 +55,6 @@ void free_all_pages(void)
 	}
 }
 
-static void *memchr_inv(const void *p, int c, size_t n)
-{
-	const u8 *s = p;
-
-	if (!n || (*s == (u8)c && !memcmp(s, s + 1, n - 1)))
-		return NULL;
-	return plain_memchr_inv(p, c, n);
-}
-
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wsign-compare"

@@ -8,20 +8,26 @@ int may_format;				/* where there is no set, make one */
 
 struct result {
 	int inspect, load;		/* errno, 0 */
+	int format;			/* no set is there, and it would make one */
 	int mapped, lost, bad, free, away, gone;
 	int writes;
 	u32 place[4096];
 	char why[256];
+	struct dmr_super super;		/* that was chosen, all zeroes if inspect failed */
 };
 
 __u32 dmr_crc32c_raw(__u32 crc, const void *data, size_t len)
 {
+	static u32 table[256];
 	const u8 *p = data;
-	int i;
+	u32 i;
+	int bit;
 
+	for (i = 0; i < 256 && !table[255]; i++)
+		for (table[i] = i, bit = 0; bit < 8; bit++)
+			table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0x82f63b78u : 0);
 	while (len--)
-		for (crc ^= *p++, i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+		crc = crc >> 8 ^ table[(crc ^ *p++) & 0xff];
 	return crc;
 }
 
@@ -43,7 +49,7 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 			bdev->bad[block] = 0;
 			now->place[now->writes++] = block;
 		} else {
-			if (bdev->bad[block])
+			if (bdev->bad && bdev->bad[block])
 				return -EIO;
 			memcpy(vecs[i].page->data, at, 4096);
 		}
@@ -60,22 +66,21 @@ static const struct block_device_operations no_id;
  * was made with.  Main is as large as the superblock says, blank, without a tag.
  */
 int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 main_sectors,
-	u64 area_blocks, int read_only, int accept_stale, struct result *out)
+	u64 data_sectors, u64 area_blocks, int read_only, int accept_stale, struct result *out)
 {
+	static u8 blank[256 * 4096];
 	static struct remap r;
 	struct gendisk disk = { .fops = &no_id };
 	struct block_device spare = { &disk, data, blocks, bad, stuck };
-	struct block_device main_disk = { &disk, calloc(256, 4096), main_sectors / 8, NULL, NULL };
+	struct block_device main_disk = { &disk, blank, main_sectors / 8, NULL, NULL };
 	struct dm_dev on_spare = { &spare }, on_main = { &main_disk };
-	struct dm_target ti = { .len = main_sectors };
-	u8 *none = calloc(main_sectors / 8, 1);
+	struct dm_target ti = { .len = data_sectors };
 	char *error = "";
 
 	memset(&r, 0, sizeof(r));
 	memset(out, 0, sizeof(*out));
 	now = out;
 	shim_log[0] = 0;
-	main_disk.bad = main_disk.stuck = none;
 	r.main = &on_main;
 	r.spare = &on_spare;
 	r.ti = &ti;
@@ -94,6 +99,9 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	r.tag = calloc(1, sizeof(*r.tag));
 	out->inspect = -load_inspect(&r, &error);
 	snprintf(out->why, sizeof(out->why), "%s", error ? error : "");
+	out->format = !out->inspect && r.format;
+	if (!out->inspect && !out->format)
+		out->super = *r.super;
 	if (!out->inspect && (!r.format || may_format)) {
 		r.mblock = calloc(r.nr_mblocks, sizeof(*r.mblock));
 		slots_create(&r);
@@ -112,7 +120,5 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	free(r.probe_page);
 	free(r.super);
 	free(r.tag);
-	free(none);
-	free(main_disk.data);
 	return out->inspect ? out->inspect : out->load;
 }

@@ -219,10 +219,11 @@ static inline void *memchr_inv(const void *p, int c, size_t n)
 {
 	const u8 *s = p;
 
-	for (; n; n--, s++)
-		if (*s != (u8)c)
-			return (void *)s;
-	return NULL;
+	if (!n || (*s == (u8)c && !memcmp(s, s + 1, n - 1)))
+		return NULL;
+	while (*s == (u8)c)
+		s++;
+	return (void *)s;
 }
 static inline void bitmap_zero(unsigned long *m, unsigned int n)
 {
