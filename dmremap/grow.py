@@ -26,13 +26,14 @@ from dmremap.ondisk import (
     Obstacle,
     Progress,
     Segment,
-    SetState,
     Superblock,
+    View,
     extension_for,
     first_obstacle,
     largest_area,
+    look,
     opened,
-    read_head,
+    refused,
     write_tables,
 )
 from dmremap.safety import Finding
@@ -148,10 +149,13 @@ def _check_inactive(now: _Now) -> None:
 def _recorded(device: BlockDevice, now: _Now) -> Superblock:
     """Return what the superblocks say, which is what the kernel goes by."""
     one = now.one
-    head = read_head(device, now.table.spare_start)
-    sb = head.of(UUID(one.uuid)) if one.uuid else None
-    if sb is None or head.problems or sb.state is not SetState.READY:
-        what = head.problems[0] if head.problems else "no superblock of it is found there"
+    view = View(device, now.table.spare_start)
+    load = look(view, UUID(one.uuid) if one.uuid else None)
+    sb = load.superblock
+    if load.refusals:
+        raise refused(f"set {one.name!r}, on {now.spare.path}", load.refusals)
+    if sb is None:
+        what = "no superblock of it is found there"
         raise Refused("DMR-E514", f"set {one.name!r}, on {now.spare.path}: {what}")
     slots = [status.slots for status in one.status]
     if sb.area_blocks != now.table.spare_len // BLOCK_SECTORS or slots != [sb.slots]:
@@ -410,8 +414,7 @@ def _go_on(name: str, targets: tuple[dm.Target, ...]) -> bool:
 def _verify(device: BlockDevice, made: Plan) -> None:
     """Make sure that the kernel has done it."""
     (one,) = sets.running([made.name])
-    head = read_head(device, made.old.spare_start)
-    sb = head.of(made.before.uuid)
+    sb = look(View(device, made.old.spare_start), made.before.uuid).superblock
     slots = [(status.mode, status.slots) for status in one.status]
     if slots != [("rw", made.after.slots)] or not sb or sb.segments != made.after.segments:
         raise Failure(

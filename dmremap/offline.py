@@ -20,7 +20,7 @@ from uuid import UUID
 
 from dmremap import blockdev, safety, sets
 from dmremap.blockdev import DeviceFacts, Signature
-from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage, error
+from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -41,8 +41,9 @@ from dmremap.ondisk.backup import (
     plan_import,
     write_import,
 )
-from dmremap.ondisk.check import Load, Overlay, View, examine
-from dmremap.ondisk.findings import CODES, Finding, Severity
+from dmremap.ondisk.check import examine
+from dmremap.ondisk.findings import Finding, Severity
+from dmremap.ondisk.load import Load, Overlay, View, refused
 from dmremap.ondisk.mend import Write, device_writer, mend
 
 _AREA_MIN: Final = MIN_AREA_BLOCKS * BLOCK
@@ -218,11 +219,11 @@ def _claimed(place: Place) -> Iterator[BlockDevice]:
 def member(place: Place) -> Member:
     """Find out what a device is."""
     with opened(place.path) as device:
-        tag = read_tag(device)
+        tag = read_tag(View(device, 0))
         load = examine(device, place.start)
         size = device.size
     running = _running(place)
-    ours = load.ours or load.superblock is not None
+    ours = load.head.ours
     role = "spare" if ours else "main" if tag or (running and running[1]) else "none"
     uuid = load.uuid if ours else tag.uuid if tag else None
     if uuid is None and running and running[0].uuid:
@@ -262,8 +263,8 @@ def _refuse_main(place: Place, tag: Tag | None) -> None:
 def _look(device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None) -> Load:
     """Examine a device that has to be the spare of a set."""
     load = examine(device, place.start, uuid, progress)
-    if not load.ours and not load.refusals:
-        _refuse_main(place, read_tag(device))
+    if not load.head.ours and not load.refusals:
+        _refuse_main(place, read_tag(View(device, 0)))
         holds: tuple[Signature, ...] = ()
         with contextlib.suppress(DmRemapError):
             holds = tuple(blockdev.signatures(place.path))
@@ -296,21 +297,6 @@ def check(place: Place, uuid: UUID | None = None, progress: Progress | None = No
 
 # -------------------------------------------------------------------- repair
 
-_REFUSED: Final = {"DMR-C305": "DMR-E515", "DMR-C311": "DMR-E511", "DMR-C314": "DMR-E530"}
-
-
-def refused(place: Place, load: Load) -> DmRemapError:
-    """Return the error for a set that no load accepts."""
-    first = load.refusals[0]
-    err = error(
-        _REFUSED.get(first.code, "DMR-E514"),
-        f"{place.path}: {first.reason}",
-        hint=CODES[first.code].next_step,
-    )
-    for other in load.refusals[1:]:
-        err.add_note(f"also: {other.reason} [{other.code}]")
-    return err
-
 
 def plan_repair(place: Place, uuid: UUID | None = None, progress: Progress | None = None) -> Repair:
     """Find out what a load would write. Writes nothing."""
@@ -324,7 +310,7 @@ def _plan_repair(
 ) -> Repair:
     before = _look(device, place, uuid, progress)
     if before.refusals:
-        raise refused(place, before)
+        raise refused(place.path, before.refusals)
     # mend() uses what it works on up.
     work = examine(device, place.start, uuid)
     writes = mend(work, lambda _place, _data: True)
@@ -375,7 +361,7 @@ def export(
         for _ in range(5):
             load = _look(device, place, uuid, progress)
             if load.refusals:
-                raise refused(place, load)
+                raise refused(place.path, load.refusals)
             # Blocks are read one after the other: only what stayed the same is of one moment.
             again = examine(device, place.start, uuid)
             if [block.seq for block in load.blocks] == [block.seq for block in again.blocks]:
@@ -463,7 +449,7 @@ def _plan_restore(
     force: bool,
     progress: Progress | None = None,
 ) -> Restore:
-    _refuse_main(place, read_tag(device))
+    _refuse_main(place, read_tag(View(device, 0)))
     plan = _plan_import(device, backup, place, progress)
     _refuse_signatures(place, force=force)
     if plan.risky and not force:

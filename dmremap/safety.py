@@ -14,7 +14,7 @@ from uuid import UUID
 
 from dmremap.blockdev import DeviceFacts
 from dmremap.errors import DmRemapError, error
-from dmremap.ondisk import BLOCK_SECTORS, MIN_AREA_BLOCKS, SUPER_HOMES, TAG_SECTORS, Head, Tag
+from dmremap.ondisk import BLOCK_SECTORS, MIN_AREA_BLOCKS, SUPER_HOMES, TAG_SECTORS, Load, Tag
 
 
 class Override(enum.Enum):
@@ -45,14 +45,14 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What of ours is on a device: tag, superblocks at the start and at the area's start.
+    """What of ours is on a device: tag, sets at the start and at the area's start.
 
     `unreadable` says that the tag could not be read, and `unsearched` is the first byte that
     could not be read where signatures are looked for.
     """
 
     tag: Tag | None = None
-    heads: tuple[Head, ...] = ()
+    loads: tuple[Load, ...] = ()
     unreadable: bool = False
     unsearched: int | None = None
 
@@ -141,26 +141,29 @@ def check_metadata(facts: DeviceFacts, found: Metadata) -> Iterator[Finding]:
             f"{facts.path} is the main device of set {found.tag.set_name}",
             override=Override.FORCE,
         )
-    for head in found.heads:
-        for sb in head.superblocks:
-            if sb.uuid not in seen:
-                seen.add(sb.uuid)
-                yield Finding(
-                    "DMR-E504",
-                    f"{facts.path} is the spare of set {sb.name!r} ({sb.uuid})",
-                    override=Override.FORCE,
-                )
-        if gone := [home for home in SUPER_HOMES if home in head.unreadable]:
+    for load in found.loads:
+        if load.uuid in seen:
+            continue
+        if load.superblock is not None:
+            seen.add(load.superblock.uuid)
+            yield Finding(
+                "DMR-E504",
+                f"{facts.path} is the spare of set {load.superblock.name!r} ({load.uuid})",
+                override=Override.FORCE,
+            )
+        # Of a newer version, or damaged.
+        elif load.head.ours and load.refusals:
+            yield Finding(
+                "DMR-E504",
+                f"{facts.path} has dm-remap metadata that cannot be used: "
+                f"{load.refusals[0].reason}",
+                override=Override.FORCE,
+            )
+    for load in found.loads:
+        if gone := [home for home in SUPER_HOMES if home in load.head.unreadable]:
             yield Finding(
                 "DMR-E518",
                 f"{facts.path} cannot be read where a spare has its superblock (block {gone[0]})",
-                override=Override.FORCE,
-            )
-        # A superblock of a newer version is a problem of its head and no superblock of ours.
-        if head.problems and not head.superblocks:
-            yield Finding(
-                "DMR-E504",
-                f"{facts.path} has dm-remap metadata that cannot be used: {head.problems[0]}",
                 override=Override.FORCE,
             )
 

@@ -28,7 +28,7 @@ from dmremap.errors import (
     NotFound,
     Refused,
 )
-from dmremap.ondisk import Progress, opened, read_head
+from dmremap.ondisk import Progress, View, look, opened
 from dmremap.sets import Running
 from dmremap.table import (
     RemapTable,
@@ -184,7 +184,8 @@ def _counted(part: Part) -> Part:
     """Count the metadata blocks, if a superblock can be read."""
     sb = None
     with contextlib.suppress(DmRemapError), opened(part.spare) as device:
-        sb = read_head(device, part.spare_start).of(UUID(part.uuid)) if part.uuid else None
+        uuid = UUID(part.uuid) if part.uuid else None
+        sb = look(View(device, part.spare_start), uuid).superblock if uuid else None
     if sb is None:
         return part
     return replace(part, blocks=1 + sum(segment.table_blocks for segment in sb.segments))

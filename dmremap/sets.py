@@ -20,7 +20,6 @@ from dmremap.blockdev import DeviceFacts, Devno
 from dmremap.errors import (
     Busy,
     DmRemapError,
-    Failure,
     NotFound,
     Refused,
     Usage,
@@ -32,21 +31,22 @@ from dmremap.ondisk import (
     MAGIC,
     NAME_MAX,
     SERIAL_MAX,
-    SUPER_HOMES,
     TAG_BLOCKS,
     TAG_SECTORS,
     BlockDevice,
     Errors,
-    Head,
     Progress,
+    Refusal,
     SetState,
     Superblock,
     Tag,
+    View,
+    find,
     first_super,
     format_area,
     opened,
-    read_head,
     read_tag,
+    refused,
     segment_for,
     write_tag,
 )
@@ -127,7 +127,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A set found on disk. `mains` are the devices that may be its main.
+    """A set found on disk. `mains` may be its main, `problems` keep it from being started.
 
     `tag_faults` says, by path, of those whose tag cannot be used why not.
     """
@@ -136,7 +136,7 @@ class Found:
     spare: DeviceFacts
     spare_start: int
     mains: tuple[DeviceFacts, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[Refusal, ...] = ()
     tag_faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -213,17 +213,15 @@ def geometry(
     return start, max(main_sectors - start, 0) // grain * grain
 
 
-def _metadata(device: BlockDevice, *starts: int) -> Metadata:
-    """Look for anything of ours on a device."""
-    size = device.size
-    sectors = size // 512
-    fits = [start for start in dict.fromkeys(starts) if start + TAG_SECTORS <= sectors]
+def _metadata(device: BlockDevice, start: int = 0) -> Metadata:
+    """Look for anything of ours on a device: where it begins, and where an area is to begin."""
+    views = [View(device, at) for at in dict.fromkeys((0, start))]
+    fits = [view for view in views if view.count >= HEAD_BLOCKS]
     return Metadata(
-        tag=read_tag(device) if sectors >= TAG_SECTORS else None,
-        heads=tuple(read_head(device, start) for start in fits),
-        unreadable=sectors >= TAG_SECTORS
-        and all(device.read_block(0, place) is None for place in TAG_BLOCKS),
-        unsearched=device.first_unreadable(blockdev.probed(size)),
+        loads=tuple(load for view in fits for load in find(view)),
+        tag=read_tag(fits[0]) if fits else None,
+        unreadable=bool(fits) and all(fits[0].block(place) is None for place in TAG_BLOCKS),
+        unsearched=device.first_unreadable(blockdev.probed(device.size)),
     )
 
 
@@ -240,8 +238,8 @@ class _Pair:
 
     def recognised(self) -> list[Finding]:
         """Return what would be destroyed and has a name, and what cannot be known."""
-        ours = _metadata(self.on_main, 0)
-        theirs = _metadata(self.on_spare, 0, self.area.start)
+        ours = _metadata(self.on_main)
+        theirs = _metadata(self.on_spare, self.area.start)
         of_main = list(safety.check_metadata(self.main, ours))
         if self.adopt:
             # Nothing is written to an adopted disk: what is on it or cannot be read there does
@@ -534,8 +532,10 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
         start = named.get(facts.devno, 0)
         try:
             with opened(facts.path) as device:
-                tag = read_tag(device)
-                head = read_head(device, start) if given or not spares else None
+                first = View(device, 0)
+                area = View(device, start) if start else first
+                loads = find(area) if given or not spares else ()
+                tag = read_tag(first)
         except DmRemapError as err:
             if given:
                 raise
@@ -546,28 +546,19 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
             tags.setdefault(tag.uuid, []).append(facts)
             if tag.fault:
                 faults[facts.path] = tag.fault
-        if head is None:
-            continue
-        found += [Found(sb, facts, start, problems=head.problems) for sb in head.superblocks]
-        if not head.superblocks:
-            useless = _useless(facts.path, head)
-            if useless and given:
-                raise useless
-            warnings += [useless.message] if useless else []
+        for load in loads:
+            if load.superblock is not None:
+                found.append(Found(load.superblock, facts, start, problems=tuple(load.refusals)))
+            elif load.refusals:
+                useless = refused(facts.path, load.refusals)
+                if given:
+                    raise useless
+                warnings.append(useless.message)
     found = _topmost(found)
     return [
         replace(one, mains=_mains(one.superblock, tags, everything), tag_faults=faults)
         for one in found
     ]
-
-
-def _useless(path: str, head: Head) -> DmRemapError | None:
-    """Return why there is no set to be found, if there is anything at all."""
-    if head.problems:
-        return Refused("DMR-E514", f"{path}: {'; '.join(head.problems)}")
-    if set(SUPER_HOMES) <= set(head.unreadable):
-        return Failure("DMR-E103", f"{path}: neither superblock can be read")
-    return None
 
 
 def suspended(facts: DeviceFacts) -> bool:
@@ -681,12 +672,10 @@ def assemble(
         return Started(already.name, str(sb.uuid), path, already=True), (
             current[0] if current else line
         )
-    if one.problems:
-        raise Refused("DMR-E514", f"set {one.name!r}: {one.problems[0]}")
-    if sb.state is not SetState.READY:
-        raise Refused("DMR-E515", f"the format of set {one.name!r} was not completed")
-    if sb.superseded:
-        raise Refused("DMR-E530", f"set {one.name!r} on {one.spare.path} has gone on elsewhere")
+    # A read-only table may have what this version may not write.
+    problems = [p for p in one.problems if not (readonly and p.code == "DMR-C312")]
+    if problems:
+        raise refused(f"set {one.name!r} on {one.spare.path}", problems)
     chosen = _choose_main(one, main)
     if sb.tagged and chosen.path in one.tag_faults:
         raise Refused("DMR-E514", f"{chosen.path}: {one.tag_faults[chosen.path]}")

@@ -13,8 +13,8 @@ from dmremap.cli.common import need_root, one_line
 
 if TYPE_CHECKING:
     from dmremap.offline import Place
-    from dmremap.ondisk.check import Load
     from dmremap.ondisk.findings import Finding
+    from dmremap.ondisk.load import Load
     from dmremap.ondisk.mend import Write
 
 P = ParamSpec("P")

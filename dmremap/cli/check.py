@@ -20,7 +20,7 @@ from dmremap.cli._meta import (
 from dmremap.cli.common import Result, fields, output_option, progress
 
 if TYPE_CHECKING:
-    from dmremap.ondisk.check import Block
+    from dmremap.ondisk.load import Block
 
 
 @click.command()

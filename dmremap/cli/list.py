@@ -28,7 +28,6 @@ def command(only_running: bool) -> Result:
             ("only root sees sets that do not run, and more than their names",),
         )
     from dmremap import blockdev
-    from dmremap.ondisk import SetState
     from dmremap.table import LEGS
 
     up = sets.running()
@@ -60,13 +59,11 @@ def command(only_running: bool) -> Result:
                 if row["uuid"] == str(sb.uuid):
                     row["kind"] = "tagged" if sb.tagged else "adopted"
             continue
-        problems = list(one.problems)
+        problems = [problem.reason for problem in one.problems]
         if not one.mains:
             problems.append("main is missing")
         elif len(one.mains) > 1:
             problems.append("main is ambiguous")
-        if sb.state is not SetState.READY:
-            problems.append("format was not completed")
         rows.append(
             {
                 "name": one.name,

@@ -2,12 +2,8 @@
 """The metadata on the spare and the tag on main, through the kernel's own header."""
 
 from dmremap.ondisk.area import (
-    Head,
-    Tables,
     first_super,
     format_area,
-    read_head,
-    read_tables,
     read_tag,
     write_tag,
 )
@@ -41,6 +37,7 @@ from dmremap.ondisk.layout import (
     largest_area,
     segment_for,
 )
+from dmremap.ondisk.load import Load, Refusal, View, find, look, refused
 
 __all__ = [
     "BLOCK",
@@ -61,26 +58,28 @@ __all__ = [
     "Entry",
     "Epoch",
     "Errors",
-    "Head",
     "InTheWay",
+    "Load",
     "Obstacle",
     "Progress",
+    "Refusal",
     "Segment",
     "SetState",
     "SlotState",
     "Superblock",
-    "Tables",
     "Tag",
+    "View",
     "extension_for",
+    "find",
     "first_obstacle",
     "first_super",
     "format_area",
     "largest_area",
+    "look",
     "opened",
     "pack_tables",
-    "read_head",
-    "read_tables",
     "read_tag",
+    "refused",
     "segment_for",
     "write_mapped_area",
     "write_tables",

@@ -24,20 +24,7 @@ from uuid import UUID
 from dmremap.errors import Failure, Refused
 from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.area import table_homes
-from dmremap.ondisk.check import (
-    HEADER,
-    Block,
-    Head,
-    Load,
-    View,
-    body_of,
-    choose_super,
-    judge,
-    lookup,
-    scan_head,
-    table_of,
-    words,
-)
+from dmremap.ondisk.head import HEADER, Head, choose_super
 from dmremap.ondisk.layout import (
     BLOCK,
     BLOCK_SECTORS,
@@ -49,6 +36,7 @@ from dmremap.ondisk.layout import (
     header,
     parse_super,
 )
+from dmremap.ondisk.load import Block, Load, View, body_of, judge, lookup, table_of, words
 from dmremap.ondisk.mend import Write, Writer, mend, sealed
 
 MAGIC: Final = b"dm-remap backup\n"
@@ -182,7 +170,7 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
             f"set's area has {sb.area_sectors}",
             hint="Give the device that the backup is of, or one that is not smaller.",
         )
-    head = scan_head(view)
+    head = view.head
     for one in head.supers:
         if one.head.uuid != backup.uuid and one.place == one.head.home:
             raise Refused(
@@ -197,7 +185,7 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
     if choice.winner is not None and not choice.winner.ready:
         _never_in_use(view, head, backup, path)
         return plan_blank(view, backup)  # an import into a blank area that was cut
-    load = Load(view.start, backup.uuid, ours=True)
+    load = Load(view.start, head, backup.uuid)
     top = Block(0, SUPER_HOMES)
     if choice.winner is not None:
         try:
@@ -211,7 +199,7 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
         top.seqs, top.places = choice.seqs, choice.places
         top.body, top.base = choice.winner.block[HEADER:], choice.winner.head.seq
     load.blocks = [top]
-    judge(view, head, load, sb)
+    judge(view, load, sb)
     if not any(block.seq for block in load.blocks):
         return None
     return _merge(load, backup, path, _may_have_grown(view, sb, path) if not top.seq else False)
@@ -223,7 +211,7 @@ def _only_ours(view: View, head: Head, backup: Backup, path: str) -> None:
     That set may have been made over this one, and have lost its superblocks since. The format
     writes all places of a table, so a block of a set that was there before is in none of them.
     """
-    owners = dict(head.owners)
+    owners = {place: found.uuid for place, (found, _) in head.tables.items()}
     for homes in table_homes(backup.superblock.segments):
         for place, block in view.blocks(homes.start, len(homes)):
             found = header(block, lib.DMR_TYPE_TABLE, place) if block is not None else None
@@ -244,9 +232,9 @@ def _never_in_use(view: View, head: Head, backup: Backup, path: str) -> None:
 
     A superblock that stayed so when the format ended is the only one if all READY ones are gone.
     """
-    load = Load(view.start, backup.uuid, ours=True)
+    load = Load(view.start, head, backup.uuid)
     load.blocks = [Block(0, SUPER_HOMES)]
-    judge(view, head, load, backup.superblock)
+    judge(view, load, backup.superblock)
     for block in load.blocks[1:]:
         if any(info & 0xFF == SlotState.MAPPED for info in words(block.body)[1::2]):
             raise Refused(
@@ -315,7 +303,7 @@ def _settle(load: Load, what: str) -> None:
 
 def plan_blank(view: View, backup: Backup) -> Import:
     """Return how the set comes into a blank area: with what was mapped as lost."""
-    load = Load(view.start, backup.uuid, backup.superblock, ours=True)
+    load = Load(view.start, Head(), backup.uuid, backup.superblock)
     load.blocks = table_of(backup.superblock, Block(0, SUPER_HOMES))
     for block, (seq, body) in zip(load.blocks, backup.states, strict=True):
         block.body, block.base, block.rewrite = body, seq, True

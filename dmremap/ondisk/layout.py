@@ -183,6 +183,16 @@ class Superblock:
         """The number of main's units."""
         return self.main_sectors * 512 // self.unit
 
+    def table_copy(self, home: int) -> tuple[int, int] | None:
+        """Return the table block, counted from 1, and the copy whose home a block is."""
+        number = 1
+        for segment in self.segments:
+            for copy, first in enumerate((segment.copy_a, segment.copy_b)):
+                if first <= home < first + segment.table_blocks:
+                    return number + home - first, copy
+            number += segment.table_blocks
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Tag:

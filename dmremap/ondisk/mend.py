@@ -13,9 +13,10 @@ from typing import Final
 
 from dmremap.errors import Failure
 from dmremap.ondisk._format import ffi, lib
-from dmremap.ondisk.check import HEADER, Block, Load
 from dmremap.ondisk.device import BlockDevice
+from dmremap.ondisk.head import HEADER
 from dmremap.ondisk.layout import BLOCK, STANDINS
+from dmremap.ondisk.load import Block, Load
 
 Writer = Callable[[int, bytes], bool]
 """Writes a block of the area durably; False if the place does not take it."""

@@ -31,8 +31,16 @@ from guest.lib import (
 )
 from guest.remapset import write_extension
 
-from dmremap.ondisk import BLOCK, BLOCK_SECTORS, Segment, Superblock, extension_for, opened
-from dmremap.ondisk import read_head as read_superblock
+from dmremap.ondisk import (
+    BLOCK,
+    BLOCK_SECTORS,
+    Segment,
+    Superblock,
+    View,
+    extension_for,
+    look,
+    opened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,9 +103,9 @@ class Rig:
 
     def _read_superblock(self) -> Superblock:
         with opened(str(self.spare.path)) as device:
-            head = read_superblock(device, 0)
-        assert head.superblock is not None, head.problems
-        return head.superblock
+            load = look(View(device, 0))
+        assert load.superblock is not None, load.refusals
+        return load.superblock
 
     def _make(self) -> None:
         """Have the kernel format the set and grow it once; remember what the disks hold then."""

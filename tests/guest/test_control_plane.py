@@ -35,7 +35,7 @@ from guest.remapset import contents
 from dmremap import dm, sets
 from dmremap.cli import main
 from dmremap.errors import Busy, Failure, Refused
-from dmremap.ondisk import TAG_BLOCKS, opened, read_head
+from dmremap.ondisk import TAG_BLOCKS, View, look, opened
 from dmremap.ondisk.layout import pack_super
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
@@ -569,7 +569,8 @@ def test_superblocks_that_contradict_each_other(ctl: Ctl, disks: tuple[Path, Pat
     ctl("create", *disks, "--yes", "--name", "one")
     ctl("remove", "one")
     with opened(str(disks[1]), write=True) as device:
-        (sb,) = read_head(device).superblocks
+        sb = look(View(device, 0)).superblock
+        assert sb
         device.write_block(0, 255, pack_super(replace(sb, name="two"), 255))
     listed = ctl("list").json
     assert listed["data"]["sets"] == []

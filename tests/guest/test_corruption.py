@@ -56,13 +56,14 @@ from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
     Entry,
+    Load,
     SetState,
     SlotState,
     opened,
     segment_for,
     write_mapped_area,
 )
-from dmremap.ondisk.check import Load, examine
+from dmremap.ondisk.check import examine
 from dmremap.ondisk.layout import pack_super, pack_table
 
 if TYPE_CHECKING:

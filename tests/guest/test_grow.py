@@ -59,9 +59,10 @@ from dmremap.ondisk import (
     Segment,
     SlotState,
     Superblock,
+    View,
     extension_for,
+    look,
     opened,
-    read_head,
 )
 from dmremap.ondisk.layout import pack_empty_table, pack_table
 from dmremap.table import parse_table_line
@@ -103,10 +104,10 @@ def half() -> Iterator[RemapSet]:
 
 def superblock(one: RemapSet, start: int = 0) -> Superblock:
     with opened(str(one.spare_disk)) as device:
-        head = read_head(device, start)
-    assert not head.problems
-    assert head.superblock
-    return head.superblock
+        load = look(View(device, start))
+    assert not load.refusals
+    assert load.superblock
+    return load.superblock
 
 
 def extension(one: RemapSet, to: int = SPARE) -> Segment:

@@ -47,7 +47,7 @@ from guest.remapset import (
     with_seq,
 )
 
-from dmremap.ondisk import BLOCK, Entry, SlotState, Superblock, opened, read_head
+from dmremap.ondisk import BLOCK, Entry, SlotState, Superblock, View, look, opened
 from dmremap.ondisk.layout import ENTRIES, pack_super, pack_table
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ class Stopped:
     @property
     def superblock(self) -> Superblock:
         with opened(str(self.set.spare_disk)) as device:
-            head = read_head(device, self.start)
-        assert head.superblock
-        return head.superblock
+            superblock = look(View(device, self.start)).superblock
+        assert superblock
+        return superblock
 
     def home(self, copy: int, index: int = 1) -> int:
         segment = segment_of(self.set)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a set of dm-remap says about its blocks, read from the images of its two legs.
 
-The reading is dmremap.ondisk's; added are the rules of a load that go beyond single blocks: two
-live entries of one unit, and what it takes to be loaded at all.
+The superblock is chosen by dmremap.ondisk. The tables are read here once more, by the plain rule
+that of all valid candidates the highest sequence wins: judge.py compares that with the check.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from dmremap.ondisk import (
     BLOCK,
     BlockDevice,
     Entry,
-    SetState,
     SlotState,
     Superblock,
-    read_head,
-    read_tables,
+    View,
+    look,
 )
 from dmremap.ondisk._format import lib
-from dmremap.ondisk.layout import STANDINS, header, parse_entries
+from dmremap.ondisk.head import HEADER
+from dmremap.ondisk.layout import STANDINS, check_table, header, parse_entries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from mmap import mmap
 
 
@@ -89,16 +90,13 @@ class Loaded:
 def load(spare: bytes | bytearray | mmap) -> Loaded:
     """Load the set whose area is the whole spare; raise Refused where the kernel would refuse."""
     device = ImageDevice(spare)
-    head = read_head(device)
+    head = look(View(device, 0))
     superblock = head.superblock
-    if superblock is None or superblock.state is not SetState.READY:
-        raise Refused("; ".join(head.problems) or "no set")
-    tables = read_tables(device, superblock)
-    if tables.problems:
-        raise Refused("; ".join(tables.problems))
+    if superblock is None or head.refusals:
+        raise Refused("; ".join(one.reason for one in head.refusals) or "no set")
     lookup: dict[int, Entry] = {}
     shadowed: list[int] = []
-    for entry in tables.entries:
+    for entry in _entries(device, superblock):
         if entry.state is SlotState.BAD:
             continue
         other = lookup.get(entry.unit)
@@ -109,6 +107,37 @@ def load(spare: bytes | bytearray | mmap) -> Loaded:
         if other:
             shadowed.append(min(entry, other, key=lambda e: e.generation).slot)
     return Loaded(superblock, lookup, tuple(shadowed))
+
+
+def _homes(superblock: Superblock) -> list[tuple[int, int, int]]:
+    return [
+        (segment.copy_a + index, segment.copy_b + index, segment.used(index))
+        for segment in superblock.segments
+        for index in range(segment.table_blocks)
+    ]
+
+
+def _entries(device: ImageDevice, superblock: Superblock) -> Iterator[Entry]:
+    """Yield what the newest version of each table block says."""
+    versions: dict[int, list[tuple[int, bytes]]] = {}
+    homes = _homes(superblock)
+    for place in (*STANDINS, *(home for a, b, _ in homes for home in (a, b))):
+        block = device.read_block(0, place)
+        found = header(block, lib.DMR_TYPE_TABLE, place) if block else None
+        if block and found and found.uuid == superblock.uuid:
+            versions.setdefault(found.home, []).append((found.seq, block))
+    first = 0
+    for a, b, used in homes:
+        both = versions.get(a, []) + versions.get(b, [])
+        top = max((seq for seq, _ in both), default=0)
+        newest = {block[HEADER:]: block for seq, block in both if seq == top}
+        if len(newest) != 1:
+            raise Refused(f"table block {a}: {'copies differ' if newest else 'no copy is left'}")
+        (block,) = newest.values()
+        if wrong := check_table(block, used, superblock.units):
+            raise Refused(f"table block {a}: {wrong}")
+        yield from parse_entries(block, used, first)
+        first += used
 
 
 @dataclass(frozen=True)
@@ -131,11 +160,7 @@ class Copies:
 def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
     """Look at the newest candidate of every copy of every table block."""
     device = ImageDevice(spare)
-    homes = [
-        (segment.copy_a + index, segment.copy_b + index, segment.used(index))
-        for segment in superblock.segments
-        for index in range(segment.table_blocks)
-    ]
+    homes = _homes(superblock)
     newest: dict[int, tuple[int, bytes]] = {}
     away = torn = 0
     damaged: dict[int, int] = {}

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from dmremap.ondisk import BLOCK, Entry, Epoch, SetState, SlotState, Superblock, segment_for
+from dmremap.ondisk import BLOCK, Entry, Epoch, Load, SetState, SlotState, Superblock, segment_for
 from dmremap.ondisk._format import ffi, lib
-from dmremap.ondisk.layout import pack_super, pack_table
+from dmremap.ondisk.head import HEADER
+from dmremap.ondisk.layout import pack_super, pack_table, parse_entries
 
 GOLDEN = Path(__file__).parent / "golden"
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
@@ -70,6 +71,15 @@ def table(
     return block if place is None else reseal(block, home, place)
 
 
+def entries_of(load: Load) -> list[Entry]:
+    """Return the entries of a load that are not free."""
+    return [
+        entry
+        for block in load.blocks[1:]
+        for entry in parse_entries(bytes(HEADER) + block.body, block.used, block.first_slot)
+    ]
+
+
 def mapped(slot: int, unit: int, generation: int = 0) -> Entry:
     return Entry(slot, SlotState.MAPPED, unit, generation)
 
@@ -88,10 +98,10 @@ class Disk:
         return len(self.data)
 
     def read(self, offset: int, length: int) -> bytes | None:
-        touched = range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
-        if offset + length > len(self.data) or self.bad & set(touched):
+        first, end = offset // BLOCK, -(-(offset + length) // BLOCK)
+        if offset + length > len(self.data) or any(first <= bad < end for bad in self.bad):
             return None
-        return bytes(self.data[offset : offset + length])
+        return bytes(memoryview(self.data)[offset : offset + length])
 
     def __getitem__(self, number: int) -> bytes:
         return bytes(self.data[number * BLOCK : (number + 1) * BLOCK])

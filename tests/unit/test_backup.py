@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unit.areas import HOMES, JUNK, OTHER, SB, SET, Disk, fresh, mapped, superblock, table
 
 from dmremap.errors import DmRemapError, Failure, Refused
-from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
+from dmremap.ondisk import BLOCK, Entry, SetState, SlotState, View
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.backup import (
     OUTRANK,
@@ -23,7 +23,7 @@ from dmremap.ondisk.backup import (
     plan_import,
     write_import,
 )
-from dmremap.ondisk.check import View, examine
+from dmremap.ondisk.check import examine
 from dmremap.ondisk.findings import Severity
 from dmremap.ondisk.layout import header, pack_empty_table, pack_super
 from dmremap.ondisk.mend import mend

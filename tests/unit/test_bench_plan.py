@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from harness.bench import plan
 from harness.bench.plan import ORDERS, Order
+from unit.areas import entries_of
 
-from dmremap.ondisk import BLOCK, opened, read_head, read_tables
+from dmremap.ondisk import BLOCK, opened
+from dmremap.ondisk.check import examine
 
 
 def test_the_area_has_just_the_slots_that_are_mapped() -> None:
@@ -69,12 +71,10 @@ def test_the_images_hold_the_sets(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size == plan.AREA_BYTES
         assert (tmp_path / name).stat().st_blocks * 512 < 64 << 20
     with opened(str(tmp_path / "full")) as device:
-        superblock = read_head(device).superblock
-        assert superblock is not None
-        assert superblock.uuid == plan.UUIDS["full"]
-        tables = read_tables(device, superblock)
-    assert tables.problems == ()
-    assert array("Q", (entry.unit for entry in tables.entries)) == plan.mapped_units()
+        load = examine(device)
+    assert load.uuid == plan.UUIDS["full"]
+    assert not load.findings
+    assert array("Q", (entry.unit for entry in entries_of(load))) == plan.mapped_units()
 
 
 def test_positions_are_written_as_the_program_reads_them(tmp_path: Path) -> None:

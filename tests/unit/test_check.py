@@ -25,11 +25,12 @@ from unit.areas import (
 )
 
 from dmremap.errors import Failure
-from dmremap.ondisk import BLOCK, Entry, SetState, SlotState
+from dmremap.ondisk import BLOCK, Entry, Load, SetState, SlotState, View
 from dmremap.ondisk._format import ffi, lib
-from dmremap.ondisk.check import Load, Overlay, View, examine
+from dmremap.ondisk.check import examine
 from dmremap.ondisk.findings import CODES, Finding, Severity
 from dmremap.ondisk.layout import Tag, header, pack_super, pack_tag
+from dmremap.ondisk.load import Overlay
 from dmremap.ondisk.mend import mend
 
 ENTRIES = [
@@ -225,7 +226,7 @@ def test_what_no_load_accepts(
     damage(disk)
     load = examine(disk)
     assert not load.accepted
-    assert load.ours
+    assert load.head.ours
     assert load.severity is Severity.DAMAGED
     assert code in codes(load)
     assert (load.refusals[0].code, load.refusals[0].errno) == (code, number)
@@ -505,7 +506,7 @@ def test_two_sets_of_which_one_is_meant() -> None:
 def test_what_is_not_ours() -> None:
     for disk in (Disk(), Disk(3)):
         load = examine(disk)
-        assert not load.ours
+        assert not load.head.ours
         if disk.size == AREA_BLOCKS * BLOCK:
             assert load.findings == []
     disk = Disk()
@@ -519,7 +520,7 @@ def test_a_table_without_a_superblock_is_ours() -> None:
     disk = fresh()
     disk[0] = disk[255] = bytes(BLOCK)
     load = examine(disk)
-    assert load.ours
+    assert load.head.ours
     assert load.uuid == SET
     assert codes(load) == {"DMR-C301"}
 
@@ -529,7 +530,16 @@ def test_a_damaged_superblock_alone_is_ours() -> None:
     raw = bytearray(pack_super(SB, 0))
     raw[700] ^= 1
     disk[0] = bytes(raw)
-    assert examine(disk).ours
+    assert examine(disk).head.ours
+
+
+def test_a_damaged_tag_of_a_main_is_no_spare() -> None:
+    disk = Disk()
+    tag = Tag(SET, "attic", 1 << 20, 2048, 512)
+    disk[1] = pack_tag(tag, 1)
+    disk[255] = pack_tag(tag, 255)[:512] + JUNK[512:]
+    load = examine(disk)
+    assert (load.head.ours, load.refusals) == (False, [])
 
 
 def test_an_overlay_shows_what_would_be() -> None:

@@ -32,9 +32,9 @@ from unit.areas import (
 from unit.kernelload import KernelLoad
 
 from dmremap.errors import Failure
-from dmremap.ondisk import BLOCK, Entry, Epoch, SetState, SlotState, Superblock
+from dmremap.ondisk import BLOCK, Entry, Epoch, Load, SetState, SlotState, Superblock
 from dmremap.ondisk._format import lib
-from dmremap.ondisk.check import Load, examine
+from dmremap.ondisk.check import examine
 from dmremap.ondisk.layout import NO_EPOCH, pack_super
 from dmremap.ondisk.mend import mend
 

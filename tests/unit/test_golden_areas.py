@@ -12,8 +12,9 @@ from unit.areas import GOLDEN, HOMES, SB, SET, Disk, fresh, mapped, superblock, 
 
 from dmremap.ondisk import BLOCK, Entry, SlotState
 from dmremap.ondisk.backup import decode
-from dmremap.ondisk.check import Counts, examine
+from dmremap.ondisk.check import examine
 from dmremap.ondisk.layout import pack_super
+from dmremap.ondisk.load import Counts
 from dmremap.ondisk.mend import mend
 
 SUMS = dict(line.split()[::-1] for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())

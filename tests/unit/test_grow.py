@@ -32,11 +32,12 @@ from dmremap.ondisk import (
     Segment,
     SlotState,
     Superblock,
+    View,
     extension_for,
     first_obstacle,
     largest_area,
+    look,
     opened,
-    read_head,
     segment_for,
     write_tables,
 )
@@ -349,7 +350,7 @@ class FakeDm:
         if names and list(names) != ["one"]:  # type: ignore[call-overload]
             raise NotFound("DMR-E303", "no such set is running")
         with opened(str(self.image)) as device:
-            sb = read_head(device, START).superblock
+            sb = look(View(device, START)).superblock
         assert sb
         text = (
             f"{self.mode} 512 0/{sb.slots} lost=0 pending=0 bad=0 free=0 doubt=0 read_errors=0 "
@@ -369,7 +370,7 @@ class FakeDm:
         self.table, self.inactive, self.suspended = self.inactive, [], True
         self._step("resume")
         with opened(str(self.image), write=True) as device:
-            sb = read_head(device, START).superblock
+            sb = look(View(device, START)).superblock
             assert sb
             if self.length > sb.area_sectors:
                 blocks = self.length // 8

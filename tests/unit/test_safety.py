@@ -7,11 +7,12 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from unit.areas import JUNK, OTHER, Disk, fresh, reseal, superblock
 
 from dmremap import safety
 from dmremap.blockdev import DeviceFacts, Signature, Use
 from dmremap.errors import Busy, DmRemapError, NotFound, Refused
-from dmremap.ondisk import Head, Tag
+from dmremap.ondisk import Tag, View, find
 from dmremap.safety import Area, Finding, Metadata, Override
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
@@ -159,16 +160,35 @@ def test_metadata_of_another_set() -> None:
     found = list(safety.check_metadata(MAIN, Metadata(tag=replace(tag, fault="it is older"))))
     assert codes(found) == ["DMR-E504"]
     assert found[0].message.endswith(f"the main device of set {SET}")
-    newer = Head((), ("set x, block 0: metadata needs a newer dm-remap (incompat)",), ())
-    assert codes(safety.check_metadata(MAIN, Metadata(heads=(newer,)))) == ["DMR-E504"]
+    disk = fresh(sb=superblock(uuid=OTHER))
+    found = list(safety.check_metadata(SPARE, Metadata(tag, find(View(disk, 0)))))
+    assert codes(found) == ["DMR-E504", "DMR-E504"]
+    assert "'attic'" in found[1].message
+
+
+def test_metadata_of_a_set_that_cannot_be_used() -> None:
+    newer, damaged = fresh(), fresh()
+    for home in (0, 255):
+        raw = bytearray(newer[home])
+        raw[80] = 2  # the incompat word
+        newer[home] = reseal(bytes(raw), home, home)
+        damaged[home] = JUNK
+    for disk, why in ((newer, "newer dm-remap"), (damaged, "no superblock")):
+        (found,) = safety.check_metadata(SPARE, Metadata(loads=find(View(disk, 0))))
+        assert (found.code, found.override) == ("DMR-E504", Override.FORCE)
+        assert why in found.message
 
 
 def test_an_unreadable_home_is_not_the_absence_of_a_set() -> None:
     for block in (0, 255):
-        found = list(safety.check_metadata(SPARE, Metadata(heads=(Head((), (), (block,)),))))
+        disk = Disk()
+        disk.bad.add(block)
+        found = list(safety.check_metadata(SPARE, Metadata(loads=find(View(disk, 0)))))
         assert codes(found) == ["DMR-E518"]
         assert found[0].override is Override.FORCE
-    assert codes(safety.check_metadata(SPARE, Metadata(heads=(Head((), (), (130,)),)))) == []
+    disk = Disk()
+    disk.bad.add(130)
+    assert codes(safety.check_metadata(SPARE, Metadata(loads=find(View(disk, 0))))) == []
     assert codes(safety.check_metadata(MAIN, Metadata(unreadable=True))) == ["DMR-E518"]
 
 

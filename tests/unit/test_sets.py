@@ -11,7 +11,7 @@ from unit.devices import a_device
 
 from dmremap import blockdev, dm, sets
 from dmremap.blockdev import DeviceFacts, Use
-from dmremap.errors import Failure, NotFound, Refused, Usage
+from dmremap.errors import DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.ondisk import BLOCK, Segment, SetState, Superblock
 from dmremap.ondisk.layout import pack_super
 from dmremap.table import RemapTable
@@ -135,13 +135,6 @@ def test_a_set_on_another_area_of_the_spare_does_not_hold_it(
     assert sets._beside(sets.Found(SB, SPARE, 0), []).exclusive == 16
 
 
-def test_a_set_that_has_gone_on_elsewhere_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)
-    with pytest.raises(Refused, match="gone on elsewhere") as caught:
-        sets.assemble(sets.Found(replace(SB, incompat=1), SPARE, 0, (DISK,)))
-    assert caught.value.code == "DMR-E530"
-
-
 @pytest.fixture
 def two_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
     """Return the images that are all the devices there are."""
@@ -186,6 +179,43 @@ def test_a_set_of_version_1_is_passed_over_with_what_to_do(two_disks: dict[str, 
     assert warnings[0].endswith(
         "metadata is of version 1: save the data with the dm-remap that made it"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "why", "code"),
+    [
+        ({"incompat": 1}, "gone on elsewhere", "DMR-E530"),
+        ({"state": SetState.FORMATTING}, "format was not completed", "DMR-E515"),
+        ({"area_blocks": 341}, "to the end of the device", "DMR-E511"),
+        ({"seq": 2**62 + 1}, "which no set reaches", "DMR-E514"),
+        ({"ro_compat": 1}, "needs a newer dm-remap", "DMR-E514"),
+    ],
+)
+def test_what_no_load_accepts_is_found_and_not_started(
+    two_disks: dict[str, Path], change: dict[str, object], why: str, code: str
+) -> None:
+    for home in (0, 255):
+        _put(two_disks["spare"], home, pack_super(superblock(**change), home))
+    (one,) = sets.scan()
+    assert one.name == "attic"
+    with pytest.raises(DmRemapError, match=why) as caught:
+        sets.assemble(one)
+    assert caught.value.code == code
+    if change == {"ro_compat": 1}:
+        # As far as it goes without a main, for reading.
+        with pytest.raises(DmRemapError) as caught:
+            sets.assemble(one, readonly=True)
+        assert caught.value.code == "DMR-E516"
+
+
+def test_what_another_set_has_left_keeps_nothing_from_being_started(
+    two_disks: dict[str, Path],
+) -> None:
+    for home in (0, 255):
+        _put(two_disks["spare"], home, pack_super(superblock(), home))
+    _put(two_disks["spare"], 130, pack_super(superblock(uuid=OTHER, seq=9), 0, 130))
+    (one,) = sets.scan()
+    assert (one.superblock.uuid, one.problems) == (SET, ())
 
 
 def test_select() -> None:

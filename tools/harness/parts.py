@@ -28,6 +28,7 @@ EXPECTED = {
     "tests/unit/test_corruption.py::test_every_area": (900, 900),
     "tests/unit/test_guided_fuzzing.py": (60, 60),
     "tests/unit/test_guided_fuzzing.py::test_no_input_misleads": (660, 660),
+    "tests/unit/test_one_reader.py": (120, 120),
     "tests/vm/": (60, 300),
     "tests/vm/test_bench.py": (150, 150),
     "tests/vm/test_concurrency.py": (2700, 3000),

@@ -183,7 +183,7 @@ class KernelPlan(Plan):
                     here=True,
                 )
             )
-            words = ("tests/unit/test_check_kernel.py",)
+            words = ("tests/unit/test_check_kernel.py", "tests/unit/test_one_reader.py")
             found.append(pytest_step("check beside the loader", "loader", "", *words))
         if self.covers is None:
             # A guest takes less time than the debug kernel's start.
