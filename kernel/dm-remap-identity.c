@@ -24,7 +24,18 @@
  *----------------------------------------------------------------
  */
 
-/* The driver's unique id of main's disk.  Returns its length or 0. */
+/*
+ * From Linux 6.16 on a DM device has a unique id, too: that of the first disk below
+ * it that has one.  It is another one when the volume moves, the same for two
+ * volumes on one disk, the spare's for a set whose main has none, and on an
+ * older kernel there is none.  All of DM has one major.
+ */
+static bool is_dm(struct remap *r, struct gendisk *disk)
+{
+	return disk->major == dm_disk(dm_table_get_md(r->ti->table))->major;
+}
+
+/* The unique id that main's own driver gives it.  Returns its length or 0. */
 int identity_id(struct remap *r, u8 *id, u8 *type)
 {
 	static const enum blk_unique_id types[] = {
@@ -33,7 +44,7 @@ int identity_id(struct remap *r, u8 *id, u8 *type)
 	struct gendisk *disk = r->main->bdev->bd_disk;
 	unsigned int i;
 
-	if (!disk->fops->get_unique_id)
+	if (!disk->fops->get_unique_id || is_dm(r, disk))
 		return 0;
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
 		int len = disk->fops->get_unique_id(disk, id, types[i]);

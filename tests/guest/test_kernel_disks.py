@@ -19,18 +19,23 @@ from guest.lib import (
     CommandError,
     Device,
     describe,
+    dm_device,
+    loop_device,
     null_block,
     outcome,
     pattern,
     queue,
     run,
+    sectors,
     try_read,
     try_write,
     unload_module,
     wait_for,
     write,
 )
-from guest.remapset import KernelLog, RemapSet, remap_set, texts
+from guest.remapset import KernelLog, RemapSet, remap_set, status, texts
+
+from dmremap.ondisk import View, look, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,3 +184,28 @@ def test_medium_errors_of_scsi_debug(logical: int, exponent: int) -> None:
                 with Device(made.path) as device:
                     words = describe(device.read(start, physical // SECTOR))
                 assert words == texts(start, physical // SECTOR, 7)
+
+
+# An id
+
+
+def test_an_id_is_what_the_disks_own_driver_says() -> None:
+    """A DM device has an id on some kernels only, and it is that of what happens to be below."""
+    with scsi_debug() as disk, loop_device(2 * MIB) as spare:
+        size = sectors(disk)
+
+        def made(main: Path) -> tuple[str, int]:
+            with dm_device("set", f"0 {size} remap {main} {spare} 0 4096"):
+                identity = status("set").identity
+            with opened(str(spare)) as device:
+                superblock = look(View(device, 0)).superblock
+            assert superblock
+            return identity, superblock.main_id_type
+
+        with dm_device("volume", f"0 {size} linear {disk} 0") as volume:
+            assert made(volume) == ("size", 0)
+        # One that is known by its size is known by its id as soon as there is one.
+        assert made(disk) == ("id", 3)
+        # The set has an id, this main has none.
+        with dm_device("volume", f"0 {size} linear {disk} 0") as volume:
+            assert made(volume) == ("size", 3)

@@ -94,6 +94,13 @@ const char *fake_name(struct mapped_device *md)
 	return "kunit";
 }
 
+struct gendisk *fake_dm_disk(struct mapped_device *md)
+{
+	static struct gendisk disk = { .major = FAKE_DM_MAJOR };
+
+	return &disk;
+}
+
 /* A disk whose driver knows no unique id. */
 static const struct block_device_operations no_id;
 

@@ -93,8 +93,10 @@ void fake_bio_init(struct bio *bio, struct block_device *bdev,
 		   blk_opf_t opf);
 struct bio *fake_bio_clone(struct block_device *bdev, struct bio *bio,
 			   gfp_t gfp, struct bio_set *bs);
+#define FAKE_DM_MAJOR	253		/* other disks have 0 */
 struct mapped_device *fake_md(struct dm_table *table);
 const char *fake_name(struct mapped_device *md);
+struct gendisk *fake_dm_disk(struct mapped_device *md);
 void *fake_per_bio_data(struct bio *bio, size_t size);
 struct bio *fake_bio_of(void *data, size_t size);
 int fake_submit_bio_wait(struct bio *bio);
@@ -113,6 +115,7 @@ int fake_flush(struct block_device *bdev);
 #define DMWARN_LIMIT			DMWARN
 #define dm_table_get_md			fake_md
 #define dm_device_name			fake_name
+#define dm_disk				fake_dm_disk
 #define dm_per_bio_data			fake_per_bio_data
 #define dm_bio_from_per_bio_data	fake_bio_of
 #define bio_init			fake_bio_init

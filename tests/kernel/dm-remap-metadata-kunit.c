@@ -1079,6 +1079,19 @@ static void adopted_main(struct kunit *test)
 		       "main is not the disk that the set has recorded");
 }
 
+/* What DM says of a volume is not its disk's; the size is all that is known. */
+static void id_of_a_volume(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+
+	t->main->disk.fops = &has_id;
+	t->main->disk.major = FAKE_DM_MAJOR;
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_SIZE);
+	KUNIT_EXPECT_EQ(test, super_at(test, 0)->main_id_type, 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+}
+
 /*----------------------------------------------------------------
  * Loads
  *----------------------------------------------------------------
@@ -2359,6 +2372,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(tags),
 	KUNIT_CASE(histories),
 	KUNIT_CASE(adopted_main),
+	KUNIT_CASE(id_of_a_volume),
 	KUNIT_CASE(load_empty),
 	KUNIT_CASE(load_entries_of_all_states),
 	KUNIT_CASE(bad_copies),
