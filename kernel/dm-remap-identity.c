@@ -1,19 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Is this the main of the set, and does anybody use these disks already?
+ * Is this the main of the set, and does anybody use these disks or this set?
  *
  * A tagged main is known by the tag in its first MiB, an adopted one by its
  * driver's unique id where it has one, or else by its size alone.  Nothing here
  * writes to main.
  *
  * DM claims a disk for all of DM, so two DM devices may open the same range of
- * it.  A module-wide list keeps sets apart.  A range is entered by ctr; it counts
- * against other devices from the first preresume on, and against other targets of
- * its own table at once.  A table to come of the same device does not count, or
- * nothing could be reloaded.
+ * it, and no claim is seen through a loop device.  A module-wide list keeps
+ * targets apart.  A target is in it from ctr, as soon as it is known what it is
+ * about to use, to dtr.  It uses two things:
+ *  - ranges of main and of the spare, partitions resolved.  They are in use
+ *    from the beginning of the first preresume on, even if that fails.
+ *  - a set.  Ranges say nothing of the same sectors under another name (a loop
+ *    device, a linear map, a second path), nor of copies of both disks.  So a
+ *    set runs once, whatever it runs from.  It is in use from where the first
+ *    preresume has read its uuid on the disk, and before anything is written
+ *    there; one that is formatted then, from the end of that.  A preresume that
+ *    fails ends it.
  *
- * Context: ctr, preresume and dtr.  The list has a mutex of its own, which is held
- * over nothing that waits.
+ * What is in use is refused to other devices, in ctr where it can be seen there,
+ * since the old table still runs, and for good in preresume.  Other targets of the
+ * same table are refused it in ctr, whether it is in use yet or not.  Other tables
+ * of the same device are not, or nothing could be reloaded: a table's I/O has
+ * ended when the next one is resumed.
+ *
+ * Context: ctr, preresume and dtr.  The list has a mutex of its own.  DM's mutex
+ * for names nests in it, and it is held over nothing that waits for I/O.  Who is
+ * in the list has its table and its device as long as it is held, because dtr
+ * comes before these go: only so can another target be looked at, and named.
  */
 #include <linux/mutex.h>
 
@@ -171,38 +186,88 @@ char *identity_check(struct remap *r, const struct dmr_super *sb)
 }
 
 /*----------------------------------------------------------------
- * Ranges in use
+ * Ranges and sets in use
  *----------------------------------------------------------------
  */
 
-static DEFINE_MUTEX(ranges_lock);
+static DEFINE_MUTEX(users_lock);
 static LIST_HEAD(ranges);
+
+/* Does what another target has entered count for this one? */
+static bool __counts(struct remap *r, struct remap *other, bool live)
+{
+	struct dm_table *table = r->ti->table, *others = other->ti->table;
+
+	if (other == r)
+		return false;
+	return others == table ||
+	       (live && dm_table_get_md(others) != dm_table_get_md(table));
+}
 
 static bool __ranges_overlap(struct dmr_range *a, struct dmr_range *b)
 {
 	return a->disk == b->disk && a->start < b->end && b->start < a->end;
 }
 
-static bool __ranges_conflict(struct remap *r)
+/* Returns who uses a part of the ranges, or NULL. */
+static struct remap *__user_of_ranges(struct remap *r)
 {
-	struct dm_table *table = r->ti->table;
 	struct dmr_range *other;
 	unsigned int i;
 
 	list_for_each_entry(other, &ranges, list) {
-		struct dm_table *others = other->r->ti->table;
-
-		if (other->r == r)
-			continue;
-		if (others != table &&
-		    (!other->r->ranges_live ||
-		     dm_table_get_md(others) == dm_table_get_md(table)))
+		if (!__counts(r, other->r, other->r->ranges_live))
 			continue;
 		for (i = 0; i < ARRAY_SIZE(r->range); i++)
 			if (__ranges_overlap(&r->range[i], other))
-				return true;
+				return other->r;
 	}
-	return false;
+	return NULL;
+}
+
+/* Returns who runs the set, or NULL. */
+static struct remap *__user_of_set(struct remap *r, const u8 *uuid)
+{
+	struct dmr_range *other;
+
+	list_for_each_entry(other, &ranges, list)
+		if (__counts(r, other->r, other->r->runs) &&
+		    !memcmp(&other->r->uuid, uuid, sizeof(other->r->uuid)))
+			return other->r;
+	return NULL;
+}
+
+static void __say_user(struct remap *r, const char *what, struct remap *user)
+{
+	struct mapped_device *md = dm_table_get_md(user->ti->table);
+	char name[DM_NAME_LEN];
+
+	/* One that is being removed has no name any more. */
+	if (dm_copy_name_and_uuid(md, name, NULL))
+		strscpy(name, "a device without a name", sizeof(name));
+	DMERR("%s: %s is in use by %s (%s)", dmr_name(r), what, name,
+	      dm_device_name(md));
+}
+
+static bool __set_is_used(struct remap *r, const u8 *uuid)
+{
+	struct remap *user = __user_of_set(r, uuid);
+	char what[sizeof("the set ") + UUID_STRING_LEN];
+
+	if (!user)
+		return false;
+	snprintf(what, sizeof(what), "the set %pUb", uuid);
+	__say_user(r, what, user);
+	return true;
+}
+
+static bool __ranges_are_used(struct remap *r)
+{
+	struct remap *user = __user_of_ranges(r);
+
+	if (user)
+		__say_user(r, "a part of main or the spare", user);
+	return user;
 }
 
 static void range_init(struct remap *r, struct dmr_range *range,
@@ -214,7 +279,12 @@ static void range_init(struct remap *r, struct dmr_range *range,
 	range->end = get_start_sect(bdev) + end;
 }
 
-/* For ctr, when it is known whether main is tagged. */
+/**
+ * identity_enter() - enter ranges and set into the list, for ctr
+ * @r: the target; it is known whether main is tagged, and of what set the spare is
+ *
+ * Return: NULL, or why not; the log names the device that is in the way.
+ */
 char *identity_enter(struct remap *r)
 {
 	sector_t end = r->main_start + r->ti->len;
@@ -228,39 +298,66 @@ char *identity_enter(struct remap *r)
 	if (__ranges_overlap(&r->range[0], &r->range[1]))
 		return "main and spare overlap";
 
-	mutex_lock(&ranges_lock);
-	if (__ranges_conflict(r))
+	mutex_lock(&users_lock);
+	if (__set_is_used(r, (u8 *)&r->uuid))
+		error = "the set is in use already";
+	else if (__ranges_are_used(r))
 		error = "main or spare overlaps a set that is in use";
 	else
 		for (i = 0; i < ARRAY_SIZE(r->range); i++)
 			list_add(&r->range[i].list, &ranges);
-	mutex_unlock(&ranges_lock);
+	mutex_unlock(&users_lock);
 	return error;
 }
 
 /* For the first preresume: from here on the ranges count against everybody. */
 int identity_claim(struct remap *r)
 {
-	int ret = 0;
+	bool used;
 
-	mutex_lock(&ranges_lock);
-	if (__ranges_conflict(r)) {
-		DMERR("%s: main or spare overlaps a set that is in use",
-		      dmr_name(r));
-		ret = -EBUSY;
-	} else {
+	mutex_lock(&users_lock);
+	used = __ranges_are_used(r);
+	if (!used)
 		r->ranges_live = true;
-	}
-	mutex_unlock(&ranges_lock);
-	return ret;
+	mutex_unlock(&users_lock);
+	return used ? -EBUSY : 0;
+}
+
+/**
+ * identity_run() - let the set count against everybody, for the first preresume
+ * @r: the target
+ * @uuid: what was read from the disk
+ *
+ * Another uuid than r->uuid is only looked up.
+ *
+ * Return: 0, or -EBUSY: somebody else runs it, whom the log names.
+ */
+int identity_run(struct remap *r, const u8 *uuid)
+{
+	bool used;
+
+	mutex_lock(&users_lock);
+	used = __set_is_used(r, uuid);
+	if (!used && !memcmp(&r->uuid, uuid, sizeof(r->uuid)))
+		r->runs = true;
+	mutex_unlock(&users_lock);
+	return used ? -EBUSY : 0;
+}
+
+/* The preresume has failed: it counts no more. */
+void identity_stop(struct remap *r)
+{
+	mutex_lock(&users_lock);
+	r->runs = false;
+	mutex_unlock(&users_lock);
 }
 
 void identity_leave(struct remap *r)
 {
 	unsigned int i;
 
-	mutex_lock(&ranges_lock);
+	mutex_lock(&users_lock);
 	for (i = 0; i < ARRAY_SIZE(r->range); i++)
 		list_del(&r->range[i].list);
-	mutex_unlock(&ranges_lock);
+	mutex_unlock(&users_lock);
 }

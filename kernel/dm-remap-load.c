@@ -43,6 +43,7 @@
  */
 #include <linux/crc32c.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -760,8 +761,9 @@ static int format_area(struct remap *r, struct page *check)
 }
 
 /*
- * Between ctr and preresume another device may have finished the format, and
- * used the set since.  Then it is only to be loaded.
+ * Between ctr and preresume another device may have finished the format, under
+ * other names of these disks, too.  If it uses the set still, that is said; if not,
+ * the set is only to be loaded.
  */
 static int format_needed(struct remap *r, struct scan *s, struct head *h)
 {
@@ -777,7 +779,9 @@ static int format_needed(struct remap *r, struct scan *s, struct head *h)
 		DMERR("%s: %s", dmr_name(r), why);
 		return -EINVAL;
 	}
-	return !(h->have_super && h->ready);
+	if (h->have_super && h->ready)
+		return identity_run(r, h->super.h.uuid);
+	return 1;
 }
 
 static int format_set(struct remap *r)
@@ -800,6 +804,32 @@ static int format_set(struct remap *r)
 		return -ENOMEM;
 	ret = format_area(r, check);
 	__free_page(check);
+	return ret ?: identity_run(r, (u8 *)&r->uuid);
+}
+
+/*
+ * One at a time: two devices may see the same blank area, by names that nobody can
+ * tell to be the same disk.  The other one then finds a set, and who runs it.
+ *
+ * The wait may be as long as a format takes, and for ever if its disks are
+ * suspended: one of them may even be a DM device that waits here to be resumed.
+ * Whoever is killed waits no more.  DM's lock of the device is held over it, as over
+ * all of preresume, and nothing that a dtr or another device needs.
+ */
+static DEFINE_MUTEX(format_lock);
+
+static int format_once(struct remap *r, struct scan *s, struct head *h)
+{
+	int ret = mutex_lock_killable(&format_lock);
+
+	if (ret)
+		return ret;
+	ret = format_needed(r, s, h);
+	if (ret > 0)
+		ret = format_set(r);
+	mutex_unlock(&format_lock);
+	if (!ret)
+		r->format = false;
 	return ret;
 }
 
@@ -1332,6 +1362,8 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	int ret;
 
 	ret = load_head(r, s, l);
+	if (!ret)
+		ret = identity_run(r, (u8 *)&r->uuid);
 	if (ret)
 		return ret;
 	ret = load_homes(r, s, l);
@@ -1388,18 +1420,17 @@ int load_set(struct remap *r)
 	if (!l || !l->found || !s)
 		goto out;
 	if (r->format) {
-		ret = format_needed(r, s, &l->head);
-		if (ret > 0)
-			ret = format_set(r);
-		if (ret < 0)
+		ret = format_once(r, s, &l->head);
+		if (ret)
 			goto out;
-		r->format = false;
 	}
 	ret = do_load(r, s, l);
 	/* As it was, for the next attempt. */
 	if (ret)
 		slots_clear(r);
 out:
+	if (ret)
+		identity_stop(r);
 	if (l)
 		kvfree(l->found);
 	kvfree(l);

@@ -330,6 +330,7 @@ struct remap {
 	struct bio_set		bs;		/* for replays */
 	struct dmr_range	range[2];
 	bool			ranges_live;	/* see identity_claim() */
+	bool			runs;		/* see identity_run() */
 
 	/* Written in preresume or by the commit work only. */
 	enum dmr_identity	identity;
@@ -722,6 +723,8 @@ void identity_read(struct remap *r);
 char *identity_check(struct remap *r, const struct dmr_super *sb);
 char *identity_enter(struct remap *r);
 int identity_claim(struct remap *r);
+int identity_run(struct remap *r, const u8 *uuid);
+void identity_stop(struct remap *r);
 void identity_leave(struct remap *r);
 
 /* dm-remap-repair.c */

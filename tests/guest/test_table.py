@@ -283,7 +283,7 @@ def test_spare_of_a_running_set_is_refused_to_another(disks: tuple[Path, Path]) 
     main, spare = disks
     with dm_device("one", line(main, spare)), loop_device(8 * MIB) as other:
         before = contents(other, spare)
-        assert "main or spare overlaps a set that is in use" in refusal(line(other, spare))
+        assert "the set is in use already" in refusal(line(other, spare))
         assert contents(other, spare) == before
 
 
@@ -298,7 +298,7 @@ def test_of_two_tables_loaded_for_one_spare_only_one_starts(disks: tuple[Path, P
             before = contents(spare)
             with KernelLog() as log, pytest.raises(CommandError):
                 dm_resume("two")
-            assert "main or spare overlaps a set that is in use" in log.text
+            assert "a part of main or the spare is in use by one (" in log.text
             assert contents(spare) == before
         finally:
             dm_remove("two")

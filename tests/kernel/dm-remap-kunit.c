@@ -84,14 +84,21 @@ void event_flushed(struct remap *r, enum dmr_leg leg, blk_status_t status)
 	}
 }
 
+/* Each table is of a device of its own. */
 struct mapped_device *fake_md(struct dm_table *table)
 {
-	return NULL;
+	return (struct mapped_device *)table;
 }
 
 const char *fake_name(struct mapped_device *md)
 {
 	return "kunit";
+}
+
+int fake_copy_name(struct mapped_device *md, char *name, char *uuid)
+{
+	strscpy(name, "kunit", DM_NAME_LEN);
+	return 0;
 }
 
 struct gendisk *fake_dm_disk(struct mapped_device *md)

@@ -96,6 +96,7 @@ struct bio *fake_bio_clone(struct block_device *bdev, struct bio *bio,
 #define FAKE_DM_MAJOR	253		/* other disks have 0 */
 struct mapped_device *fake_md(struct dm_table *table);
 const char *fake_name(struct mapped_device *md);
+int fake_copy_name(struct mapped_device *md, char *name, char *uuid);
 struct gendisk *fake_dm_disk(struct mapped_device *md);
 void *fake_per_bio_data(struct bio *bio, size_t size);
 struct bio *fake_bio_of(void *data, size_t size);
@@ -115,6 +116,7 @@ int fake_flush(struct block_device *bdev);
 #define DMWARN_LIMIT			DMWARN
 #define dm_table_get_md			fake_md
 #define dm_device_name			fake_name
+#define dm_copy_name_and_uuid		fake_copy_name
 #define dm_disk				fake_dm_disk
 #define dm_per_bio_data			fake_per_bio_data
 #define dm_bio_from_per_bio_data	fake_bio_of

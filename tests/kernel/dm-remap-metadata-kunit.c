@@ -298,6 +298,28 @@ static int metadata_init(struct kunit *test)
 	return kunit_add_action_or_reset(test, destroy_action, t);
 }
 
+/* A target beside it, constructed: on other disks, of another device. */
+static struct remap *create_other(struct kunit *test)
+{
+	struct {
+		struct remap		r;
+		struct dm_target	ti;
+		struct dm_dev		on_main, on_spare;
+	} *other = kunit_kzalloc(test, sizeof(*other), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, other);
+	other->on_main.bdev = &fake_disk_create(test, 'm', UNITS, 1)->bdev;
+	other->on_spare.bdev = &fake_disk_create(test, 's', UNITS, 1)->bdev;
+	other->ti.len = UNITS;
+	other->ti.table = (struct dm_table *)other;
+	other->r.ti = &other->ti;
+	other->r.main = &other->on_main;
+	other->r.spare = &other->on_spare;
+	other->r.spare_len = AREA * DMR_BLOCK_SECTORS;
+	memcpy(&other->r.uuid, uuid, sizeof(uuid));
+	return &other->r;
+}
+
 /*----------------------------------------------------------------
  * The format's own checks
  *----------------------------------------------------------------
@@ -1096,6 +1118,56 @@ static void id_of_a_volume(struct kunit *test)
  * Loads
  *----------------------------------------------------------------
  */
+
+static void set_runs_once(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *other = create_other(test), *r;
+
+	/* Both are constructed: neither counts. */
+	KUNIT_EXPECT_PTR_EQ(test, identity_enter(other), NULL);
+	r = create(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_PTR_EQ(test, identity_enter(r), NULL);
+
+	/* The first one runs it.  The other one writes nothing. */
+	((u8 *)block_at(test, 256))[100] = 1;
+	KUNIT_EXPECT_EQ(test, identity_run(other, uuid), 0);
+	KUNIT_EXPECT_EQ(test, load(test), -EBUSY);
+	KUNIT_EXPECT_FALSE(test, r->runs);
+	expect_table(test, 294, TABLE_SEQ);
+	identity_stop(other);
+
+	/* A load that fails runs nothing. */
+	unreadable(test, 256);
+	unreadable(test, 294);
+	KUNIT_EXPECT_EQ(test, load(test), -EIO);
+	KUNIT_EXPECT_EQ(test, identity_run(other, uuid), 0);
+	identity_stop(other);
+	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, identity_run(other, uuid), -EBUSY);
+	KUNIT_EXPECT_FALSE(test, other->runs);
+	/* ctr sees it, too, and another set is nobody's business. */
+	identity_leave(other);
+	KUNIT_EXPECT_STREQ(test, identity_enter(other),
+			   "the set is in use already");
+	memcpy(&other->uuid, other_uuid, sizeof(other_uuid));
+	KUNIT_EXPECT_PTR_EQ(test, identity_enter(other), NULL);
+	KUNIT_EXPECT_EQ(test, identity_run(other, other_uuid), 0);
+	identity_leave(other);
+
+	/* Targets of one table see each other at once. */
+	identity_leave(r);
+	memcpy(&other->uuid, uuid, sizeof(uuid));
+	KUNIT_EXPECT_PTR_EQ(test, identity_enter(other), NULL);
+	other->runs = false;
+	other->ti->table = t->ti.table;
+	KUNIT_EXPECT_STREQ(test, identity_enter(r),
+			   "the set is in use already");
+	identity_leave(other);
+}
 
 static void load_empty(struct kunit *test)
 {
@@ -2126,6 +2198,25 @@ static void format_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ((u8 *)block_at(test, 257))[100], 1);
 }
 
+/* Another device has formatted the area since, under another name of the disk. */
+static void format_of_another(struct kunit *test)
+{
+	struct remap *other = create_other(test);
+
+	erase(test);
+	create_without_uuid(test);
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	put_set(test);
+	KUNIT_EXPECT_PTR_EQ(test, identity_enter(other), NULL);
+	KUNIT_EXPECT_EQ(test, identity_run(other, uuid), 0);
+	KUNIT_EXPECT_EQ(test, load(test), -EBUSY);
+	/* It is there, but not what ctr has seen. */
+	identity_leave(other);
+	KUNIT_EXPECT_EQ(test, load(test), -ENODATA);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ);
+}
+
 /* One that was cut goes on, with the same uuid. */
 static void format_goes_on(struct kunit *test)
 {
@@ -2373,6 +2464,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(histories),
 	KUNIT_CASE(adopted_main),
 	KUNIT_CASE(id_of_a_volume),
+	KUNIT_CASE(set_runs_once),
 	KUNIT_CASE(load_empty),
 	KUNIT_CASE(load_entries_of_all_states),
 	KUNIT_CASE(bad_copies),
@@ -2410,6 +2502,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(scrub_makes_room_for_a_suspend),
 	KUNIT_CASE(format_blank),
 	KUNIT_CASE(format_refused),
+	KUNIT_CASE(format_of_another),
 	KUNIT_CASE(format_goes_on),
 	KUNIT_CASE(main_of_a_format),
 	KUNIT_CASE(growth),

@@ -90,6 +90,8 @@ OTHERS = (
     "ctr: spare area is over # GiB: format it with dmremapctl create",
     "ctr: main and spare overlap",
     "ctr: main or spare overlaps a set that is in use",
+    "ctr: the set is in use already",
+    "ctr: dm: # is in use by # (#)",  # one program loads one set at a time
 )
 
 

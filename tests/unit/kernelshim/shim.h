@@ -29,6 +29,8 @@ typedef struct { int64_t v; } atomic64_t;
 typedef struct { int x; } spinlock_t;
 
 #define U32_MAX			UINT32_MAX
+#define UUID_STRING_LEN		36
+#define DM_NAME_LEN		128
 #define U64_MAX			(~0ull)
 #define PAGE_SIZE		4096
 #define SECTOR_SIZE		512
@@ -95,6 +97,7 @@ static inline void list_splice_init(struct list_head *from, struct list_head *to
 struct mutex { int x; };
 #define DEFINE_MUTEX(name)	struct mutex name
 #define mutex_lock(m)		((void)(m))
+#define mutex_lock_killable(m)	((void)(m), 0)
 #define mutex_unlock(m)		((void)(m))
 #define spin_lock_irq(l)	((void)(l))
 #define spin_unlock_irq(l)	((void)(l))
@@ -225,6 +228,7 @@ static inline void *memchr_inv(const void *p, int c, size_t n)
 		s++;
 	return (void *)s;
 }
+static inline void strscpy(char *to, const char *from, size_t n) { snprintf(to, n, "%s", from); }
 static inline void bitmap_zero(unsigned long *m, unsigned int n)
 {
 	memset(m, 0, (n + 63) / 64 * 8);
