@@ -196,6 +196,11 @@ CODES: dict[str, Code] = {
         "The kernel says that the device is busy.",
         "See who uses it with 'lsblk' and 'fuser -v', and try again.",
     ),
+    "DMR-E410": Code(
+        "set runs from other devices",
+        "A set runs once. These devices are other names of its disks, or copies of them.",
+        "Use the set as it runs, or stop it first with 'dmremapctl remove'.",
+    ),
     # 5xx: refused
     "DMR-E501": Code(
         "not a block device",

@@ -7,6 +7,7 @@ says and takes back what it wrote itself if any step fails.
 """
 
 import contextlib
+import shlex
 import time
 import uuid as uuidlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -665,6 +666,9 @@ def assemble(
         if not dry_run:
             dm.remove(already.name)
         already = None
+    others = [run for run in [_running(already)] if run] if already else running()
+    if runs := _runs_as(one, main, others):
+        already = runs.device
     if already:
         path = dm.device_path(already.name)
         line = table_line(sb, one.spare, one.spare, one.spare_start, errors)
@@ -685,7 +689,7 @@ def assemble(
                 replace(chosen, exclusive=blockdev.exclusive_errno(chosen.path)),
                 write=not readonly,
             ),
-            *safety.check_usable(_beside(one, running()), write=not readonly),
+            *safety.check_usable(_beside(one, others), write=not readonly),
             *safety.check_pair(chosen, one.spare),
         ]
     )
@@ -704,6 +708,31 @@ def assemble(
         _start(free, sb.uuid, line, readonly=readonly)
         warnings += dm.take_warnings()
     return Started(free, str(sb.uuid), dm.device_path(free), warnings=warnings), line
+
+
+def _runs_as(one: Found, main: str | None, others: Sequence[Running]) -> Running | None:
+    """Return the device that runs a set already, or raise if it runs from other devices."""
+    uuid = str(one.superblock.uuid)
+    runs = next((run for run in others if run.uuid == uuid and run.device.live_table), None)
+    if runs is None:
+        return None
+    wanted = [("spare", one.spare)]
+    if main is not None:
+        wanted.append(("main", blockdev.facts(main, look_inside=False)))
+    for what, facts in wanted:
+        used = {getattr(table, what) for table in runs.tables if table.uuid == uuid}
+        # A device over the one that is used is the same disk.
+        names = {f"{major}:{minor}" for major, minor in facts.components}
+        if facts.devno is None or not used & {_numbers(facts), *names}:
+            paths = ", ".join(sorted(map(blockdev.table_path, used)))
+            raise Busy(
+                "DMR-E410",
+                f"set {one.name!r} runs as {runs.name!r}, whose {what} is {paths} "
+                f"and not {facts.path}",
+                hint="What runs can be used. To start the set from other devices, stop it first: "
+                f"dmremapctl remove {shlex.quote(runs.name)}",
+            )
+    return runs
 
 
 def _beside(one: Found, others: Sequence[Running]) -> DeviceFacts:

@@ -561,8 +561,29 @@ def test_a_set_of_plain_dmsetup(ctl: Ctl, disks: tuple[Path, Path]) -> None:
         assert ctl("status", shown["uuid"]).data["sets"][0]["name"] == "plain"
         row = ctl("list").data["sets"][0]
         assert (row["name"], row["kind"]) == ("plain", "adopted")
+        found = ctl("assemble", "--spare", disks[1]).data["sets"][0]
+        assert (found["name"], found["result"]) == ("plain", "running")
     finally:
         run("dmsetup", "remove", "--retry", "plain")
+
+
+def test_a_set_that_runs_is_not_started_from_other_names(
+    ctl: Ctl, disks: tuple[Path, Path]
+) -> None:
+    ctl("create", *disks, "--yes", "--name", "one")
+    with (
+        loop_device(image=backing_file(disks[0])) as main_disk,
+        loop_device(image=backing_file(disks[1])) as spare,
+    ):
+        for words in (["--spare", spare], ["--spare", disks[1], "--main", main_disk]):
+            refused = ctl("assemble", *words)
+            assert refused.error == "DMR-E410"
+            error = refused.json["error"]
+            assert "runs as 'one'" in error["message"]
+            assert error["hint"].endswith("dmremapctl remove one")
+        found = ctl("assemble", "--spare", disks[1], "--main", disks[0]).data["sets"][0]
+        assert found["result"] == "running"
+    ctl("remove", "one")
 
 
 def test_superblocks_that_contradict_each_other(ctl: Ctl, disks: tuple[Path, Path]) -> None:

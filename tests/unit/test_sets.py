@@ -11,7 +11,7 @@ from unit.devices import a_device
 
 from dmremap import blockdev, dm, sets
 from dmremap.blockdev import DeviceFacts, Use
-from dmremap.errors import DmRemapError, Failure, NotFound, Refused, Usage
+from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.ondisk import BLOCK, Segment, SetState, Superblock
 from dmremap.ondisk.layout import pack_super
 from dmremap.table import RemapTable
@@ -147,6 +147,7 @@ def two_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path
         return DeviceFacts(path, devno=(8, len(path)), sectors=340 * 8)
 
     monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)
+    monkeypatch.setattr(dm, "list_devices", list)
     monkeypatch.setattr(blockdev, "all_devices", lambda: list(out.values()))
     monkeypatch.setattr(blockdev, "node", str)
     monkeypatch.setattr(blockdev, "facts_of", facts)
@@ -216,6 +217,50 @@ def test_what_another_set_has_left_keeps_nothing_from_being_started(
     _put(two_disks["spare"], 130, pack_super(superblock(uuid=OTHER, seq=9), 0, 130))
     (one,) = sets.scan()
     assert (one.superblock.uuid, one.problems) == (SET, ())
+
+
+def running_set(name: str = "home", uuid: UUID | None = SET) -> sets.Running:
+    """Return a device that runs a set from sda and sdb."""
+    text = str(uuid) if uuid else None
+    line = RemapTable(
+        start=0, length=8, main="8:0", spare="8:16", spare_start=0, spare_len=4096, uuid=text
+    )
+    return sets.Running(a_device(name), text, (line,), ())
+
+
+def test_a_set_that_runs_is_known_by_what_it_runs_from() -> None:
+    one = sets.Found(SB, SPARE, 0)
+    runs = running_set("any name")
+    assert sets._runs_as(one, None, [running_set(uuid=OTHER), runs]) is runs
+    assert sets._runs_as(one, None, [running_set(uuid=None), running_set(uuid=OTHER)]) is None
+    # A volume over the spare is the same disk.
+    volume = replace(SPARE, devno=(253, 1), components=frozenset({(253, 1), (8, 16)}))
+    assert sets._runs_as(replace(one, spare=volume), None, [runs]) is runs
+    # Who was killed has left a table that never ran.
+    idle = replace(runs, device=replace(runs.device, live_table=False))
+    assert sets._runs_as(one, None, [idle]) is None
+
+
+def test_a_set_that_runs_from_other_devices_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = replace(SPARE, path="/dev/loop1", devno=(7, 1), components=frozenset({(7, 1)}))
+    monkeypatch.setattr(blockdev, "table_path", {"8:0": "/dev/sda", "8:16": "/dev/sdb"}.get)
+    with pytest.raises(Busy, match="'home' runs as 'at home', whose spare is /dev/sdb") as raised:
+        sets._runs_as(sets.Found(SB, clone, 0), None, [running_set("at home")])
+    assert raised.value.code == "DMR-E410"
+    assert "dmremapctl remove 'at home'" in (raised.value.hint or "")
+
+    def facts(path: str, *, look_inside: bool) -> DeviceFacts:
+        assert not look_inside
+        return {"/dev/sda": DISK, "/dev/loop0": replace(clone, path=path)}.get(
+            path, DeviceFacts(path)
+        )
+
+    monkeypatch.setattr(blockdev, "facts", facts)
+    one, runs = sets.Found(SB, SPARE, 0), running_set()
+    assert sets._runs_as(one, "/dev/sda", [runs]) is runs
+    for path in ("/dev/loop0", "/dev/nothing"):
+        with pytest.raises(Busy, match=f"whose main is /dev/sda and not {path}"):
+            sets._runs_as(one, path, [runs])
 
 
 def test_select() -> None:
