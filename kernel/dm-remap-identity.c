@@ -80,7 +80,7 @@ static bool same_tag(const struct dmr_tag *a, const struct dmr_tag *b)
 
 /**
  * identity_read() - read main's tag
- * @r: the target; sets r->tag, r->nr_tags, r->tags_unread and r->tag_fault
+ * @r: the target; sets r->tag, r->nr_tags and r->tag_fault
  *
  * Of the valid copies the one with the highest sequence is the tag.  For whoever
  * reads the superblocks next, and not after them: a raise goes the other way, so
@@ -92,7 +92,6 @@ void identity_read(struct remap *r)
 	unsigned int i;
 
 	r->nr_tags = 0;
-	r->tags_unread = 0;
 	r->tag_fault = NULL;
 	memset(r->tag, 0, sizeof(*r->tag));
 	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
@@ -102,10 +101,8 @@ void identity_read(struct remap *r)
 
 		if (dmr_block_io(r->main->bdev, place * DMR_BLOCK_SECTORS,
 				 r->page, DMR_BLOCK_SIZE,
-				 REQ_OP_READ | REQ_META | REQ_SYNC)) {
-			r->tags_unread++;
+				 REQ_OP_READ | REQ_META | REQ_SYNC))
 			continue;
-		}
 		if (!dmr_header_ok(found, DMR_TYPE_TAG, place) ||
 		    dmr_get64(found->h.home) != place)
 			continue;

@@ -338,8 +338,7 @@ struct remap {
 	struct dmr_mblock	*mblock;
 	u32			first_dirty;	/* of mblock[].next_dirty */
 	u32			nr_gone;	/* table blocks lost in both copies */
-	unsigned int		nr_tags;	/* copies of it that are valid */
-	unsigned int		tags_unread;	/* ... that cannot be read */
+	unsigned int		nr_tags;	/* copies of main's that are valid */
 	const char		*tag_fault;	/* why it is not to be believed */
 	struct page		*page;		/* one metadata block */
 	struct dmr_super	*super;		/* the set's, as last written */
