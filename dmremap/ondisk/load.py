@@ -2,8 +2,8 @@
 """What a load by the kernel would make of an area, found out without the kernel. Writes nothing.
 
 There is one reader, and it is here and in head.py. look() goes as far as the first MiB tells, for
-whoever has many devices to look at, and load() reads the table too: what look() says of a set
-load() says as well. The rules are those of kernel/dm-remap-load.c. What the kernel asks of main
+whoever has many devices to look at, and read_set() reads the table too: what look() says of a set
+read_set() says as well. The rules are those of kernel/dm-remap-load.c. What the kernel asks of main
 (tag, id, size) is not looked at: units are checked against the size that the superblock has
 recorded.
 """
