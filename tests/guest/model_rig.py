@@ -29,17 +29,13 @@ from guest.lib import (
     fault_device,
     loop_device,
 )
-from guest.remapset import write_extension
+from guest.remapset import read_superblock, write_extension
 
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
     Segment,
-    Superblock,
-    View,
     extension_for,
-    look,
-    opened,
 )
 
 if TYPE_CHECKING:
@@ -101,16 +97,10 @@ class Rig:
             f" 4 main_start {self.kind.start * self.sectors} remap_rate 0"
         )
 
-    def _read_superblock(self) -> Superblock:
-        with opened(str(self.spare.path)) as device:
-            load = look(View(device, 0))
-        assert load.superblock is not None, load.refusals
-        return load.superblock
-
     def _make(self) -> None:
         """Have the kernel format the set and grow it once; remember what the disks hold then."""
         self.create()
-        self.superblock = self._read_superblock()
+        self.superblock = read_superblock(self.spare.path)
         self.grow()
         self.remove()
         with Device(self.spare.path) as device:
@@ -189,7 +179,7 @@ class Rig:
         write_extension(self.spare.path, superblock, segment)
         self.grown += 1
         dm_reload(NAME, self.line)
-        self.superblock = self._read_superblock()
+        self.superblock = read_superblock(self.spare.path)
 
     @property
     def segments(self) -> tuple[Segment, ...]:

@@ -39,7 +39,9 @@ from dmremap.ondisk import (
     SetState,
     Superblock,
     Tag,
+    View,
     format_area,
+    look,
     opened,
     segment_for,
     write_tag,
@@ -342,6 +344,14 @@ def format_set(spare: Path, superblock: Superblock, start: int = 0) -> None:
     """Write a set onto a spare whose area is blank, without the kernel's help."""
     with opened(str(spare), write=True) as device:
         format_area(device, superblock, start)
+
+
+def read_superblock(spare: Path, start: int = 0) -> Superblock:
+    """Return what the superblocks of the area say that begins at a sector of a spare."""
+    with opened(str(spare)) as device:
+        load = look(View(device, start))
+    assert load.superblock is not None, load.refusals
+    return load.superblock
 
 
 def write_extension(spare: Path, superblock: Superblock, segment: Segment) -> None:

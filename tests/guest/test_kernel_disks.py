@@ -33,9 +33,7 @@ from guest.lib import (
     wait_for,
     write,
 )
-from guest.remapset import KernelLog, RemapSet, remap_set, status, texts
-
-from dmremap.ondisk import View, look, opened
+from guest.remapset import KernelLog, RemapSet, read_superblock, remap_set, status, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,10 +195,7 @@ def test_an_id_is_what_the_disks_own_driver_says() -> None:
         def made(main: Path) -> tuple[str, int]:
             with dm_device("set", f"0 {size} remap {main} {spare} 0 4096"):
                 identity = status("set").identity
-            with opened(str(spare)) as device:
-                superblock = look(View(device, 0)).superblock
-            assert superblock
-            return identity, superblock.main_id_type
+            return identity, read_superblock(spare).main_id_type
 
         with dm_device("volume", f"0 {size} linear {disk} 0") as volume:
             assert made(volume) == ("size", 0)

@@ -40,6 +40,7 @@ from guest.remapset import (
     held,
     mapped,
     new_superblock,
+    read_superblock,
     remap_set,
     segment_of,
     tagged_set,
@@ -47,7 +48,7 @@ from guest.remapset import (
     with_seq,
 )
 
-from dmremap.ondisk import BLOCK, Entry, SlotState, Superblock, View, look, opened
+from dmremap.ondisk import BLOCK, Entry, SlotState, Superblock
 from dmremap.ondisk.layout import ENTRIES, pack_super, pack_table
 
 if TYPE_CHECKING:
@@ -130,10 +131,7 @@ class Stopped:
 
     @property
     def superblock(self) -> Superblock:
-        with opened(str(self.set.spare_disk)) as device:
-            superblock = look(View(device, self.start)).superblock
-        assert superblock
-        return superblock
+        return read_superblock(self.set.spare_disk, self.start)
 
     def home(self, copy: int, index: int = 1) -> int:
         segment = segment_of(self.set)

@@ -34,9 +34,7 @@ from guest.lib import (
     try_write,
     wait_for,
 )
-from guest.remapset import KernelLog, contents, held, refusal, status
-
-from dmremap.ondisk import View, look, opened
+from guest.remapset import KernelLog, contents, held, read_superblock, refusal, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,10 +65,7 @@ class Disks:
     @property
     def superblock(self) -> Superblock:
         """What the spare says."""
-        with opened(str(self.spare)) as device:
-            superblock = look(View(device, 0)).superblock
-        assert superblock
-        return superblock
+        return read_superblock(self.spare)
 
     @property
     def uuid(self) -> str:
