@@ -2,27 +2,25 @@
 /*
  * Metadata blocks in two copies with stand-ins: the part of the model that
  * metadata.pml and growth.pml share.  kernel/dm-remap-load.c is what it is a
- * model of, function by function; README.md says what was left out.
+ * model of, function by function, but that it has no names of stand-ins yet;
+ * README.md says what was left out.
  *
- * Whoever includes it defines NMB (metadata blocks), NSI (stand-ins), REFUSALS
+ * Whoever includes it defines NMB (metadata blocks; block 0 is the superblock), NXI
+ * (stand-ins of the superblock), NSI (those of tables, two at most), REFUSALS
  * (writes of metadata that are refused), BLINDS (places that a load cannot read)
  * and CUTS (power cuts, all of them over the whole run), IMAGE(mb) (what memory
- * says a block holds, its body, in a byte), and the label `cut`, where the run
- * goes on after a power cut.
+ * says a block holds, its body, in a byte; NAMES and what else a superblock says),
+ * and the label `cut`, where the run goes on after a power cut.
  *
  * There is one process, so each step that matters to a cut is one write, and
  * everything between two of them is atomic.
  */
 
 #define HOMES		(2 * NMB)
-#define PLACES		(HOMES + NSI)
+#define TABLE_STANDINS	(HOMES + NXI)
+#define PLACES		(HOMES + NXI + NSI)
 #define HOME(mb, c)	(2 * (mb) + (c))
 #define IS_STANDIN(p)	((p) >= HOMES)
-#ifdef SUPER_UNCHECKED
-#define FIRST_CHECKED	1
-#else
-#define FIRST_CHECKED	0
-#endif
 #define TORN		255	/* the body of what no checksum fits */
 #define NOWHERE		255
 #define VALID(p)	(seq[p] && body[p] != TORN)
@@ -39,7 +37,8 @@ byte whose[PLACES];		/* the home that it stands for */
 /* struct dmr_mblock, and what else metadata.c keeps */
 byte m_seq[NMB];
 byte m_at[HOMES];		/* where each copy lives */
-bit used[NSI];
+bit used[NXI + NSI];
+byte name[NSI];			/* the copy that a stand-in is for; 0: never used */
 bit dirty[NMB];
 bit failed[NMB];
 bit ro;
@@ -50,9 +49,9 @@ byte blinds = BLINDS;
 byte cuts = CUTS;
 
 /* Registers, 0 where they are not in use, or there would be more states. */
-byte mb, copy, tries;
+byte mb, copy, tries, s_copy, s_first, place;
 byte w_place, w_seq, w_body, w_home;
-bit ok, all_ok, second;
+bit ok, all_ok, second, s_second;
 byte i, j, p;
 
 /* Part of a write is taken: its first sector is among that, or is not. */
@@ -103,46 +102,146 @@ inline area_write()
 	fi
 }
 
-inline free_standin()
+/* The home 2, copy A of the first table, is the name 1. */
+#define NAME(home)	((home) - 1)
+#define NAMES		(name[0] | (name[NSI - 1] << (3 * (NSI - 1))))
+#define NAMES_OF(b, i)	(((b) >> (3 * (i))) & 7)
+
+inline super_standin()
 {
 	w_place = NOWHERE;
-	for (i : 0 .. NSI - 1) {
+	for (i : 0 .. NXI - 1) {
 		if
-#ifdef OVERWRITE_GOOD
-		:: w_place == NOWHERE && i >= tries -> w_place = HOMES + i
-#else
-		:: w_place == NOWHERE && !used[i] -> w_place = HOMES + i
-#endif
+		:: w_place == NOWHERE && !used[i] -> w_place = HOMES + i; used[i] = 1
 		:: else
 		fi
 	}
 	i = 0
 }
 
-/* write_copy(): home or wherever it lives, else the first free stand-in. */
+/*
+ * Both copies of the superblock, s_first first, one after the other.  A commit of
+ * its own with a sequence of its own, whatever else is under way.  ok: it did.
+ */
+inline super_commit(ahead)
+{
+	s_copy = s_first;
+	do
+	:: w_home = s_copy; w_place = m_at[s_copy]; w_seq = m_seq[0] + ahead;
+	   w_body = IMAGE(0);
+	   ok = 0;
+	   do
+	   :: w_place == NOWHERE -> break
+	   :: else ->
+		area_write();
+		if
+		:: ok -> m_at[s_copy] = w_place; break
+		:: else -> super_standin()
+		fi
+	   od;
+	   if
+	   :: ok && !s_second -> s_second = 1; s_copy = 1 - s_copy
+	   :: else -> break
+	   fi
+	od;
+	if
+	:: ok -> m_seq[0] = m_seq[0] + ahead
+	:: else -> ro = 1
+	fi;
+	s_copy = 0; s_first = 0; s_second = 0; dirty[0] = 0; failed[0] = !ok
+}
+
+/*
+ * A stand-in that is named for this copy and holds nobody's, else one that was
+ * never used.  i: whether it has to be named.
+ */
+inline table_standin()
+{
+	place = NOWHERE;
+	for (i : 0 .. NSI - 1) {
+		if
+		:: place == NOWHERE && name[i] == NAME(w_home) && !used[NXI + i] ->
+			place = TABLE_STANDINS + i
+		:: else
+		fi
+	}
+	for (i : 0 .. NSI - 1) {
+		if
+#ifdef OVERWRITE_GOOD
+		:: place == NOWHERE && i >= tries -> place = TABLE_STANDINS + i
+#else
+		:: place == NOWHERE && !name[i] && !used[NXI + i] ->
+			place = TABLE_STANDINS + i
+#endif
+		:: else
+		fi
+	}
+	i = 0;
+	if
+	:: place != NOWHERE -> used[place - HOMES] = 1
+	:: else
+	fi
+}
+
+#ifdef NAME_ONCE
+#define NAME_SECOND	1
+#else
+#define NAME_SECOND	0
+#endif
+
+/* The name is durable twice before the stand-in is written. */
+inline give_name()
+{
+	if
+	:: place != NOWHERE && name[place - TABLE_STANDINS] != NAME(w_home) ->
+		name[place - TABLE_STANDINS] = NAME(w_home);
+		printf("stand-in %d is for home %d\n", place, w_home);
+#ifndef NAME_LATE
+		s_second = NAME_SECOND;
+		super_commit(1);
+		if
+		:: !ok -> place = NOWHERE
+		:: else
+		fi
+#else
+		dirty[0] = 1
+#endif
+	:: else
+	fi
+}
+
+/* write_copy() of a table: home or wherever it lives, else a stand-in. */
 inline write_copy(sequence)
 {
 	w_home = HOME(mb, copy);
-	w_place = m_at[w_home];
-	w_seq = sequence;
-	w_body = IMAGE(mb);
+	place = m_at[w_home];
+	ok = 0;
 	do
-	:: w_place == NOWHERE -> break
+	:: place == NOWHERE -> break
 	:: else ->
+		w_home = HOME(mb, copy);
+		w_place = place;
+		w_seq = sequence;
+		w_body = IMAGE(mb);
 		area_write();
 		if
 		:: ok -> m_at[w_home] = w_place; break
 		:: !ok && tries == NSI -> break
 		:: else ->
-			free_standin();
+			table_standin();
 			tries++;
-			if
-			:: w_place != NOWHERE -> used[w_place - HOMES] = 1
-			:: else
-			fi
+			give_name();
+			ok = 0
 		fi
 	od;
-	w_place = 0; w_seq = 0; w_body = 0; w_home = 0; tries = 0
+	w_place = 0; w_seq = 0; w_body = 0; w_home = 0; tries = 0; place = 0
+#ifdef NAME_LATE
+	;
+	if
+	:: dirty[0] && ok -> super_commit(1); w_place = 0; w_seq = 0; w_body = 0; w_home = 0; ok = 1
+	:: else
+	fi
+#endif
 }
 
 #ifdef NO_COPY_B
@@ -151,14 +250,17 @@ inline write_copy(sequence)
 #define LAST_COPY	2
 #endif
 
-/* metadata_commit(): copy A of all dirty blocks, then copy B.  all_ok: it did. */
+/*
+ * metadata_commit(): the superblock, then copy A of all dirty tables, then copy B.
+ * all_ok: it did.
+ */
 inline commit()
 {
 	all_ok = 1;
 	copy = 0;
 	do
 	:: copy < LAST_COPY ->
-		mb = 0;
+		mb = 1;
 		do
 		:: mb < NMB ->
 			if
@@ -179,7 +281,7 @@ inline commit()
 		copy++
 	:: else -> break
 	od;
-	for (mb : 0 .. NMB - 1) {
+	for (mb : 1 .. NMB - 1) {
 		if
 		:: dirty[mb] && !failed[mb] -> m_seq[mb]++
 		:: else
@@ -198,17 +300,59 @@ inline commit()
  */
 
 bit blind[PLACES];		/* cannot be read this time */
-bit bad[NSI];			/* a stand-in is torn or cannot be read */
+bit bad[NXI + NSI];		/* a stand-in is torn or cannot be read */
 byte c_seq[HOMES];		/* struct copy */
 byte c_at[HOMES];
 byte c_torn[HOMES];		/* the highest sequence of a torn stand-in for it */
+bit unseen[HOMES];		/* a stand-in that is named for it cannot be read */
 byte best[NMB];			/* the winner's body */
 bit refused;
-bit equal, erased;
-byte unreadable;		/* stand-ins */
+byte unreadable;		/* stand-ins of the superblock */
 byte torn;			/* stand-ins */
+bit torn_home;
 byte known;			/* copies that are the newest */
-bit clear;		/* every place can be read */
+bit misses[HOMES];		/* of this copy something cannot be read */
+bit one;		/* all of the superblock can be read, and of each table one copy */
+bit clear;		/* ... and the other one, too */
+
+#ifdef TORN_NO_SEQ
+#define TORN_AT(i)	7
+#else
+#define TORN_AT(i)	seq[i]
+#endif
+
+/* load_candidate(), for what stands at i */
+inline load_candidate()
+{
+	if
+#ifdef HOME_WINS
+	:: !blind[i] && VALID(i) && seq[i] > c_seq[whose[i]] ->
+#else
+	:: !blind[i] && VALID(i) && seq[i] >= c_seq[whose[i]] ->
+#endif
+		c_seq[whose[i]] = seq[i];
+		c_at[whose[i]] = i
+	:: else
+	fi;
+	if
+	:: IS_STANDIN(i) ->
+		bad[i - HOMES] = blind[i] || body[i] == TORN;
+		torn = torn + (!blind[i] && body[i] == TORN);
+		if
+		:: !blind[i] && body[i] == TORN && seq[i] > 0 && TORN_AT(i) > c_torn[whose[i]] ->
+			c_torn[whose[i]] = TORN_AT(i)
+		:: else
+		fi
+	:: else
+	fi
+}
+
+inline load_winner(b)
+{
+	p = HOME(b, c_seq[HOME(b, 1)] > c_seq[HOME(b, 0)]);
+	m_seq[b] = c_seq[p];
+	best[b] = body[c_at[p]]
+}
 
 /* load_head(), load_homes(), load_standins(): the candidates */
 inline load_candidates()
@@ -226,45 +370,59 @@ inline load_candidates()
 	d_step {
 		unreadable = 0;
 		torn = 0;
+		torn_home = 0;
 		clear = 1;
 		for (i : 0 .. HOMES - 1) {
 			c_seq[i] = 0;
 			c_at[i] = i;
-			c_torn[i] = 0
+			c_torn[i] = 0;
+			unseen[i] = 0;
+			misses[i] = blind[i];
+			torn_home = torn_home || body[i] == TORN
 		}
-		for (i : 0 .. PLACES - 1) {
+		/* The superblock says what the other stand-ins are for. */
+		for (i : 0 .. TABLE_STANDINS - 1) {
 			if
-#ifdef HOME_WINS
-			:: !blind[i] && VALID(i) && seq[i] > c_seq[whose[i]] ->
-#else
-			:: !blind[i] && VALID(i) && seq[i] >= c_seq[whose[i]] ->
-#endif
-				c_seq[whose[i]] = seq[i];
-				c_at[whose[i]] = i
+			:: i < 2 || IS_STANDIN(i) ->
+				load_candidate();
+				unreadable = unreadable + (IS_STANDIN(i) && blind[i])
 			:: else
 			fi;
-			clear = clear && !blind[i];
+			clear = clear && !(blind[i] && (i < 2 || IS_STANDIN(i)))
+		}
+		one = clear;
+		load_winner(0);
+		for (i : 0 .. NSI - 1) {
+			name[i] = (m_seq[0] -> NAMES_OF(best[0], i) : 0)
+		}
+		for (i : 2 .. PLACES - 1) {
 			if
-			:: IS_STANDIN(i) ->
-				bad[i - HOMES] = blind[i] || body[i] == TORN;
-				torn = torn + (!blind[i] && body[i] == TORN);
-				if
-				:: blind[i] -> unreadable++
-#ifdef TORN_AGAINST_ALL
-				:: !blind[i] && body[i] == TORN -> unreadable++
-#else
-				:: !blind[i] && body[i] == TORN && seq[i] > c_torn[whose[i]] ->
-					c_torn[whose[i]] = seq[i]
+			:: i < HOMES -> load_candidate()
+			:: i >= TABLE_STANDINS && name[i - TABLE_STANDINS] == 0 ->
+				bad[i - HOMES] = blind[i];
+#ifdef UNNAMED_HIDES
+				for (p : 2 .. HOMES - 1) {
+					unseen[p] = unseen[p] || blind[i]
+				}
 #endif
+			:: i >= TABLE_STANDINS && name[i - TABLE_STANDINS] > 0 ->
+				p = name[i - TABLE_STANDINS] + 1;
+				if
+				:: whose[i] == p || blind[i] || body[i] == TORN -> load_candidate()
 				:: else
-				fi
+				fi;
+				unseen[p] = unseen[p] || blind[i];
+				misses[p] = misses[p] || blind[i]
 			:: else
 			fi
 		}
-		for (i : 0 .. NMB - 1) {
-			p = HOME(i, c_seq[HOME(i, 1)] > c_seq[HOME(i, 0)]);
-			m_seq[i] = c_seq[p];
-			best[i] = body[c_at[p]]
+		for (i : 1 .. NMB - 1) {
+			load_winner(i);
+			one = one && !(misses[HOME(i, 0)] && misses[HOME(i, 1)]);
+			clear = clear && !misses[HOME(i, 0)] && !misses[HOME(i, 1)]
+		}
+		for (i : 0 .. HOMES - 1) {
+			misses[i] = 0
 		}
 		p = 0
 	}
@@ -284,14 +442,19 @@ inline load_ambiguous()
 
 #ifdef TORN_TRUSTED
 #define TORN_NEWER(h)	0
-#elif defined(TORN_NO_SEQ)
-#define TORN_NEWER(h)	(c_torn[h] > 0)
 #elif defined(TORN_IF_LONE)
 #define TORN_NEWER(h)	(c_torn[h] > c_seq[h] && !c_seq[(h) ^ 1])
 #else
 #define TORN_NEWER(h)	(c_torn[h] > c_seq[h])
 #endif
-#define KNOWN(h)	(c_seq[h] && !TORN_NEWER(h))
+#ifdef UNSEEN_TRUSTED
+#define UNSEEN(h)	0
+#elif defined(UNSEEN_BLOCK)
+#define UNSEEN(h)	(unseen[h] || unseen[(h) ^ 1])
+#else
+#define UNSEEN(h)	unseen[h]
+#endif
+#define KNOWN(h)	(c_seq[h] && !TORN_NEWER(h) && !UNSEEN(h))
 
 /* load_check(): is the newest state of every block known? */
 inline load_check()
@@ -302,16 +465,12 @@ inline load_check()
 		known = KNOWN(HOME(i, 0)) + KNOWN(HOME(i, 1));
 		if
 		:: known == 2
-		:: m_seq[i] == 0 -> refused = 1
-		:: else ->
-			if
-#ifndef LONE_TRUSTED
-			:: known <= (unreadable > 0) && i >= FIRST_CHECKED -> refused = 1
-#else
-			:: known == 0 -> refused = 1
+		:: known == 0 || m_seq[i] == 0 -> refused = 1
+#ifndef SUPER_UNCHECKED
+		/* It cannot be said which copy a stand-in of the superblock hides. */
+		:: known == 1 && i == 0 && unreadable > 0 -> refused = 1
 #endif
-			:: else
-			fi
+		:: else
 		fi
 	}
 	known = 0;
@@ -321,6 +480,8 @@ inline load_check()
 	 * one to a stand-in, the copy is taken for an old one.
 	 */
 	assert(!refused || !clear || (torn > 0 && blinds < BLINDS));
+	/* What a stand-in hides is a version of one copy.  The other one is enough. */
+	assert(!refused || !one || torn > 0 || torn_home);
 #ifndef TWO_TRUSTED
 	if
 	:: unreadable > 1 -> refused = 1
@@ -332,8 +493,9 @@ inline load_check()
 /* load_places() */
 inline load_places()
 {
-	for (i : 0 .. NSI - 1) {
-		used[i] = bad[i]
+	for (i : 0 .. NXI + NSI - 1) {
+		/* A place that the superblock has left, or begun to write, is never free. */
+		used[i] = bad[i] || (i < NXI && (seq[HOMES + i] > 0 || body[HOMES + i] > 0))
 	}
 	for (i : 0 .. HOMES - 1) {
 		m_at[i] = i;
@@ -358,20 +520,48 @@ inline load_places()
 #else
 #define AHEAD	2
 #endif
+#ifdef WINNER_FIRST
+#define LESSER(b)	(c_seq[HOME(b, 0)] < c_seq[HOME(b, 1)])
+#else
+#define LESSER(b)	(c_seq[HOME(b, 0)] > c_seq[HOME(b, 1)])
+#endif
+#define UNEQUAL(b)	(c_seq[HOME(b, 0)] != c_seq[HOME(b, 1)])
+#ifdef NO_OUTRANK
+#define HIDES(b)	0
+#else
+#define HIDES(b)	(unseen[HOME(b, 0)] || unseen[HOME(b, 1)] || ((b) == 0 && unreadable))
+#endif
 
-/* load_mend_one(), for each block whose copies are equal, or are not */
+/*
+ * load_mend_one(), for each block whose copies are not equal, or may be unseen
+ * from us; the superblock first, for the others may need a name.
+ */
 inline load_mend_pass()
 {
-	mb = 0;
+	if
+#ifdef NO_MEND
+	:: HIDES(0) ->
+#else
+	:: UNEQUAL(0) || HIDES(0) ->
+#endif
+		s_first = LESSER(0);
+		super_commit(AHEAD);
+		if
+		:: !ok -> refused = 1
+		:: else
+		fi
+	:: else
+	fi;
+	mb = 1;
 	do
 	:: mb < LIVE && !refused ->
 		if
-		:: (c_seq[HOME(mb, 0)] == c_seq[HOME(mb, 1)]) == equal ->
-#ifdef WINNER_FIRST
-			copy = c_seq[HOME(mb, 0)] < c_seq[HOME(mb, 1)];
+#ifdef NO_MEND
+		:: HIDES(mb) ->
 #else
-			copy = c_seq[HOME(mb, 0)] > c_seq[HOME(mb, 1)];
+		:: UNEQUAL(mb) || HIDES(mb) ->
 #endif
+			copy = LESSER(mb);
 			second = 0;
 			do
 			:: write_copy(m_seq[mb] + AHEAD);
@@ -390,24 +580,19 @@ inline load_mend_pass()
 		mb++
 	:: else -> break
 	od;
-	mb = 0; copy = 0; ok = 0
+	mb = 0; copy = 0; ok = 0; w_place = 0; w_seq = 0; w_body = 0; w_home = 0
 }
 
-/* erase_unreadable() */
+/* erase_unreadable(): those that nobody has used hide nothing and stay as they are. */
 inline load_erase()
 {
-	erased = 1;
 	mb = 0;			/* the stand-in, here */
 	do
-	:: mb < NSI && !refused ->
+	:: mb < NXI + NSI && !refused ->
 		if
-		:: bad[mb] ->
+		:: bad[mb] && (mb < NXI || name[mb - NXI]) ->
 			w_place = HOMES + mb; w_seq = 0; w_body = 0; w_home = 0;
-			area_write();
-			if
-			:: !ok -> erased = 0
-			:: else
-			fi
+			area_write()
 		:: else
 		fi;
 		mb++
@@ -419,51 +604,29 @@ inline load_erase()
 /* load_mend() */
 inline load_mend()
 {
-	equal = 0;
-	erased = 1;
 #ifdef ERASE_EARLY
 	load_erase();
 #endif
-	do
-	:: true ->
-#ifdef NO_MEND
-		if
-		:: !equal -> skip
-		:: else -> load_mend_pass()
-		fi;
-#else
-		load_mend_pass();
-#endif
-		if
-		:: equal || refused -> break
-		:: else
-		fi;
+	load_mend_pass()
 #ifndef ERASE_EARLY
-		load_erase();
+	;
+	load_erase()
 #endif
-#ifdef NO_OUTRANK
-		erased = 1;
-#endif
-		if
-		:: erased -> break
-		:: else -> equal = 1
-		fi
-	od;
-	equal = 0; erased = 0
 }
 
 inline load_forget()
 {
 	for (i : 0 .. HOMES - 1) {
-		c_seq[i] = 0; c_at[i] = 0; c_torn[i] = 0; best[i / 2] = 0
+		c_seq[i] = 0; c_at[i] = 0; c_torn[i] = 0; best[i / 2] = 0; unseen[i] = 0
 	}
 	for (i : 0 .. PLACES - 1) {
 		blind[i] = 0
 	}
-	for (i : 0 .. NSI - 1) {
+	for (i : 0 .. NXI + NSI - 1) {
 		bad[i] = 0
 	}
-	i = 0; j = 0; p = 0; unreadable = 0; torn = 0; clear = 0
+	i = 0; j = 0; p = 0; unreadable = 0; torn = 0; clear = 0; one = 0;
+	torn_home = 0
 }
 
 /*
@@ -517,6 +680,6 @@ inline read()
 inline power_on()
 {
 	w_place = 0; w_seq = 0; w_body = 0; w_home = 0; tries = 0;
-	mb = 0; copy = 0; ok = 0; all_ok = 0; equal = 0; erased = 0; second = 0;
-	refused = 0; doubt = 0
+	mb = 0; copy = 0; ok = 0; all_ok = 0; second = 0; refused = 0; doubt = 0;
+	s_copy = 0; s_first = 0; s_second = 0; place = 0
 }

@@ -6,6 +6,9 @@
  * this.
  */
 #define NMB		2
+#ifndef NXI
+#define NXI		2
+#endif
 #ifndef NSI
 #define NSI		2
 #endif
@@ -26,8 +29,9 @@
 #endif
 
 /* Before a load has taken over what it found, the superblock's winner counts. */
-#define LIVE		(best[0] == 2 -> 2 : 1)
-#define IMAGE(b)	((b) -> mapped : segments)
+#define LIVE		(best[0] >= SECOND -> 2 : 1)
+#define IMAGE(b)	((b) -> mapped : (NAMES | (segments == 2 -> SECOND : 0)))
+#define SECOND		64		/* in the superblock */
 
 byte segments = 1;		/* r->super */
 bit mapped;			/* the entry of the slot */
@@ -65,16 +69,17 @@ inline grow_tables()
 inline grow_super()
 {
 	segments = 2;
-	dirty[0] = 1;
-	commit();
+	super_commit(1);
+	w_place = 0; w_seq = 0; w_body = 0; w_home = 0;
 	if
-	:: all_ok -> m_seq[1] = 1; m_at[2] = 2; m_at[3] = 3
+	:: ok -> m_seq[1] = 1; m_at[2] = 2; m_at[3] = 3
 #ifdef GROW_HALF
-	:: !all_ok -> ro = 0; m_seq[1] = 1; m_at[2] = 2; m_at[3] = 3
+	:: !ok -> ro = 0; m_seq[1] = 1; m_at[2] = 2; m_at[3] = 3
 #else
-	:: !all_ok -> segments = 1
+	:: !ok -> segments = 1
 #endif
-	fi
+	fi;
+	ok = 0
 }
 
 inline grow()
@@ -127,7 +132,7 @@ init {
 			whose[i] = i; m_at[i] = i
 		}
 		for (i : 0 .. 1) {
-			seq[i] = 1; body[i] = 1
+			seq[i] = 1
 		}
 		m_seq[0] = 1
 	}
@@ -163,7 +168,7 @@ load:
 		:: else
 		fi;
 		load_places();
-		segments = best[0];
+		segments = 1 + (best[0] >= SECOND);
 		mapped = segments == 2 && best[1];
 		load_mend();
 		load_forget();

@@ -2,7 +2,10 @@
 /*
  * One unit, one writer, metadata with everything that can happen to it.
  */
-#define NMB		2
+#define NMB		3
+#ifndef NXI
+#define NXI		0	/* growth.pml has them */
+#endif
 #ifndef NSI
 #define NSI		2
 #endif
@@ -19,14 +22,14 @@
 #define WRITES		2
 #endif
 #ifndef SLOT_REFUSALS
-#define SLOT_REFUSALS	1
+#define SLOT_REFUSALS	0
 #endif
 #ifndef RELOADS
 #define RELOADS		1	/* of a load that was refused */
 #endif
 #define LIVE		NMB
 
-/* An entry: state and generation.  Slot s is in block s % 2. */
+/* An entry: state and generation.  Slot s is in block 1 + s % 2. */
 #define NS		3
 #define FREE		0
 #define MAPPED		1
@@ -35,7 +38,8 @@
 #define STATE(x)	((x) & 3)
 #define GEN(x)		((x) >> 2)
 #define ENTRY(s, g)	((s) | ((g) << 2))
-#define IMAGE(b)	((b) -> e[1] : (e[0] | (e[2] << 4)))
+#define IMAGE(b)	((b) == 0 -> NAMES : ((b) == 2 -> e[1] : (e[0] | (e[2] << 4))))
+#define BLOCK(s)	(1 + ((s) & 1))
 
 byte e[NS];			/* r->slot[].info, as the disk may know it */
 
@@ -83,7 +87,7 @@ inline map()
 	:: old < NS ->
 		was = e[old];
 		e[old] = BAD;
-		dirty[old & 1] = 1;
+		dirty[BLOCK(old)] = 1;
 		commit();
 		e[old] = was
 	:: else
@@ -95,7 +99,7 @@ inline map()
 #endif
 	cut_here();
 	e[new] = entry;
-	dirty[new & 1] = 1;
+	dirty[BLOCK(new)] = 1;
 #ifdef ACK_EARLY
 	ack();
 #endif
@@ -103,7 +107,7 @@ inline map()
 	:: commit();
 	   if
 	   :: retiring -> break
-	   :: !retiring && failed[new & 1] ->
+	   :: !retiring && failed[BLOCK(new)] ->
 #ifdef NO_DOUBT
 		/* as if nothing had been written */
 		e[new] = FREE;
@@ -112,7 +116,7 @@ inline map()
 #endif
 		excused = 1;
 		break
-	   :: !retiring && !failed[new & 1] ->
+	   :: !retiring && !failed[BLOCK(new)] ->
 #ifdef NO_DATA_FIRST
 		cut_here();
 		in_slot[new] = last;
@@ -124,7 +128,7 @@ inline map()
 		:: else ->
 			retiring = 1;
 			e[old] = BAD;
-			dirty[old & 1] = 1
+			dirty[BLOCK(old)] = 1
 		fi
 	   fi
 	od
@@ -192,9 +196,9 @@ inline write()
 inline load_lookup()
 {
 	d_step {
-		e[0] = best[0] & 15;
-		e[2] = best[0] >> 4;
-		e[1] = best[1];
+		e[0] = best[1] & 15;
+		e[2] = best[1] >> 4;
+		e[1] = best[2];
 		cur = NS;
 		new = NS;
 		for (i : 0 .. NS - 1) {
@@ -221,7 +225,7 @@ inline load_lookup()
 inline loser_bad()
 {
 	if
-	:: new < NS -> e[new] = BAD; dirty[new & 1] = 1
+	:: new < NS -> e[new] = BAD; dirty[BLOCK(new)] = 1
 	:: else
 	fi
 }
