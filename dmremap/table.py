@@ -234,8 +234,9 @@ class Status:
     gone: table blocks that no copy was left of at the load.  memory: bytes of
     kernel memory.  flush_errors: flushes that failed since the load, on either
     device.  main, spare: whether that device as a whole does what it is asked
-    for, as the last probe or command said.  These, from breaker on, are None
-    where the module is older and does not say: that is neither zero nor ok.
+    for, as the last probe or command said.  epoch: number of the set's epoch.
+    tag: copies of the tag on main that say so, 0 to 5.  These, from breaker on,
+    are None where the module is older and does not say: that is neither zero nor ok.
     extra: key and value of what this version does not know, in their order.
     """
 
@@ -265,6 +266,8 @@ class Status:
     flush_errors: int | None = None
     main: Leg | None = None
     spare: Leg | None = None
+    epoch: int | None = None
+    tag: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -272,7 +275,7 @@ class Status:
         """The line as the kernel prints it, behind the target's name."""
         pairs = [(key, str(getattr(self, key))) for key in _COUNTERS_BEFORE_IDENTITY]
         pairs += [("identity", self.identity), ("seq", str(self.seq))]
-        for key in ("uuid", "breaker", *LATER_COUNTERS, *LEGS):
+        for key in ("uuid", "breaker", *LATER_COUNTERS, *LEGS, *NUMBERS):
             if (value := getattr(self, key)) is not None:
                 pairs.append((key, str(value)))
         head = f"{self.mode} {self.unit} {self.mapped}/{self.slots}"
@@ -300,7 +303,10 @@ LATER_COUNTERS = ("moved", "gone", "memory", "flush_errors")
 LEGS = ("main", "spare")
 """The two devices of a set; status says of each whether it is failing."""
 
-_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS, *LEGS)
+NUMBERS = ("epoch", "tag")
+"""What was appended after these, in the same way."""
+
+_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS, *LEGS, *NUMBERS)
 _UUID_NONE = ("", "-")
 
 
@@ -339,7 +345,9 @@ def parse_status(start: int, length: int, params: str) -> Status:
         raise LineError(f"{', '.join(missing)} missing, in {params!r}")
 
     counters = {key: _number(known[key], key, params) for key in COUNTERS}
-    later = {key: _number(known[key], key, params) for key in LATER_COUNTERS if key in known}
+    later = {
+        key: _number(known[key], key, params) for key in (*LATER_COUNTERS, *NUMBERS) if key in known
+    }
     uuid = known.get("uuid", "")
     breaker = None
     if "breaker" in known:

@@ -29,7 +29,8 @@
  *
  * Context: the commit work, one thread for a target and so without a lock, or
  * preresume and messages on a quiet device, where it is idle.  commit_queue(),
- * commit_ask_spare() and commit_request() are for others and take r->lock.
+ * commit_ask_spare(), commit_ask_raise() and commit_request() are for others and
+ * take r->lock.
  * Allocates nothing.
  */
 #include "dm-remap.h"
@@ -108,14 +109,7 @@ static bool commit_copies(struct remap *r, int copy, bool ok,
 	return ok;
 }
 
-/**
- * commit_dirty() - make every dirty block durable, twice
- * @r: the target
- *
- * Copy A of all of them, then copy B.  A block that cannot be written twice is
- * marked as failed, and the mode becomes ro for good.
- */
-int commit_dirty(struct remap *r)
+static int write_dirty(struct remap *r)
 {
 	unsigned long deadline = jiffies + COMMIT_TIME;
 	bool ok = commit_copies(r, 0, true, deadline);
@@ -133,6 +127,49 @@ int commit_dirty(struct remap *r)
 		return 0;
 	commit_set_ro(r);
 	return -EIO;
+}
+
+/**
+ * commit_dirty() - make every dirty block durable, twice
+ * @r: the target
+ *
+ * Copy A of all of them, then copy B.  A block that cannot be written twice is
+ * marked as failed, and the mode becomes ro for good.
+ */
+int commit_dirty(struct remap *r)
+{
+	if (r->first_dirty == DMR_NO_MBLOCK)
+		return 0;
+	WRITE_ONCE(r->used, true);
+	return write_dirty(r);
+}
+
+/**
+ * commit_raise() - begin an epoch, in both superblocks
+ * @r: the target; nothing is dirty
+ *
+ * What is used while this runs belongs to the new epoch.  The tag comes after: it
+ * must not be ahead of a superblock that the next load may find.
+ */
+int commit_raise(struct remap *r)
+{
+	const struct dmr_epoch epoch = r->super->epoch;
+	const struct dmr_epoch before = r->super->before;
+	int ret;
+
+	if (!identity_next_epoch(r))
+		return -EOVERFLOW;
+	WRITE_ONCE(r->used, false);
+	commit_mark_block(r, 0);
+	ret = write_dirty(r);
+	if (ret) {
+		/* One copy may say so, and no more is written. */
+		r->super->epoch = epoch;
+		r->super->before = before;
+		return ret;
+	}
+	identity_renew_tag(r);
+	return 0;
 }
 
 /*----------------------------------------------------------------
@@ -258,6 +295,39 @@ void commit_ask_spare(struct remap *r)
 	r->spare_asked = true;
 	queue_work(r->commit_wq, &r->commit_work);
 	spin_unlock_irqrestore(&r->lock, flags);
+}
+
+/**
+ * commit_ask_raise() - have the commit work begin an epoch
+ * @r: the target
+ * @first: before the next commit, and the tag as well; else behind it, and nobody
+ *	   waits for the tag
+ */
+void commit_ask_raise(struct remap *r, bool first)
+{
+	spin_lock_irq(&r->lock);
+	r->raise = true;
+	r->raise_first |= first;
+	queue_work(r->commit_wq, &r->commit_work);
+	spin_unlock_irq(&r->lock);
+}
+
+static void raise_now(struct remap *r, bool first)
+{
+	if (r->mode != DMR_MODE_RW)
+		return;
+	/* It can be done later: not by a spare that is away for now. */
+	if (!first && (READ_ONCE(r->suspend_deadline) ||
+		       !area_readable(r, r->page)))
+		return;
+	if (commit_raise(r))
+		return;
+	if (first) {
+		identity_write_tag(r);
+	} else if (r->tagged) {
+		WRITE_ONCE(r->tag_due, true);
+		identity_have_epoch(r, 0);
+	}
 }
 
 /* The bio's slots belong to the commit that is about to be written. */
@@ -428,7 +498,7 @@ void commit_do_work(struct work_struct *work)
 	struct remap *r = container_of(work, struct remap, commit_work);
 	struct dmr_request *rq;
 	LIST_HEAD(batch);
-	bool fails, asked;
+	bool fails, asked, raise, first;
 	u32 left;
 
 	spin_lock_irq(&r->lock);
@@ -440,14 +510,22 @@ void commit_do_work(struct work_struct *work)
 	fails = r->spare_fails;
 	asked = r->spare_asked;
 	r->spare_asked = false;
+	raise = r->raise;
+	first = r->raise_first;
+	r->raise = false;
+	r->raise_first = false;
 	spin_unlock_irq(&r->lock);
 
 	if (fails)
 		commit_set_ro(r);
+	if (raise && first)
+		raise_now(r, true);
 	if (r->mode == DMR_MODE_RW)
 		commit_batch(r, &batch, left);
 	else
 		fail_batch(r, &batch);
+	if (raise && !first)
+		raise_now(r, false);
 	if (asked && !dmr_must_stop(r))
 		area_readable(r, r->page);
 	/* Last of all: a message on a quiet device may follow at once. */

@@ -1,10 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Is this the main of the set, and does anybody use these disks or this set?
+ * Is this the main of the set, is the spare the one that it was used with, and
+ * does anybody use these disks or this set already?
  *
  * A tagged main is known by the tag in its first MiB, an adopted one by its
- * driver's unique id where it has one, or else by its size alone.  Nothing here
- * writes to main.
+ * driver's unique id where it has one, or else by its size alone.
+ *
+ * The epoch says whether the spare is an older copy of itself.  An epoch begins in
+ * both superblocks first, see commit_raise(), and then the tag says so, one copy
+ * after the other, each durable before the next.  So whatever is cut the tag is
+ * never ahead of the superblocks that a load finds.  It may be behind: then a copy
+ * of the spare from before is told from it later than it could have been.
+ *
+ *  - The load of a table that may write begins one before any I/O is let in, and so
+ *    does the message stop, after which nothing but a resume writes.
+ *  - A resume after stop has the commit work begin one before the first commit.
+ *  - epoch_work has the commit work begin one when the spare was used for an hour;
+ *    nobody waits for that tag, which it writes itself.
+ *
+ * dtr and postsuspend begin none.  When dtr of an old table runs the new one is in
+ * use already.
  *
  * DM claims a disk for all of DM, so two DM devices may open the same range of
  * it, and no claim is seen through a loop device.  A module-wide list keeps
@@ -25,14 +40,23 @@
  * of the same device are not, or nothing could be reloaded: a table's I/O has
  * ended when the next one is resumed.
  *
- * Context: ctr, preresume and dtr.  The list has a mutex of its own.  DM's mutex
- * for names nests in it, and it is held over nothing that waits for I/O.  Who is
- * in the list has its table and its device as long as it is held, because dtr
- * comes before these go: only so can another target be looked at, and named.
+ * Context: ctr, preresume and dtr; of the epoch also the commit work, epoch_work,
+ * resume and postsuspend.  r->tag is what the tag shall say, under r->lock; who
+ * writes it with r->tag_page is alone: preresume and a message while epoch_work is
+ * stopped, the commit work an hour before it, or epoch_work.
+ *
+ * The list has a mutex of its own.  DM's mutex for names nests in it, and it is
+ * held over nothing that waits for I/O.  Who is in the list has its table and its
+ * device as long as it is held, because dtr comes before these go: only so can
+ * another target be looked at, and named.
  */
 #include <linux/mutex.h>
+#include <linux/random.h>
 
 #include "dm-remap.h"
+
+#define TAG_TIME	(10 * HZ)	/* spent on writing the tag */
+#define EPOCH_TIME	(3600 * HZ)	/* before another one begins by itself */
 
 /*----------------------------------------------------------------
  * Main
@@ -89,9 +113,9 @@ static bool same_tag(const struct dmr_tag *a, const struct dmr_tag *b)
 void identity_read(struct remap *r)
 {
 	const struct dmr_tag *found = page_address(r->page);
-	unsigned int i;
+	unsigned int i, nr = 0;
 
-	r->nr_tags = 0;
+	WRITE_ONCE(r->nr_tags, 0);
 	r->tag_fault = NULL;
 	memset(r->tag, 0, sizeof(*r->tag));
 	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
@@ -106,18 +130,186 @@ void identity_read(struct remap *r)
 		if (!dmr_header_ok(found, DMR_TYPE_TAG, place) ||
 		    dmr_get64(found->h.home) != place)
 			continue;
-		r->nr_tags++;
 		if (dmr_get64(found->h.seq) > dmr_get64(r->tag->h.seq)) {
 			memcpy(r->tag, found, sizeof(*r->tag));
+			nr = 0;
 			r->tag_fault = NULL;
 		} else if (found->h.seq == r->tag->h.seq &&
 			   !same_tag(found, r->tag)) {
 			r->tag_fault = "the copies of main's tag contradict each other";
 		}
+		nr += found->h.seq == r->tag->h.seq;
 	}
-	if (r->nr_tags && !r->tag_fault)
+	WRITE_ONCE(r->nr_tags, nr);
+	if (nr && !r->tag_fault)
 		r->tag_fault = dmr_tag_check(r->tag);
 }
+
+/*----------------------------------------------------------------
+ * The epoch
+ *----------------------------------------------------------------
+ */
+
+/**
+ * identity_next_epoch() - begin an epoch in r->super, for commit_raise()
+ * @r: the target
+ *
+ * Return: false: there is none behind the last one.
+ */
+bool identity_next_epoch(struct remap *r)
+{
+	struct dmr_super *sb = r->super;
+	u64 number = dmr_get64(sb->epoch.number);
+
+	if (number == DMR_EPOCH_MAX)
+		return false;
+	sb->before = sb->epoch;
+	sb->epoch.number = dmr_put64(number + 1);
+	sb->epoch.id = dmr_put64(get_random_u64() ?: 1);
+	return true;
+}
+
+/* What both superblocks say is what the tag shall say. */
+void identity_renew_tag(struct remap *r)
+{
+	const struct dmr_super *sb = r->super;
+	struct dmr_tag *tag = r->tag;
+
+	spin_lock_irq(&r->lock);
+	memset(tag, 0, sizeof(*tag));
+	tag->main_sectors = sb->main_sectors;
+	tag->data_start = sb->data_start;
+	tag->spare_start = dmr_put64(r->spare_start);
+	tag->spare_len = dmr_put64(dmr_get64(sb->area_blocks) *
+				   DMR_BLOCK_SECTORS);
+	tag->unit = sb->unit;
+	tag->epoch = sb->epoch;
+	memcpy(tag->name, sb->name, sizeof(tag->name));
+	spin_unlock_irq(&r->lock);
+	/* No copy says so yet. */
+	WRITE_ONCE(r->nr_tags, 0);
+	r->epoch_due = jiffies + EPOCH_TIME;
+}
+
+/* Is there no time for what can be done later?  Messages have their own. */
+static bool suspend_waits(struct remap *r)
+{
+	return !r->quiet && READ_ONCE(r->suspend_deadline);
+}
+
+/**
+ * identity_write_tag() - write r->tag to all of its places on main
+ * @r: the target
+ *
+ * One copy after the other, each durable before the next, so that a cut leaves the
+ * old tag or the new one.  Given up after two that fail, or some time: then the tag
+ * stays behind, which no load minds, and a copy of the spare is not told from the
+ * spare itself for so much longer.  A suspend that waits ends it, too, and the next
+ * resume goes on.
+ */
+void identity_write_tag(struct remap *r)
+{
+	struct dmr_tag *tag = page_address(r->tag_page);
+	unsigned long deadline = jiffies + TAG_TIME;
+	unsigned int copy, good = 0, failed = 0;
+
+	if (!r->tagged)
+		return;
+	for (copy = 0; copy < DMR_NR_TAGS && failed < 2 &&
+	     !time_after(jiffies, deadline); copy++) {
+		u64 place = dmr_tag_block(copy);
+
+		if (suspend_waits(r)) {
+			WRITE_ONCE(r->tag_due, true);
+			return;
+		}
+		spin_lock_irq(&r->lock);
+		memcpy(tag, r->tag, sizeof(*tag));
+		spin_unlock_irq(&r->lock);
+		dmr_seal(tag, DMR_TYPE_TAG, (u8 *)&r->uuid,
+			 dmr_get64(tag->epoch.number), place, place);
+		if (dmr_write_durable(r, r->main->bdev,
+				      place * DMR_BLOCK_SECTORS, r->tag_page,
+				      DMR_BLOCK_SIZE, REQ_META))
+			failed++;
+		else
+			good++;
+	}
+	WRITE_ONCE(r->nr_tags, good);
+	if (good < DMR_NR_TAGS)
+		DMWARN_LIMIT("%s: main took %u of %u copies of its tag",
+			     dmr_name(r), good, DMR_NR_TAGS);
+}
+
+/* Have epoch_work run within so many jiffies. */
+void identity_have_epoch(struct remap *r, unsigned long delay)
+{
+	if (delay)
+		queue_delayed_work(system_freezable_wq, &r->epoch_work, delay);
+	else
+		mod_delayed_work(system_freezable_wq, &r->epoch_work, 0);
+}
+
+/*
+ * Each hour in which something was written to the spare, or as soon as the commit
+ * work has raised the epoch for that: nobody waits for the tag.
+ */
+static void do_epoch(struct work_struct *work)
+{
+	struct remap *r = container_of(to_delayed_work(work), struct remap,
+				       epoch_work);
+
+	if (READ_ONCE(r->suspend_deadline)) {
+		/* The resume has us come again. */
+	} else if (!READ_ONCE(r->tag_due)) {
+		if (READ_ONCE(r->used) && !dmr_leg_fails(r, DMR_SPARE))
+			commit_ask_raise(r, false);
+	} else if (!dmr_leg_fails(r, DMR_MAIN)) {
+		WRITE_ONCE(r->tag_due, false);
+		identity_write_tag(r);
+	}
+	identity_have_epoch(r, EPOCH_TIME);
+}
+
+void identity_init(struct remap *r)
+{
+	INIT_DELAYED_WORK(&r->epoch_work, do_epoch);
+}
+
+/* For resume and presuspend_undo: from here on epochs end. */
+void identity_start_epochs(struct remap *r)
+{
+	unsigned long due = r->epoch_due;
+
+	if (READ_ONCE(r->mode) != DMR_MODE_RW)
+		return;
+	if (r->stopped) {
+		/* It writes the tag itself. */
+		r->stopped = false;
+		WRITE_ONCE(r->tag_due, false);
+		commit_ask_raise(r, true);
+	}
+	if (READ_ONCE(r->tag_due) || time_after_eq(jiffies, due))
+		due = jiffies;
+	identity_have_epoch(r, due - jiffies);
+}
+
+/*
+ * For postsuspend and dtr: another table may write the tag next.  Main may take
+ * minutes for what was begun, and hung_task is not to report that.
+ */
+void identity_stop_epochs(struct remap *r)
+{
+	do
+		cancel_delayed_work(&r->epoch_work);
+	while (work_busy(&r->epoch_work.work) && schedule_timeout_idle(1) >= 0);
+	cancel_delayed_work_sync(&r->epoch_work);
+}
+
+/*----------------------------------------------------------------
+ * Is this main
+ *----------------------------------------------------------------
+ */
 
 /* Does main's tag fit the set?  Returns NULL, or why not. */
 static const char *check_tag(struct remap *r, const struct dmr_super *sb)

@@ -1085,6 +1085,32 @@ static int load_mend_one(struct remap *r, u32 mb, const struct found *f)
 }
 
 /*
+ * The superblocks could not be written again.  Do they differ in the epoch alone?
+ * The load before this one may have begun one that it could not finish, and ended
+ * in mode ro, too.
+ */
+static bool same_but_epoch(struct remap *r, const struct found *f)
+{
+	struct dmr_super *found = page_address(r->page);
+	const struct dmr_super *sb = r->super;
+	u64 place = f[0].seq > f[1].seq ? f[1].place : f[0].place;
+	int lesser = f[0].seq > f[1].seq;
+
+	place = place ?: area_home(r, 0, lesser);
+	if (!f[lesser].seq || area_read(r, place, r->page) ||
+	    !dmr_header_ok(found, DMR_TYPE_SUPER, place))
+		return false;
+	/* What learn_main_id() writes goes with it. */
+	found->main_offset = sb->main_offset;
+	found->main_id_type = sb->main_id_type;
+	found->main_id_len = sb->main_id_len;
+	memcpy(found->main_id, sb->main_id, sizeof(found->main_id));
+	found->epoch = sb->epoch;
+	found->before = sb->before;
+	return dmr_same_body(found, sb);
+}
+
+/*
  * Erase stand-ins that cannot be read or are torn.  False: one of them cannot be
  * written, or the caller is killed.
  */
@@ -1123,11 +1149,16 @@ static int load_mend(struct remap *r, struct load *l)
 			if (same != equal)
 				continue;
 			ret = load_mend_one(r, mb, f);
+			if (ret == -EIO && !mb && same_but_epoch(r, f)) {
+				r->no_raise = true;
+				continue;
+			}
 			if (ret)
 				return ret;
 			mended++;
 		}
-		if (equal || erase_unreadable(r, l))
+		/* They are not equal after all. */
+		if (equal || r->no_raise || erase_unreadable(r, l))
 			break;
 	}
 	if (mended) {
@@ -1316,24 +1347,36 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 		return -EAGAIN;
 	}
 	*r->super = h->super;
+	/* What status says: copies of this epoch. */
+	if (!dmr_same_epoch(&r->tag->epoch, &r->super->epoch))
+		WRITE_ONCE(r->nr_tags, 0);
 	l->found[0][0] = h->found[0];
 	l->found[0][1] = h->found[1];
 	return 0;
 }
 
-/* An adopted disk is known by its driver's id as soon as there is one. */
+/*
+ * An adopted disk is known by its driver's id as soon as there is one.  A tagged one
+ * is the set's wherever it was copied to: what is recorded is what it was last.  To
+ * be written with the epoch.
+ */
 static void learn_main_id(struct remap *r)
 {
 	struct dmr_super *sb = r->super;
+	u8 id[sizeof(sb->main_id)] = {}, type = 0;
+	int len;
 
-	if (r->tagged || sb->main_id_type || r->read_only)
+	if (sb->main_id_type && !r->tagged)
 		return;
-	sb->main_id_len = identity_id(r, sb->main_id, &sb->main_id_type);
-	if (!sb->main_id_len)
+	len = identity_id(r, id, &type);
+	if (!len)
 		return;
+	memcpy(sb->main_id, id, sizeof(id));
+	sb->main_id_len = len;
+	sb->main_id_type = type;
 	sb->main_offset = dmr_put64(r->main_offset);
-	r->identity = DMR_BY_ID;
-	commit_mark_block(r, 0);
+	if (!r->tagged)
+		r->identity = DMR_BY_ID;
 }
 
 /*
@@ -1357,10 +1400,33 @@ static int load_grow(struct remap *r, struct load *l)
 	return 0;
 }
 
+/*
+ * An epoch begins with each load that may write, before any I/O is let in.  Where
+ * the superblocks cannot be written the set is as good as it was: it starts in mode
+ * ro, and the tag is left alone.
+ */
+static int load_raise(struct remap *r)
+{
+	if (!r->no_raise) {
+		learn_main_id(r);
+		if (!commit_raise(r))
+			return 0;
+	}
+	if (killed())
+		return -EINTR;
+	r->no_raise = true;
+	DMERR("%s: no epoch can be written, nothing new will be mapped",
+	      dmr_name(r));
+	event_report(r, DMR_EV_MODE, U64_MAX, 1);
+	event_fails(r, DMR_SPARE, DMR_WRITES, U64_MAX);
+	return 0;
+}
+
 static int do_load(struct remap *r, struct scan *s, struct load *l)
 {
 	int ret;
 
+	r->no_raise = false;
 	ret = load_head(r, s, l);
 	if (!ret)
 		ret = identity_run(r, (u8 *)&r->uuid);
@@ -1389,17 +1455,25 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 		if (ret)
 			return ret;
 	}
-	learn_main_id(r);
-	if (r->read_only) {
-		/* A table before this one may have left writes unflushed. */
-		atomic64_set(&r->spare_writes, 1);
+	/* A table before this one may have left writes unflushed. */
+	atomic64_set(&r->spare_writes, 1);
+	if (r->read_only)
 		return 0;
-	}
 	ret = commit_dirty(r);
 	if (ret)
 		return ret;
+	ret = load_raise(r);
+	if (ret)
+		return ret;
+	if (r->no_raise)
+		return 0;
+	ret = blkdev_issue_flush(r->spare->bdev);
+	if (ret)
+		return ret;
 	/* Only now are both counters of unflushed writes equal by right. */
-	return blkdev_issue_flush(r->spare->bdev);
+	dmr_flushed(r, 1);
+	identity_write_tag(r);
+	return 0;
 }
 
 /**

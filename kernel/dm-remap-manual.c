@@ -148,6 +148,16 @@ static bool commit_units(struct mapping *m)
 	return ok;
 }
 
+/* An epoch, and the tag that says so; no I/O runs. */
+static int begin_epoch(struct remap *r)
+{
+	int ret = commit_raise(r);
+
+	if (!ret)
+		identity_write_tag(r);
+	return ret;
+}
+
 /* Map units [first, end).  Returns the first one that is not mapped. */
 static u64 map_units(struct mapping *m, u64 first, u64 end)
 {
@@ -181,7 +191,7 @@ static u64 map_units(struct mapping *m, u64 first, u64 end)
  *	  if only the time was over
  *
  * Return: 0, -EBUSY: the device is not suspended, -EROFS: nothing can be mapped
- * any more, -ENOMEM or -EINTR.
+ * any more, -ENOMEM, -EIO or -EINTR.
  */
 int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
 		 const char **stop)
@@ -199,6 +209,12 @@ int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
 	ret = -EROFS;
 	if (r->mode != DMR_MODE_RW)
 		goto out;
+	/* A copy that was made since the message stop has none of this. */
+	if (r->stopped) {
+		ret = begin_epoch(r);
+		if (ret)
+			goto out;
+	}
 	/* Reclaim must not wait for a device that is suspended. */
 	ret = -ENOMEM;
 	m.page = alloc_page(GFP_NOIO);
@@ -256,7 +272,7 @@ static int do_rename(struct remap *r, struct dmr_request *rq)
  * @r: the target
  * @name: NUL terminated
  *
- * The tag of a tagged main keeps the name that it was made with.
+ * Main's tag has it from the next epoch on.
  *
  * Return: 0, -EINVAL: no name, -EBUSY: the set was never started, -EROFS, -EIO.
  */
@@ -278,6 +294,44 @@ int manual_rename(struct remap *r, const char *name)
 	if (ret)
 		return ret;
 	ret = request(r, &rq);
+	mutex_unlock(&r->manual_lock);
+	return ret;
+}
+
+static int do_stop(struct remap *r, struct dmr_request *rq)
+{
+	int ret = begin_epoch(r);
+
+	if (!ret)
+		r->stopped = true;
+	return ret;
+}
+
+/**
+ * manual_stop() - begin an epoch on a quiet device that is about to be removed
+ * @r: the target
+ * @epoch: set to the number of the one that has begun
+ * @tags: set to how many copies of main's tag say so
+ *
+ * Any copy of the spare that was made until now is older from here on.  Should the
+ * device be resumed after all, another epoch begins first.
+ *
+ * Return: 0, -EBUSY: the device is not quiet, or the set was never started, -EROFS,
+ * -EIO: the superblocks cannot be written, -EOVERFLOW: this is the last epoch, or
+ * -EINTR.
+ */
+int manual_stop(struct remap *r, u64 *epoch, unsigned int *tags)
+{
+	struct dmr_request rq = { .fn = do_stop };
+	int ret = mutex_lock_interruptible(&r->manual_lock);
+
+	if (ret)
+		return ret;
+	ret = -EBUSY;
+	if (r->quiet)
+		ret = request(r, &rq);
+	*epoch = dmr_get64(r->super->epoch.number);
+	*tags = r->nr_tags;
 	mutex_unlock(&r->manual_lock);
 	return ret;
 }

@@ -171,6 +171,20 @@ static int message_lost(struct remap *r, char **argv, char *result,
 	return remap_by_hand(r, argv, true, result, maxlen);
 }
 
+/* stop */
+static int message_stop(struct remap *r, char **argv, char *result,
+			unsigned int maxlen)
+{
+	unsigned int tags, sz = 0;
+	u64 epoch;
+	int ret = manual_stop(r, &epoch, &tags);
+
+	if (ret)
+		return ret;
+	DMEMIT("epoch %llu tag %u\n", epoch, tags);
+	return 1;
+}
+
 static const char * const scrubbed_name[] = {
 	[DMR_SCRUB_WRITTEN] = "written", [DMR_SCRUB_FAILED] = "failed",
 };
@@ -227,6 +241,7 @@ static int message_scrub(struct remap *r, char **argv, char *result,
 #define WORD_SIZE 32
 
 #define NEVER_STARTED "the set was never started: resume the device"
+#define NOT_QUIET "suspend the device first, again if it is"
 #define EXPECT_REMAP "remap <sector> <count> [lost], whole blocks of this target"
 
 static const struct message {
@@ -244,8 +259,9 @@ static const struct message {
 	  "rename <name>, 1 to 127 printable ASCII characters without '/'",
 	  NEVER_STARTED },
 	{ "scrub", 3, message_scrub, "scrub <from copy> <max>", NEVER_STARTED },
-	{ "remap", 3, message_remap, EXPECT_REMAP, "suspend the device first, again if it is" },
-	{ "remap", 4, message_lost, EXPECT_REMAP, "suspend the device first, again if it is" },
+	{ "remap", 3, message_remap, EXPECT_REMAP, NOT_QUIET },
+	{ "remap", 4, message_lost, EXPECT_REMAP, NOT_QUIET },
+	{ "stop", 1, message_stop, "stop", NOT_QUIET },
 };
 
 /*
@@ -255,7 +271,7 @@ static const struct message {
 int message_handle(struct dm_target *ti, unsigned int argc, char **argv,
 		   char *result, unsigned int maxlen)
 {
-	const char *expected = "list, pending, breaker, rename, scrub or remap";
+	const char *expected = "list, pending, breaker, rename, scrub, remap or stop";
 	const char *name = NULL, *busy = NULL;
 	struct remap *r = ti->private;
 	int ret = -EINVAL;

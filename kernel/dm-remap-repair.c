@@ -509,12 +509,14 @@ static bool takes_again(struct narrow *n)
 static bool main_writes(struct narrow *n)
 {
 	struct remap *r = n->r;
+	unsigned long end = jiffies + PROBE_TIME;
 	unsigned int i;
 
 	if (!r->tagged || takes_again(n))
 		return true;
 	memset(page_address(r->probe_page), 0, DMR_BLOCK_SIZE);
-	for (i = 0; i < DMR_NR_SCRATCH && !dmr_must_stop(r); i++) {
+	for (i = 0; i < DMR_NR_SCRATCH && !time_after(jiffies, end) &&
+	     !dmr_must_stop(r); i++) {
 		sector_t block = dmr_scratch_block(r->scratch);
 
 		if (!dmr_write_durable(r, r->main->bdev,
@@ -827,6 +829,8 @@ static void slots_write(struct narrow *n, u64 unit, unsigned int nr, u32 slot,
 	repair_said(r, DMR_SPARE, true, status);
 	if (status)
 		note_failure(n, begin, &r->spare_slow);
+	else
+		WRITE_ONCE(r->used, true);
 	if (status && !dmr_suspect(r, status, true)) {
 		n->status = status;
 	} else if (status && (nr == 1 || nr == r->piece)) {

@@ -27,6 +27,8 @@
  *	main		ok, or failing: as the last probe or command said, see
  *			dm-remap-event.c
  *	spare		the same
+ *	epoch		number of the set's epoch
+ *	tag		copies of main's tag that say so, 0 to 5
  *
  * The same values are the files of a sysfs group remap-<start sector> on the
  * disk's device, from resume to suspend, and mode, unit, mapped and slots with
@@ -65,6 +67,8 @@ static const char * const field_name[DMR_NR_FIELDS] = {
 	[DMR_F_FLUSH_ERRORS] = "flush_errors",
 	[DMR_F_MAIN] = "main",
 	[DMR_F_SPARE] = "spare",
+	[DMR_F_EPOCH] = "epoch",
+	[DMR_F_TAG] = "tag",
 	[DMR_F_MODE] = "mode",
 	[DMR_F_UNIT] = "unit",
 	[DMR_F_MAPPED] = "mapped",
@@ -79,9 +83,10 @@ static const char * const field_name[DMR_NR_FIELDS] = {
 /* What the target has allocated, in bytes. */
 size_t status_memory(struct remap *r)
 {
-	return sizeof(*r) + sizeof(*r->super) + slots_memory(r) +
+	return sizeof(*r) + sizeof(*r->super) +
+	       sizeof(*r->tag) + slots_memory(r) +
 	       r->nr_mblocks * sizeof(*r->mblock) +
-	       DMR_MAX_PENDING * sizeof(*r->pending) + 2 * PAGE_SIZE;
+	       DMR_MAX_PENDING * sizeof(*r->pending) + 3 * PAGE_SIZE;
 }
 
 static u64 field_number(struct remap *r, enum dmr_field field)
@@ -117,6 +122,11 @@ static u64 field_number(struct remap *r, enum dmr_field field)
 		return status_memory(r);
 	case DMR_F_FLUSH_ERRORS:
 		return atomic64_read(&r->flush_errors);
+	case DMR_F_EPOCH:
+		/* The commit work may be about to begin one. */
+		return dmr_get64(data_race(r->super->epoch.number));
+	case DMR_F_TAG:
+		return READ_ONCE(r->nr_tags);
 	case DMR_F_UNIT:
 		return r->unit;
 	case DMR_F_MAPPED:

@@ -379,8 +379,12 @@ static noinline int end_io_slow(struct remap *r, struct bio *bio,
 		if (status)
 			return end_io_failed(r, bio, status);
 		end_io_said(r, io, status);
-		if (dmr_is_write(io->opf) && !(io->opf & REQ_FUA))
+		if (!dmr_is_write(io->opf))
+			break;
+		if (!(io->opf & REQ_FUA))
 			atomic64_inc(&r->spare_writes);
+		if (!READ_ONCE(r->used))
+			WRITE_ONCE(r->used, true);
 		break;
 	case DMR_IO_NEAR:
 		io->kind = DMR_IO_MAIN;
@@ -584,6 +588,8 @@ static void remap_free(struct remap *r)
 	kvfree(r->mblock);
 	if (r->page)
 		__free_page(r->page);
+	if (r->tag_page)
+		__free_page(r->tag_page);
 	kfree(r->tag);
 	kfree(r->super);
 	kfree(r);
@@ -632,7 +638,8 @@ static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r->page = alloc_page(GFP_KERNEL);
 	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
 	r->tag = kzalloc(sizeof(*r->tag), GFP_KERNEL);
-	if (!r->page || !r->super || !r->tag) {
+	r->tag_page = alloc_page(GFP_KERNEL);
+	if (!r->page || !r->super || !r->tag || !r->tag_page) {
 		ret = -ENOMEM;
 		goto out_free;
 	}
@@ -661,6 +668,7 @@ static int remap_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (ret)
 		goto out_slots;
 	event_init(r);
+	identity_init(r);
 	status_init(r);
 
 	ret = -EBUSY;
@@ -685,8 +693,11 @@ static void remap_dtr(struct dm_target *ti)
 {
 	struct remap *r = ti->private;
 
-	identity_leave(r);
+	identity_stop_epochs(r);
 	repair_destroy(r);
+	identity_stop_epochs(r);
+	/* Only now does nothing of ours write to either disk. */
+	identity_leave(r);
 	event_stop(r);
 	status_stop(r);
 	slots_destroy(r);
@@ -712,6 +723,7 @@ static void remap_presuspend_undo(struct dm_target *ti)
 	struct remap *r = ti->private;
 
 	WRITE_ONCE(r->suspend_deadline, 0);
+	identity_start_epochs(r);
 	status_show(r);
 }
 
@@ -719,7 +731,10 @@ static void remap_postsuspend(struct dm_target *ti)
 {
 	struct remap *r = ti->private;
 
+	/* The timer starts the commit work, and that has it write the tag. */
+	identity_stop_epochs(r);
 	repair_quiesce(r);
+	identity_stop_epochs(r);
 	/* It waits no more; messages on the quiet device have their own time. */
 	WRITE_ONCE(r->suspend_deadline, 0);
 	manual_allow(r);
@@ -745,12 +760,14 @@ static int remap_preresume(struct dm_target *ti)
 		return ret;
 	}
 	/* Pairs with smp_load_acquire() in message_list(). */
-	smp_store_release(&r->mode, r->read_only ? DMR_MODE_RO : DMR_MODE_RW);
+	smp_store_release(&r->mode, r->read_only || r->no_raise ?
+			  DMR_MODE_RO : DMR_MODE_RW);
 	return 0;
 }
 
 static void remap_resume(struct dm_target *ti)
 {
+	identity_start_epochs(ti->private);
 	status_show(ti->private);
 }
 

@@ -13,6 +13,9 @@
  *		while I/O runs and the only one that inserts into the lookup
  *		table, so neither has a lock.
  * preresume	no I/O runs and both works are idle: may do all of the above.
+ * epoch_work	one for a target, an hour after an epoch has begun, or when the
+ *		commit work wants a tag that nobody waits for.  Writes main's tag
+ *		and nothing else.
  * messages	those that map by hand run while the device is quiet, which
  *		r->manual_lock sees to, and may do the same.
  *
@@ -247,6 +250,8 @@ enum dmr_field {
 	DMR_F_FLUSH_ERRORS,
 	DMR_F_MAIN,
 	DMR_F_SPARE,
+	DMR_F_EPOCH,
+	DMR_F_TAG,
 	DMR_NR_KEYS,		/* those above are keys of status */
 	DMR_F_MODE = DMR_NR_KEYS,
 	DMR_F_UNIT,
@@ -338,11 +343,28 @@ struct remap {
 	struct dmr_mblock	*mblock;
 	u32			first_dirty;	/* of mblock[].next_dirty */
 	u32			nr_gone;	/* table blocks lost in both copies */
-	unsigned int		nr_tags;	/* copies of main's that are valid */
+	unsigned int		nr_tags;	/* copies of main's that are valid, of
+						 * its highest epoch
+						 */
 	const char		*tag_fault;	/* why it is not to be believed */
 	struct page		*page;		/* one metadata block */
 	struct dmr_super	*super;		/* the set's, as last written */
-	struct dmr_tag		*tag;		/* main's, if nr_tags */
+	struct dmr_tag		*tag;		/* main's, if nr_tags; from the load on
+						 * what it shall say, under lock
+						 */
+	struct page		*tag_page;	/* epoch_work, or a quiet device */
+	bool			used;		/* the spare was, in this epoch: any
+						 * context
+						 */
+	bool			stopped;	/* by the message */
+	bool			no_raise;	/* the load could not begin an epoch */
+	bool			tag_due;	/* epoch_work has to write it */
+	bool			raise;		/* commit work: an epoch; under lock */
+	bool			raise_first;	/* ... before all else */
+	struct delayed_work	epoch_work;
+	unsigned long		epoch_due;	/* when the next one may begin, in
+						 * jiffies
+						 */
 	DECLARE_BITMAP(standin_used, DMR_NR_STANDINS);
 
 	/* The allocator and the probe.  Narrow work, or a quiet device. */
@@ -712,12 +734,21 @@ int commit_scrub(struct remap *r, u32 mb, int copy);
 void commit_mark_left(struct remap *r, u32 slot);
 void commit_queue(struct remap *r, struct dmr_io *io, u32 left);
 void commit_ask_spare(struct remap *r);
+int commit_raise(struct remap *r);
+void commit_ask_raise(struct remap *r, bool first);
 bool commit_settle(struct remap *r, u32 slot, unsigned int state);
 void commit_do_work(struct work_struct *work);
 void commit_request(struct remap *r, struct dmr_request *rq);
 
 /* dm-remap-identity.c */
 int identity_id(struct remap *r, u8 *id, u8 *type);
+void identity_init(struct remap *r);
+void identity_start_epochs(struct remap *r);
+void identity_stop_epochs(struct remap *r);
+bool identity_next_epoch(struct remap *r);
+void identity_renew_tag(struct remap *r);
+void identity_write_tag(struct remap *r);
+void identity_have_epoch(struct remap *r, unsigned long delay);
 void identity_read(struct remap *r);
 char *identity_check(struct remap *r, const struct dmr_super *sb);
 char *identity_enter(struct remap *r);
@@ -749,6 +780,7 @@ int manual_remap(struct remap *r, u64 first, u64 nr, bool lost, u64 *done,
 int manual_refusal(struct remap *r);
 int manual_rename(struct remap *r, const char *name);
 int manual_scrub(struct remap *r, u32 mb, int copy);
+int manual_stop(struct remap *r, u64 *epoch, unsigned int *tags);
 void manual_allow(struct remap *r);
 int manual_forbid(struct remap *r);
 

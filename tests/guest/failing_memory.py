@@ -46,7 +46,7 @@ from guest.lib import (
 from guest.remapset import SMALLEST_AREA, entries, status, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 NAME = "failing"
 KEPT = "kept"
@@ -181,10 +181,10 @@ class Bench:
         with Device(self.spare_disk) as device:
             device.discard(0, SMALLEST_AREA)
 
-    def check(self) -> None:
+    def check(self, modes: Collection[str] = ("rw",)) -> None:
         """The running set says that it is well, and holds what was written."""
         told = status(NAME)
-        assert told.mode == "rw", told
+        assert told.mode in modes, told
         assert sorted(entry.sector or 0 for entry in entries(NAME)) == self.mapped
         assert describe(read(self.path, 0, 16)) == texts(0, 16, g1=self.mapped)
 
@@ -226,8 +226,14 @@ class Bench:
     def started(self) -> None:
         """The resume was successful; take it apart."""
         dm_resume(NAME)  # its node
-        self.check()
+        self.check(("rw", "ro"))
+        served = status(NAME).mode == "rw"
         self.drop()
+        # Without memory a disk refuses superblocks, and no epoch begins. The next start has it.
+        if not served:
+            self.running()
+            self.check()
+            self.drop()
 
 
 def of_a_blank_spare(bench: Bench) -> list[Operation]:

@@ -59,6 +59,7 @@ from guest.remapset import (
     remap_set,
     segment_of,
     status,
+    without_epochs,
 )
 
 import dmremap
@@ -203,6 +204,8 @@ def check_reply(text: str, words: list[str], reply: str, room: int, blocks: Bloc
         case "remap":
             done = parse_remap(reply).done
             blocks.note(int(words[1]), done, lost=len(words) == 4)
+        case "stop":
+            assert re.fullmatch(r"epoch \d+ tag [0-5]\n", reply), reply
         case _:
             raise AssertionError(f"{text!r} was answered with {reply!r}")
 
@@ -407,6 +410,11 @@ def accepted(name: str, case: Case, where: Disks) -> None:
     if case["where"] == "blank":
         with Device(where.disks[1]) as spare:
             spare.discard(0, SIZE)
+    else:
+        old, now = where.before[1].data, contents(where.disks[1])[0].data
+        assert case["readonly"] == (now == old), "an epoch begins with each load that may write"
+        assert without_epochs(now) == without_epochs(old)
+        write(where.disks[1], 0, old)
     where.main.reset()
     where.spare.reset()
     assert contents(*where.disks) == where.before

@@ -34,7 +34,10 @@ from guest.lib import (
 )
 
 from dmremap.ondisk import (
+    BLOCK,
     BLOCK_SECTORS,
+    SUPER_HOMES,
+    Epoch,
     Segment,
     SetState,
     Superblock,
@@ -46,7 +49,13 @@ from dmremap.ondisk import (
     segment_for,
     write_tag,
 )
-from dmremap.ondisk.layout import pack_empty_table
+from dmremap.ondisk.layout import (
+    NO_EPOCH,
+    STANDINS,
+    pack_empty_table,
+    pack_super,
+    parse_super,
+)
 from dmremap.table import (
     ListEntry,
     ListPage,
@@ -352,6 +361,20 @@ def read_superblock(spare: Path, start: int = 0) -> Superblock:
         load = look(View(device, start))
     assert load.superblock is not None, load.refusals
     return load.superblock
+
+
+def without_epochs(area: bytes) -> bytes:
+    """Return an area as if each superblock were of its first epoch, which every load replaces."""
+    changed = bytearray(area)
+    for place in (*SUPER_HOMES, *STANDINS):
+        where = slice(place * BLOCK, (place + 1) * BLOCK)
+        block = area[where]
+        for home in SUPER_HOMES:
+            superblock = parse_super(block, place)
+            if superblock and pack_super(superblock, home, place) == block:
+                first = replace(superblock, seq=1, epoch=Epoch(1, 1), before=NO_EPOCH)
+                changed[where] = pack_super(first, home, place)
+    return bytes(changed)
 
 
 def write_extension(spare: Path, superblock: Superblock, segment: Segment) -> None:

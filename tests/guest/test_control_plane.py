@@ -161,7 +161,7 @@ def test_what_was_chosen_is_recorded_if_it_was(ctl: Ctl, disks: tuple[Path, Path
         made = ctl("create", *disks, "--yes", "--force", "--spare-start", "1M", *words).data
         ctl("remove", made["name"])
         found = ctl("examine", spare, "--start", "2048").data["set"]
-        assert (found["errors"], found["spare_serial"], found["epoch"]["number"]) == (chosen, 1, 1)
+        assert (found["errors"], found["spare_serial"], found["epoch"]["number"]) == (chosen, 1, 2)
         tag = ctl("examine", main_disk).data["tag"]
         assert tag["epoch"] == found["epoch"]
         assert (tag["spare_start_sectors"], tag["spare_sectors"]) == (2048, found["area_sectors"])

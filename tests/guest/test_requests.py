@@ -675,7 +675,7 @@ FILES = {
     *("mode", "unit", "mapped", "slots"),
     *("lost", "pending", "bad", "free", "doubt", "read_errors", "write_errors", "transient"),
     *("remapped", "copies", "identity", "seq", "uuid", "breaker", "moved", "gone", "memory"),
-    *("flush_errors", "main", "spare"),
+    *("flush_errors", "main", "spare", "epoch", "tag"),
 }
 """What docs/interface.md promises."""
 

@@ -10,6 +10,32 @@
 #include <linux/prandom.h>
 
 #include "dm-remap-kunit.h"
+
+/* Which works were asked for; a case runs them itself. */
+static bool commit_asked, epoch_asked;
+static unsigned long epoch_delay;
+
+static bool test_queue_work(struct workqueue_struct *wq,
+			    struct work_struct *work)
+{
+	commit_asked = true;
+	return true;
+}
+
+static bool test_delayed_work(struct workqueue_struct *wq,
+			      struct delayed_work *work, unsigned long delay)
+{
+	epoch_asked = true;
+	epoch_delay = delay;
+	return true;
+}
+
+#define queue_work			test_queue_work
+#undef queue_delayed_work
+#undef mod_delayed_work
+#define queue_delayed_work		test_delayed_work
+#define mod_delayed_work		test_delayed_work
+
 #include "../../kernel/dm-remap-area.c"
 #include "../../kernel/dm-remap-identity.c"
 #include "../../kernel/dm-remap-commit.c"
@@ -25,6 +51,7 @@
 #define DISK		(AREA + SEGMENT)
 #define UNITS		4096u
 #define SUPER_SEQ	5
+#define RAISE		1	/* what each load adds to the superblocks' */
 #define EPOCH		7
 #define EPOCH_ID	1000
 #define TABLE_SEQ	7
@@ -198,6 +225,8 @@ static void destroy(struct metadata_test *t)
 	kfree(r->super);
 	if (r->page)
 		__free_page(r->page);
+	if (r->tag_page)
+		__free_page(r->tag_page);
 	if (r->probe_page)
 		__free_page(r->probe_page);
 	kfree(r);
@@ -223,10 +252,12 @@ static struct remap *create(struct kunit *test)
 	r->probe_page = alloc_page(GFP_KERNEL);
 	r->super = kzalloc(sizeof(*r->super), GFP_KERNEL);
 	r->tag = kzalloc(sizeof(*r->tag), GFP_KERNEL);
+	r->tag_page = alloc_page(GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, r->page);
 	KUNIT_ASSERT_NOT_NULL(test, r->probe_page);
 	KUNIT_ASSERT_NOT_NULL(test, r->super);
 	KUNIT_ASSERT_NOT_NULL(test, r->tag);
+	KUNIT_ASSERT_NOT_NULL(test, r->tag_page);
 	r->ti = &t->ti;
 	r->main = &t->on_main;
 	r->spare = &t->on_spare;
@@ -235,6 +266,7 @@ static struct remap *create(struct kunit *test)
 	r->piece = 8;
 	r->has_uuid = true;
 	memcpy(&r->uuid, uuid, sizeof(uuid));
+	spin_lock_init(&r->lock);
 	return r;
 }
 
@@ -679,11 +711,11 @@ static void one_superblock(struct kunit *test)
 {
 	memset(block_at(test, 0), 0, DMR_BLOCK_SIZE);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2 + RAISE);
 	unreadable(test, 255);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4 + 2 * RAISE);
 }
 
 static void newer_superblock(struct kunit *test)
@@ -696,7 +728,7 @@ static void newer_superblock(struct kunit *test)
 	r = metadata_test(test)->r;
 	KUNIT_EXPECT_STREQ(test, r->super->name, "newer");
 	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "newer");
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 3);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 3 + RAISE);
 }
 
 static void contradicting_superblocks(struct kunit *test)
@@ -735,7 +767,7 @@ static void superblock_in_a_wrong_place(struct kunit *test)
 {
 	memcpy(block_at(test, 255), block_at(test, 0), DMR_BLOCK_SIZE);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2 + RAISE);
 
 	put_set(test);
 	dmr_seal(block_at(test, 255), DMR_TYPE_SUPER, uuid, 99, 0, 255);
@@ -746,8 +778,8 @@ static void superblock_in_a_wrong_place(struct kunit *test)
 	put_super(super_at(test, 130));
 	dmr_seal(block_at(test, 130), DMR_TYPE_SUPER, uuid, 99, 256, 130);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2 + RAISE);
 }
 
 /* A stand-in is where the copy lives, also if its home says the same. */
@@ -763,7 +795,7 @@ static void superblock_in_a_stand_in(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	KUNIT_EXPECT_EQ(test, t->r->mblock[0].standin[0], 254);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->r->nr_away), 1);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 254), SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 254), SUPER_SEQ + 1 + RAISE);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
 }
 
@@ -802,11 +834,11 @@ static void formatting_counts_less(struct kunit *test)
 	seal_super(test, 0, 99);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state), DMR_READY);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
 	super_at(test, 255)->state = dmr_put32(DMR_FORMATTING);
 	seal_super(test, 255, 99);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4 + 2 * RAISE);
 }
 
 /* What the table line says and the set does not. */
@@ -1048,6 +1080,301 @@ static void histories(struct kunit *test)
 	}
 }
 
+/*----------------------------------------------------------------
+ * Epochs
+ *----------------------------------------------------------------
+ */
+
+static void expect_epoch(struct kunit *test, u64 number, unsigned int tags)
+{
+	const struct dmr_super *a = super_at(test, 0), *b = super_at(test, 255);
+	unsigned int copy, good = 0;
+
+	KUNIT_EXPECT_EQ(test, dmr_get64(a->epoch.number), number);
+	KUNIT_EXPECT_EQ(test, dmr_get64(a->before.number), number - 1);
+	KUNIT_EXPECT_TRUE(test, dmr_same_body(a, b));
+	for (copy = 0; copy < DMR_NR_TAGS; copy++) {
+		const struct dmr_tag *tag = tag_at(test, copy);
+
+		KUNIT_EXPECT_LE(test, dmr_get64(tag->epoch.number), number);
+		if (!dmr_same_epoch(&tag->epoch, &a->epoch))
+			continue;
+		KUNIT_EXPECT_TRUE(test, dmr_header_ok(tag, DMR_TYPE_TAG,
+						      dmr_tag_block(copy)));
+		KUNIT_EXPECT_PTR_EQ(test, dmr_tag_check(tag), NULL);
+		good++;
+	}
+	KUNIT_EXPECT_EQ(test, good, tags);
+	KUNIT_EXPECT_EQ(test, metadata_test(test)->r->nr_tags, tags);
+}
+
+static struct remap *inspect_tagged(struct kunit *test)
+{
+	struct remap *r = create_tagged(test);
+
+	KUNIT_EXPECT_EQ_MSG(test, inspect(test), 0, "%s",
+			    metadata_test(test)->error);
+	return r;
+}
+
+/* Two superblocks and then the tag: no more where nothing is to be mended. */
+static void epoch_of_a_load(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+	u64 first;
+
+	put_tagged_super(test);
+	put_tags(test, EPOCH, EPOCH_ID);
+	r = inspect_tagged(test);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(r), 0);
+	KUNIT_EXPECT_NOT_NULL(test,
+			      strstr(fake_traced(),
+				     "SW0+1 SW255+1 Sf MW8+8 MW512+8 MW1024+8 MW1536+8 MW2040+8"));
+	expect_epoch(test, EPOCH + 1, DMR_NR_TAGS);
+	KUNIT_EXPECT_EQ(test, dmr_get64(super_at(test, 0)->before.id), EPOCH_ID);
+	first = dmr_get64(super_at(test, 0)->epoch.id);
+	KUNIT_EXPECT_NE(test, first, 0);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
+	KUNIT_EXPECT_EQ(test, dmr_get64(super_at(test, 0)->before.id), first);
+	KUNIT_EXPECT_NE(test, dmr_get64(super_at(test, 0)->epoch.id), first);
+	/* A read-only table writes nothing. */
+	r = create_tagged(test);
+	r->read_only = true;
+	KUNIT_EXPECT_EQ(test, inspect(test), 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(r), 0);
+	KUNIT_EXPECT_PTR_EQ(test, strchr(fake_traced(), 'W'), NULL);
+	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
+	/* The copy that has been made before is refused from now on. */
+	super_at(test, 0)->epoch.number = dmr_put64(EPOCH);
+	super_at(test, 0)->before.number = dmr_put64(EPOCH - 1);
+	seal_super(test, 0, 99);
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "the spare is an older copy of itself: run dmremapctl check");
+	KUNIT_EXPECT_PTR_EQ(test, strchr(fake_traced(), 'W'), NULL);
+	KUNIT_EXPECT_FALSE(test, t->r->no_raise);
+}
+
+/* A main that takes no tag fails no load; it is given up soon. */
+static void tag_that_main_refuses(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	put_tagged_super(test);
+	put_tags(test, EPOCH, EPOCH_ID);
+	fake_disk_bad(t->main, WRITE, 512, 8, BLK_STS_MEDIUM);
+	r = inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	expect_epoch(test, EPOCH + 1, DMR_NR_TAGS - 1);
+	fake_disk_bad(t->main, WRITE, 8, 8, BLK_STS_MEDIUM);
+	r = inspect_tagged(test);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(r), 0);
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " MW8+8! MW512+8!"));
+	expect_epoch(test, EPOCH + 2, 0);
+	/* It is two behind by then, which no load minds. */
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	fake_disk_bad(t->main, WRITE, 0, UNITS, 0);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	expect_epoch(test, EPOCH + 4, DMR_NR_TAGS);
+	/* One that is slow has ten seconds. */
+	t->main->ticks = 4 * HZ;
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	expect_epoch(test, EPOCH + 5, 3);
+}
+
+/* A spare that takes no superblock: mode ro, and the tag is left alone. */
+static void epoch_that_cannot_begin(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	put_tagged_super(test);
+	put_tags(test, EPOCH, EPOCH_ID);
+	unwritable(test, 255, 1);
+	unwritable(test, 128, 127);
+	r = inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_TRUE(test, r->no_raise);
+	KUNIT_EXPECT_EQ(test, dmr_get64(r->super->epoch.number), EPOCH);
+	KUNIT_EXPECT_EQ(test, dmr_get64(tag_at(test, 0)->epoch.number), EPOCH);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+	/* The next load finds two that differ in the epoch alone. */
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ);
+	r = inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_TRUE(test, r->no_raise);
+	KUNIT_EXPECT_EQ(test, dmr_get64(tag_at(test, 0)->epoch.number), EPOCH);
+	/* In anything else they must not. */
+	strscpy(super_at(test, 0)->name, "north", DMR_NAME_SIZE);
+	seal_super(test, 0, SUPER_SEQ + 1);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), -EIO);
+	super_at(test, 0)->name[0] = 0;
+	memset(super_at(test, 0)->name, 0, DMR_NAME_SIZE);
+	super_at(test, 0)->remap_rate = dmr_put32(1);
+	seal_super(test, 0, SUPER_SEQ + 1);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), -EIO);
+	super_at(test, 0)->remap_rate = 0;
+	seal_super(test, 0, SUPER_SEQ + 1);
+	unreadable(test, 255);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), -EIO);
+	/* A spare that takes them again is as good as before. */
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, 0);
+	fake_disk_bad(t->spare, READ, 0, DISK * DMR_BLOCK_SECTORS, 0);
+	r = inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_FALSE(test, r->no_raise);
+	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
+}
+
+/* The last epoch there is. */
+static void last_epoch(struct kunit *test)
+{
+	struct remap *r;
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+		sb->epoch.number = dmr_put64(DMR_EPOCH_MAX);
+		sb->before.number = dmr_put64(DMR_EPOCH_MAX - 1);
+		seal_super(test, homes[0][copy], SUPER_SEQ);
+	}
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_TRUE(test, r->no_raise);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+}
+
+/* Each hour in which the spare was used, and nobody waits for the tag. */
+static void epoch_of_an_hour(struct kunit *test)
+{
+	struct remap *r;
+
+	put_tagged_super(test);
+	put_tags(test, EPOCH, EPOCH_ID);
+	r = inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	INIT_LIST_HEAD(&r->commit);
+	r->first_left = DMR_NO_SLOT;
+	commit_asked = false;
+	epoch_asked = false;
+	identity_start_epochs(r);
+	KUNIT_EXPECT_EQ(test, epoch_delay, EPOCH_TIME);
+	KUNIT_EXPECT_FALSE(test, commit_asked);
+	/* Nothing was used. */
+	do_epoch(&r->epoch_work.work);
+	KUNIT_EXPECT_FALSE(test, commit_asked);
+	KUNIT_EXPECT_TRUE(test, epoch_asked);
+	/* A commit. */
+	commit_mark_slot(r, 3);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	do_epoch(&r->epoch_work.work);
+	KUNIT_EXPECT_TRUE(test, commit_asked);
+	fake_traced();
+	commit_do_work(&r->commit_work);
+	/* It answers, so it is no loss to try. */
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr0+1 SW0+1 SW255+1");
+	KUNIT_EXPECT_EQ(test, epoch_delay, 0);
+	do_epoch(&r->epoch_work.work);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "MW8+8 MW512+8 MW1024+8 MW1536+8 MW2040+8");
+	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
+	KUNIT_EXPECT_EQ(test, epoch_delay, EPOCH_TIME);
+	commit_asked = false;
+	do_epoch(&r->epoch_work.work);
+	KUNIT_EXPECT_FALSE(test, commit_asked);
+	/* A spare that is away, or a suspend that waits: later. */
+	r->used = true;
+	do_epoch(&r->epoch_work.work);
+	metadata_test(test)->spare->dead = BLK_STS_OFFLINE;
+	commit_do_work(&r->commit_work);
+	metadata_test(test)->spare->dead = 0;
+	atomic_set(&r->look, 0);
+	KUNIT_EXPECT_TRUE(test, r->used);
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RW);
+	r->suspend_deadline = 1;
+	commit_asked = false;
+	do_epoch(&r->epoch_work.work);
+	KUNIT_EXPECT_FALSE(test, commit_asked);
+	r->raise = true;
+	fake_traced();
+	commit_do_work(&r->commit_work);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+	r->suspend_deadline = 0;
+	do_epoch(&r->epoch_work.work);
+	commit_do_work(&r->commit_work);
+	/* Where one waits the tag is left for the resume. */
+	r->suspend_deadline = 1;
+	fake_traced();
+	identity_write_tag(r);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+	KUNIT_EXPECT_TRUE(test, r->tag_due);
+	r->suspend_deadline = 0;
+	identity_start_epochs(r);
+	KUNIT_EXPECT_EQ(test, epoch_delay, 0);
+	do_epoch(&r->epoch_work.work);
+	expect_epoch(test, EPOCH + 3, DMR_NR_TAGS);
+	/* The hour goes on over a resume. */
+	fake.now += EPOCH_TIME / 2;
+	identity_start_epochs(r);
+	KUNIT_EXPECT_EQ(test, epoch_delay, EPOCH_TIME / 2);
+	fake_traced();
+	/* In mode ro nothing is. */
+	r->mode = DMR_MODE_RO;
+	r->raise = true;
+	commit_do_work(&r->commit_work);
+	epoch_asked = false;
+	identity_start_epochs(r);
+	KUNIT_EXPECT_FALSE(test, epoch_asked);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+}
+
+/* After the message stop an epoch comes before the first commit. */
+static void epoch_after_stop(struct kunit *test)
+{
+	struct remap *r;
+
+	put_tagged_super(test);
+	put_tags(test, EPOCH, EPOCH_ID);
+	r = inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	INIT_LIST_HEAD(&r->commit);
+	r->first_left = DMR_NO_SLOT;
+	r->stopped = true;
+	r->tag_due = true;
+	commit_asked = false;
+	identity_start_epochs(r);
+	KUNIT_EXPECT_TRUE(test, commit_asked);
+	KUNIT_EXPECT_FALSE(test, r->stopped);
+	KUNIT_EXPECT_EQ(test, epoch_delay, EPOCH_TIME);
+	fake_traced();
+	commit_do_work(&r->commit_work);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW0+1 SW255+1 MW8+8 MW512+8 MW1024+8 MW1536+8 MW2040+8");
+	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
+	commit_do_work(&r->commit_work);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+}
+
+/*----------------------------------------------------------------
+ * Adopted mains
+ *----------------------------------------------------------------
+ */
+
 /* An adopted main: no tag, the same size, the same id where there is one. */
 static int test_id(struct gendisk *disk, u8 *id, enum blk_unique_id type)
 {
@@ -1111,7 +1438,7 @@ static void id_of_a_volume(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_SIZE);
 	KUNIT_EXPECT_EQ(test, super_at(test, 0)->main_id_type, 0);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + RAISE);
 }
 
 /*----------------------------------------------------------------
@@ -1179,8 +1506,8 @@ static void load_empty(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, r->nr_lookup, 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 2 * SEGMENT_SLOTS);
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 0);
-	/* Nothing was amiss, so nothing was written. */
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+	/* Nothing was amiss, so nothing was written but the epoch. */
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + RAISE);
 	for (i = 1; i < MBLOCKS; i++)
 		expect_table(test, homes[i][1], TABLE_SEQ);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 0);
@@ -1224,7 +1551,8 @@ static void expect_other_copy(struct kunit *test, int bad)
 	KUNIT_ASSERT_EQ(test, load_set(metadata_test(test)->r), 0);
 	/* The one that was bad first: the winner is left alone until then. */
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), bad ?
-			      " SW294+1 SW256+1 Sf" : " SW256+1 SW294+1 Sf"));
+			      " SW294+1 SW256+1 SW0+1 SW255+1 Sf" :
+			      " SW256+1 SW294+1 SW0+1 SW255+1 Sf"));
 	r = metadata_test(test)->r;
 	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 1);
 	KUNIT_EXPECT_EQ(test, r->nr_lookup, 1);
@@ -1886,9 +2214,10 @@ static void commit_of_a_name(struct kunit *test)
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW255+1");
 	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "north");
 	KUNIT_EXPECT_STREQ(test, super_at(test, 255)->name, "north");
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 1 + RAISE);
 	unwritable(test, 255, 1);
 	unwritable(test, 128, 127);
+	name[0] = 's';
 	commit_set_name(r, name);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_EQ(test, start(test), -EIO);
@@ -2148,8 +2477,9 @@ static void format_blank(struct kunit *test)
 	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, first));
 	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, last));
 	KUNIT_EXPECT_FALSE(test, r->format);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), 2);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 255), 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), 2 + RAISE);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), 2 + RAISE);
+	KUNIT_EXPECT_EQ(test, dmr_get64(super_at(test, 0)->epoch.number), 2);
 	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->state), DMR_READY);
 	/* Any other block is as it was. */
 	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(block_at(test, AREA), 0,
@@ -2374,7 +2704,7 @@ static void grown_by_another(struct kunit *test)
 	put_grown(test, DISK, SEGMENT_SLOTS);
 	KUNIT_EXPECT_EQ(test, load(test), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_free), 3 * SEGMENT_SLOTS);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1 + RAISE);
 }
 
 /*----------------------------------------------------------------
@@ -2462,6 +2792,12 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(feature_words),
 	KUNIT_CASE(tags),
 	KUNIT_CASE(histories),
+	KUNIT_CASE(epoch_of_a_load),
+	KUNIT_CASE(tag_that_main_refuses),
+	KUNIT_CASE(epoch_that_cannot_begin),
+	KUNIT_CASE(last_epoch),
+	KUNIT_CASE(epoch_of_an_hour),
+	KUNIT_CASE(epoch_after_stop),
 	KUNIT_CASE(adopted_main),
 	KUNIT_CASE(id_of_a_volume),
 	KUNIT_CASE(set_runs_once),

@@ -21,7 +21,7 @@ class Result(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int) for name in ("inspect", "load", "format")),
         *((name, ctypes.c_int) for name in ("mapped", "lost", "bad", "free", "away", "gone")),
-        ("writes", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("writes", "raised", "no_raise")),
         ("place", ctypes.c_uint32 * 4096),
         ("why", ctypes.c_char * 256),
         ("super", ctypes.c_uint8 * BLOCK),

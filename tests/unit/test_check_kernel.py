@@ -60,9 +60,10 @@ def compare(by_kernel: KernelLoad, disk: Disk) -> Load:
     try:
         done = mend(examine(ours, uuid=SET), ours.write)
     except Failure:
-        assert code != 0, why
+        # The kernel goes on in mode ro where it is only the epoch that cannot be written.
+        assert code != 0 or result.no_raise, why
         return load
-    assert code == 0, why
+    assert (code, result.raised) == (0, 2), why
     counts = load.counts
     assert (result.mapped, result.lost, result.bad, result.free) == (
         counts.mapped,

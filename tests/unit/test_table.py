@@ -36,6 +36,7 @@ STATUS = (
     "transient=7 remapped=3 copies=1 identity=tag seq=9 uuid=" + UUID
 )
 LATER = " breaker=open moved=10 gone=11 memory=65536 flush_errors=12 main=failing spare=ok"
+LATER += " epoch=13 tag=4"
 
 numbers = st.integers(0, (1 << 64) - 1)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
@@ -191,6 +192,7 @@ def test_what_an_older_module_does_not_say_is_not_zero() -> None:
     status = parse_status(0, 20480, STATUS)
     assert (status.breaker, status.moved, status.gone, status.memory) == (None,) * 4
     assert (status.flush_errors, status.main, status.spare) == (None,) * 3
+    assert (status.epoch, status.tag) == (None,) * 2
     assert parse_status(0, 20480, STATUS + " gone=0").gone == 0
 
 
@@ -198,6 +200,7 @@ def test_the_keys_that_were_appended() -> None:
     status = parse_status(0, 20480, STATUS + LATER)
     assert (status.breaker, status.moved, status.gone, status.memory) == ("open", 10, 11, 65536)
     assert (status.flush_errors, status.main, status.spare) == (12, "failing", "ok")
+    assert (status.epoch, status.tag) == (13, 4)
     assert status.params == STATUS + LATER
     assert status.extra == ()
 
@@ -233,6 +236,8 @@ def test_a_set_without_uuid(nothing: str) -> None:
         ("flush_errors=12", "flush_errors=-1", "flush_errors is '-1'"),
         ("main=failing", "main=dead", "main is 'dead'"),
         ("spare=ok", "spare=", "spare is ''"),
+        ("epoch=13", "epoch=-", "epoch is '-'"),
+        ("tag=4", "tag=all", "tag is 'all'"),
     ],
 )
 def test_what_is_wrong_with_a_status(old: str, new: str, says: str) -> None:

@@ -164,6 +164,7 @@ good_message = st.one_of(
     st.tuples(st.just(b"breaker"), st.sampled_from([b"open", b"close", b"OPEN", b"Close"])),
     st.tuples(st.just(b"rename"), st.from_regex(rb"\A[a-zA-Z0-9%.:_-]{1,20}\Z")),
     st.tuples(st.sampled_from([b"remap", b"ReMap"]), inside, some),
+    st.tuples(st.sampled_from([b"stop", b"STOP"])),
     st.tuples(st.just(b"remap"), inside, some, st.sampled_from([b"lost", b"LOST"])),
 )
 odd_message = st.one_of(
@@ -192,6 +193,7 @@ PINNED = [
     b"remap 0 1 lost more",
     b"breaker open now",
     b"list 0",
+    b"stop 0",
     b"list 0 1 2",
     b"remap 0 0",
     b"remap 2047 2",
@@ -210,6 +212,7 @@ EXPECTED = {
     b"scrub": "scrub <from copy> <max>",
     b"rename": "rename <name>, 1 to 127 printable ASCII characters without '/'",
     b"remap": "remap <sector> <count> [lost], whole blocks of this target",
+    b"stop": "stop",
 }
 
 
@@ -218,6 +221,8 @@ def _well_formed(name: bytes, arguments: list[bytes]) -> bool:
     match name, arguments:
         case b"list" | b"pending" | b"scrub", [start, most]:
             return number(start) is not None and bool(number(most, 1 << 32))
+        case b"stop", []:
+            return True
         case b"breaker", [how]:
             return how.lower() in (b"open", b"close")
         case b"rename", [new]:
@@ -237,12 +242,12 @@ def message_outcome(state: str, sector: int, text: bytes) -> tuple[str, str]:
         return "EINVAL", ""
     name = words[0].lower()
     if not _well_formed(name, words[1:]):
-        return "EINVAL", EXPECTED.get(name, "list, pending, breaker, rename, scrub or remap")
+        return "EINVAL", EXPECTED.get(name, "list, pending, breaker, rename, scrub, remap or stop")
     if name in (b"rename", b"scrub") and state == "failed":
         return "EBUSY", "the set was never started"
-    if name == b"remap" and "suspended" not in state:
+    if name in (b"remap", b"stop") and "suspended" not in state:
         return "EBUSY", "suspend the device first"
-    if name in (b"rename", b"scrub", b"remap") and state.startswith("ro"):
+    if name in (b"rename", b"scrub", b"remap", b"stop") and state.startswith("ro"):
         return "EROFS", "the set is in mode ro"
     return "OK", ""
 

@@ -107,6 +107,9 @@ static block_t main_tags[NR_TAGS];
 static bool tag_bad[NR_TAGS];
 static u64 main_now;			/* sectors */
 static bool has_id;
+static struct dmr_epoch newest_epoch;	/* in the superblock that was written last */
+static u64 old_epoch;			/* of the set as it is found */
+static u32 tag_writes;
 
 static const u8 ours[16] = "the set of all.", theirs[16] = "another one ...";
 
@@ -134,6 +137,26 @@ static bool honest;			/* nothing was sealed by hand */
 
 char area_name[64];
 
+static bool valid(const block_t *b, int type, u64 place);
+static struct remap r;
+
+/* Nothing is written to main but its tag, when both superblocks say the same already. */
+static void write_tag(u64 block, const block_t *b)
+{
+	u32 t = 0;
+
+	while (t < NR_TAGS && block != tag_place[t])
+		t++;
+	if (t == NR_TAGS || line.read_only || !r.tagged)
+		fail("main is written to, at block %llu", block);
+	if (!valid(b, 3, block) || le64toh(b->h.home) != block ||
+	    b->h.seq != b->tag.epoch.number || memcmp(&b->tag.epoch, &newest_epoch, 16))
+		fail("main's block %llu gets no tag of this epoch", block);
+	tag_writes++;
+	main_tags[t] = *b;
+	tag_bad[t] = false;
+}
+
 int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, unsigned int n,
 	    blk_opf_t opf)
 {
@@ -148,8 +171,10 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 		if (vecs[i].len != DMR_BLOCK_SIZE)
 			fail("I/O of %u bytes", vecs[i].len);
 		if (bdev->data == (u8 *)main_tags) {
-			if ((opf & REQ_OP_MASK) != REQ_OP_READ)
-				fail("main is written to");
+			if ((opf & REQ_OP_MASK) != REQ_OP_READ) {
+				write_tag(block, (block_t *)page);
+				continue;
+			}
 			memset(page, 0, DMR_BLOCK_SIZE);
 			for (t = 0; t < NR_TAGS; t++) {
 				if (block == tag_place[t] && tag_bad[t])
@@ -172,6 +197,9 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 			memcpy(&disk[block], page, DMR_BLOCK_SIZE);
 			used[block] = dirty[block] = true;
 			bad[block] = 0;
+			/* The second copy of it is the one that counts. */
+			if (le16toh(disk[block].h.type) == 1 && le64toh(disk[block].h.home) == 255)
+				newest_epoch = disk[block].super.epoch;
 		} else if (bad[block]) {
 			return -EIO;
 		} else if (used[block]) {
@@ -1301,6 +1329,7 @@ static void opine_blank(const u8 *uuid)
 	u64 i;
 
 	want.format = true;
+	old_epoch = 1;
 	if (line.has_uuid || line.read_only || line.area < 259 || main_ok(NULL) ||
 	    line.main_start > main_now || line.len > main_now - line.main_start) {
 		want.refuse = "no set";
@@ -1428,6 +1457,7 @@ static void opine(void)
 		return;
 	}
 	set_uuid = sb->h.uuid;
+	old_epoch = le64toh(sb->epoch.number);
 	want.refuse = super_ok(sb);
 	if (!want.refuse)
 		want.refuse = main_ok(sb);
@@ -1556,10 +1586,11 @@ static int kernel_load(void)
 	r.probe_page = alloc_page(0);
 	r.super = calloc(1, sizeof(*r.super));
 	r.tag = calloc(1, sizeof(*r.tag));
-	writes = 0;
+	r.tag_page = alloc_page(0);
+	writes = tag_writes = 0;
 	ret = inspected = load_inspect(&r, &error);
-	if (writes)
-		fail("ctr has written %u blocks", writes);
+	if (writes || tag_writes)
+		fail("ctr has written %u blocks", writes + tag_writes);
 	if (ret) {
 		snprintf(why, sizeof(why), "ctr: %s", error);
 		return ret;
@@ -1578,6 +1609,7 @@ static void kernel_free(void)
 	free(r.mblock);
 	free(r.super);
 	free(r.tag);
+	__free_page(r.tag_page);
 	__free_page(r.page);
 	__free_page(r.probe_page);
 	r.mblock = NULL;
@@ -1682,6 +1714,23 @@ static void check_original(void)
 	}
 }
 
+/* An epoch has begun, in both superblocks and then in the tag, if that could be. */
+static void check_epoch(void)
+{
+	u64 now = le64toh(r.super->epoch.number);
+	bool may_fail = any_stuck || blocks < line.area || old_epoch == 1ull << 62;
+
+	if (line.read_only || r.no_raise) {
+		if (tag_writes || now != old_epoch || (r.no_raise && !may_fail))
+			fail("epoch %llu, and %u writes of the tag", now, tag_writes);
+		return;
+	}
+	if (now != old_epoch + 1 || memcmp(&newest_epoch, &r.super->epoch, 16))
+		fail("epoch %llu after %llu", now, old_epoch);
+	if (tag_writes != (r.tagged ? NR_TAGS : 0))
+		fail("%u writes of the tag", tag_writes);
+}
+
 static u64 accepted, formatted, grown, mended, refused, stale_accepted, undecided;
 
 const char *judge(void)
@@ -1708,12 +1757,13 @@ const char *judge(void)
 		fail("accepted, but: %s", want.refuse);
 	check_slots();
 	check_ranges();
+	check_epoch();
 	if (honest)
 		check_original();
 	accepted++;
 	formatted += want.format;
 	grown += want.grow;
-	mended += writes > 0;
+	mended += writes > 2;
 	stale_accepted += want.gone > 0;
 	for (s = 0; s < r.nr_slots; s++)
 		saved[s] = r.slot[s];
@@ -1722,12 +1772,12 @@ const char *judge(void)
 	if (line.read_only)
 		return NULL;
 
-	/* Again: the same, and now nothing is left to be written. */
+	/* Again: the same, and now nothing is left to be written but an epoch. */
 	line.has_uuid = line.has_uuid && !want.format;
 	ret = kernel_load();
 	if (ret)
 		fail("what was accepted is refused now: %s", why);
-	if (writes && !any_stuck && blocks >= line.area)
+	if (writes != 2 && !any_stuck && blocks >= line.area && old_epoch + 1 < 1ull << 62)
 		fail("the second load has written %u blocks", writes);
 	if (r.nr_slots != n)
 		fail("the second load finds %u slots, not %u", r.nr_slots, n);

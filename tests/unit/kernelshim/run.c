@@ -5,12 +5,15 @@
 char shim_log[256];
 static struct result *now;
 int may_format;				/* where there is no set, make one */
+static u64 found_epoch;			/* of the set */
 
 struct result {
 	int inspect, load;		/* errno, 0 */
 	int format;			/* no set is there, and it would make one */
 	int mapped, lost, bad, free, away, gone;
 	int writes;
+	int raised;			/* superblocks that were to begin an epoch */
+	int no_raise;			/* none could, for the superblocks are not equal */
 	u32 place[4096];
 	char why[256];
 	struct dmr_super super;		/* that was chosen, all zeroes if inspect failed */
@@ -43,6 +46,17 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 		if (block >= bdev->blocks)
 			return -EIO;
 		if ((opf & REQ_OP_MASK) == REQ_OP_WRITE) {
+			const struct dmr_super *sb = (void *)vecs[i].page->data;
+
+			/*
+			 * The end of a load, which only the kernel does: left out, so
+			 * that the rest of it can be compared.
+			 */
+			if (dmr_get16(sb->h.type) == DMR_TYPE_SUPER &&
+			    dmr_get64(sb->epoch.number) > found_epoch) {
+				now->raised++;
+				continue;
+			}
 			if (bdev->stuck[block])
 				return -EIO;
 			memcpy(at, vecs[i].page->data, 4096);
@@ -97,11 +111,13 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	r.probe_page = alloc_page(0);
 	r.super = calloc(1, sizeof(*r.super));
 	r.tag = calloc(1, sizeof(*r.tag));
+	r.tag_page = alloc_page(0);
 	out->inspect = -load_inspect(&r, &error);
 	snprintf(out->why, sizeof(out->why), "%s", error ? error : "");
 	out->format = !out->inspect && r.format;
 	if (!out->inspect && !out->format)
 		out->super = *r.super;
+	found_epoch = out->format ? 1 : dmr_get64(r.super->epoch.number);
 	if (!out->inspect && (!r.format || may_format)) {
 		r.mblock = calloc(r.nr_mblocks, sizeof(*r.mblock));
 		slots_create(&r);
@@ -113,6 +129,7 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 		out->free = r.nr_free.v;
 		out->away = r.nr_away.v;
 		out->gone = r.nr_gone;
+		out->no_raise = r.no_raise;
 		slots_destroy(&r);
 		free(r.mblock);
 	}
@@ -120,5 +137,6 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	free(r.probe_page);
 	free(r.super);
 	free(r.tag);
+	free(r.tag_page);
 	return out->inspect ? out->inspect : out->load;
 }

@@ -49,6 +49,7 @@ typedef struct { int x; } spinlock_t;
 #define smp_load_acquire(p)	(*(p))
 #define smp_store_release(p, v)	(*(p) = (v))
 #define time_after(a, b)	((long)((b) - (a)) < 0)
+#define time_after_eq(a, b)	((long)((b) - (a)) <= 0)
 #define min(a, b)		((a) < (b) ? (a) : (b))
 #define max(a, b)		((a) > (b) ? (a) : (b))
 #define min_t(t, a, b)		((t)(a) < (t)(b) ? (t)(a) : (t)(b))
@@ -107,6 +108,15 @@ struct completion { int x; };
 struct work_struct { int x; };
 struct delayed_work { struct work_struct work; };
 struct workqueue_struct;
+#define system_freezable_wq	((struct workqueue_struct *)0)
+#define INIT_DELAYED_WORK(w, f)		((void)(w), (void)(f))
+#define to_delayed_work(w)		container_of(w, struct delayed_work, work)
+#define queue_delayed_work(q, w, t)	((void)(q), (void)(w), (void)(t))
+#define cancel_delayed_work(w)		((void)(w))
+#define work_busy(w)			((void)(w), 0)
+#define schedule_timeout_idle(t)	((void)(t), 0)
+#define mod_delayed_work(q, w, t)	((void)(q), (void)(w), (void)(t))
+#define cancel_delayed_work_sync(w)	((void)(w))
 static inline void queue_work(struct workqueue_struct *q, struct work_struct *w) { (void)q; (void)w; }
 struct attribute { int x; };
 struct attribute_group { int x; };
