@@ -60,6 +60,7 @@ from dmremap.table import (
     RemapTable,
     Status,
     parse_status,
+    parse_stop,
     parse_table,
 )
 
@@ -67,6 +68,10 @@ DM_UUID_PREFIX: Final = "REMAP-"
 _HEAD_BYTES: Final = HEAD_BLOCKS * BLOCK
 # A device-mapper name is 127 bytes at most, after mangling.
 _DM_NAME_MAX: Final = 127
+_CLOSED_SECONDS: Final = 5.0
+"""How long remove() waits for a set to be closed."""
+_STOPS: Final = 3
+"""How often it tries to stop a set before that is removed without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -896,8 +901,55 @@ def remove(one: Running, *, deferred: bool = False) -> tuple[str, ...]:
             ]
             if busy:
                 raise Busy("DMR-E405", f"set {one.name!r} is in use: {busy[0].message}")
+    warnings: list[str] = []
     try:
-        dm.remove(one.name, deferred=deferred)
+        if deferred or not any(_stop_quietly(one, warnings) for _ in range(_STOPS)):
+            dm.remove(one.name, deferred=deferred)
     except Busy:
         raise Busy("DMR-E405", f"set {one.name!r} is opened by some program") from None
-    return dm.take_warnings()
+    return (*warnings, *dm.take_warnings())
+
+
+def _stop_quietly(one: Running, warnings: list[str]) -> bool:
+    """Suspend a set that nobody uses, have its last epoch begin, and remove it.
+
+    From then on a copy of its spare that was made before is refused. False: somebody has it open,
+    as udev has for a moment. Whoever opens it while it is suspended waits, so that is not for long:
+    it is resumed.
+    """
+    until = time.monotonic() + _CLOSED_SECONDS
+    while dm.info(one.name).open_count:
+        if time.monotonic() > until:
+            raise Busy("DMR-E405", f"set {one.name!r} is opened by some program")
+        time.sleep(0.05)
+    warnings.clear()
+    with dm.uninterrupted():
+        # Nothing is open, so no file system has to be frozen.
+        dm.suspend(one.name, lockfs=False)
+        try:
+            for table, told in zip(one.tables, one.status, strict=True):
+                if told.mode == "rw":
+                    warnings += _begin_last_epoch(
+                        one.name, table.start, tagged=told.identity == "tag"
+                    )
+            dm.remove(one.name, retry=False)
+        except BaseException as err:
+            if not one.device.suspended:
+                dm.resume(one.name)
+            if isinstance(err, Busy):
+                return False
+            raise
+    return True
+
+
+def _begin_last_epoch(name: str, start: int, *, tagged: bool) -> tuple[str, ...]:
+    """Send `stop` to a target; return what has to be said of that."""
+    try:
+        said = parse_stop(dm.message(name, start, "stop"))
+    except DmRemapError as err:
+        why = err.message
+    else:
+        if said.tag or not tagged:
+            return ()
+        why = "its main did not take the tag"
+    return (f"a copy of {name}'s spare made before now cannot be told from the spare: {why}",)

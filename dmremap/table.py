@@ -455,6 +455,18 @@ class RemapReply:
 
 
 @dataclass(frozen=True, slots=True)
+class StopReply:
+    """A reply to `stop`.
+
+    epoch: number of the set's epoch, which has just begun.  tag: copies of main's tag that say
+    so, 0 to 5.
+    """
+
+    epoch: int
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScrubEntry:
     """A copy of a metadata block that was gone.
 
@@ -576,3 +588,11 @@ def parse_remap(reply: str) -> RemapReply:
         return RemapReply(done, total)
     obstacle = _choice(words[4], get_args(Obstacle), "obstacle", reply)
     return RemapReply(done, total, cast("Obstacle", obstacle), _number(words[5], "sector", reply))
+
+
+def parse_stop(reply: str) -> StopReply:
+    """Parse the reply to `stop`."""
+    words = reply.split()
+    if len(words) != 4 or words[::2] != ["epoch", "tag"]:
+        raise LineError(f"expected epoch <number> tag <copies>, got {reply!r}")
+    return StopReply(_number(words[1], "epoch", reply), _number(words[3], "tag", reply))

@@ -31,6 +31,9 @@ def command(
 ) -> Result:
     """Stop sets. What is on disk stays, and 'assemble' brings them back.
 
+    Copies of the spare that were made before, such as snapshots and images, are refused from then
+    on where main has a tag, as older copies of it.
+
     Of an adopted set the udev rule /etc/udev/rules.d/59-dmremap-UUID.rules stays too: without the
     set the disk must not be mounted.
     """

@@ -5,9 +5,11 @@ Verbs are called in this process, for Python takes seconds to start in a guest.
 """
 
 import os
+import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from guest.lib import (
     dm_device,
     dm_names,
     dmsetup,
+    fault_device,
     loop_device,
     pattern,
     read,
@@ -161,7 +164,7 @@ def test_what_was_chosen_is_recorded_if_it_was(ctl: Ctl, disks: tuple[Path, Path
         made = ctl("create", *disks, "--yes", "--force", "--spare-start", "1M", *words).data
         ctl("remove", made["name"])
         found = ctl("examine", spare, "--start", "2048").data["set"]
-        assert (found["errors"], found["spare_serial"], found["epoch"]["number"]) == (chosen, 1, 2)
+        assert (found["errors"], found["spare_serial"], found["epoch"]["number"]) == (chosen, 1, 3)
         tag = ctl("examine", main_disk).data["tag"]
         assert tag["epoch"] == found["epoch"]
         assert (tag["spare_start_sectors"], tag["spare_sectors"]) == (2048, found["area_sectors"])
@@ -538,6 +541,52 @@ def test_read_only_assembly_writes_nothing(ctl: Ctl, disks: tuple[Path, Path]) -
     assert shown["readonly"]
     ctl("remove", "one")
     assert contents(*disks) == before
+
+
+def test_a_removed_set_refuses_older_copies_of_its_spare(
+    ctl: Ctl, disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    main_disk, spare = disks
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    run("sync", "-f", backing_file(spare))
+    older = tmp_path / "older"
+    shutil.copyfile(backing_file(spare), older)
+    removed = ctl("remove", "one")
+    assert removed.json["warnings"] == []
+    found = ctl("examine", spare).data["set"]
+    assert ctl("examine", main_disk).data["tag"]["epoch"] == found["epoch"]
+    assert found["epoch"]["number"] == 3  # made, started, stopped
+    newest = read(spare, 0, sectors(spare))
+    write(spare, 0, older.read_bytes())
+    before = contents(*disks)
+    refused = ctl("assemble", made["uuid"])
+    assert refused.code
+    assert "the spare is an older copy of itself" in refused.json["error"]["message"]
+    assert contents(*disks) == before
+    write(spare, 0, newest)
+    ctl("assemble", made["uuid"])
+    assert dm.info("one").open_count == 0
+
+
+def test_what_keeps_an_epoch_from_beginning_is_told(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    """The set goes, and what that leaves open is said."""
+    with fault_device(disks[0], name="worn-main") as worn:
+        ctl("create", worn.path, disks[1], "--yes", "--name", "one")
+        worn.add(0, 2048, "write", "medium")
+        (warning,) = ctl("remove", "one").json["warnings"]
+        assert "a copy of one's spare made before now cannot be told from the spare" in warning
+        assert dm.exists("one") is None
+
+
+def test_who_has_a_set_open_does_not_wait(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    with Path(made["device"]).open("rb") as device, ThreadPoolExecutor() as pool:
+        removal = pool.submit(sets.remove, sets.running(["one"])[0])
+        while not removal.done():
+            assert not dm.info("one").suspended
+            os.pread(device.fileno(), 512, 0)
+        with pytest.raises(Busy, match="opened by some program"):
+            removal.result()
 
 
 def test_remove_while_open(ctl: Ctl, disks: tuple[Path, Path]) -> None:

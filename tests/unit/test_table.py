@@ -20,12 +20,14 @@ from dmremap.table import (
     RemapTable,
     ScrubEntry,
     Status,
+    StopReply,
     parse_list,
     parse_pending,
     parse_remap,
     parse_scrub,
     parse_status,
     parse_status_line,
+    parse_stop,
     parse_table,
     parse_table_line,
 )
@@ -102,6 +104,7 @@ def test_garbage_is_an_error_and_nothing_else(text: str) -> None:
         parse_pending,
         parse_remap,
         parse_scrub,
+        parse_stop,
     ):
         with pytest.raises(LineError) as caught:
             parse(text)
@@ -327,6 +330,24 @@ def test_scrub_prints_and_parses_back(rows: list[ScrubEntry], following: int | N
 def test_remap(reply: str, parsed: RemapReply) -> None:
     assert parse_remap(reply) == parsed
     assert parsed.line == reply.strip()
+
+
+def test_stop() -> None:
+    assert parse_stop("epoch 4611686018427387904 tag 5\n") == StopReply(1 << 62, 5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ("epoch 3", "expected epoch <number> tag <copies>"),
+        ("tag 3 epoch 5", "expected epoch <number> tag <copies>"),
+        ("epoch x tag 5", "epoch is 'x'"),
+        ("epoch 3 tag -1", "tag is '-1'"),
+    ],
+)
+def test_what_is_wrong_with_a_reply_to_stop(reply: str, says: str) -> None:
+    with pytest.raises(LineError, match=says):
+        parse_stop(reply)
 
 
 @pytest.mark.parametrize(
