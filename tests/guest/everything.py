@@ -150,16 +150,18 @@ def where_it_waits(pid: int) -> str:
             for thread in (process / "task").iterdir():
                 state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
                 said.append(f"{thread.name} {state}\n{(thread / 'stack').read_text()}")
-    inflight = Path("/sys/block").glob("*/inflight")
-    return "\n".join(
-        [*said, *(f"{path.parent.name}: {path.read_text().strip()}" for path in inflight)]
-    )
+    return "\n".join([*said, *(f"{disk}: {counts}" for disk, counts in in_flight().items())])
+
+
+def in_flight() -> dict[str, str]:
+    """Return by disk how many reads and writes it has not answered, as sysfs says it."""
+    files = Path("/sys/block").glob("*/inflight")
+    return {file.parent.name: file.read_text().strip() for file in files}
 
 
 def nothing_in_flight() -> bool:
     """Say whether no disk has a request that it has not answered."""
-    inflight = Path("/sys/block").glob("*/inflight")
-    return not any(int(count) for path in inflight for count in path.read_text().split())
+    return not any(int(count) for counts in in_flight().values() for count in counts.split())
 
 
 class Jobs(Fio):

@@ -369,8 +369,8 @@ def without_epochs(area: bytes) -> bytes:
     for place in (*SUPER_HOMES, *STANDINS):
         where = slice(place * BLOCK, (place + 1) * BLOCK)
         block = area[where]
+        superblock = parse_super(block, place)
         for home in SUPER_HOMES:
-            superblock = parse_super(block, place)
             if superblock and pack_super(superblock, home, place) == block:
                 first = replace(superblock, seq=1, epoch=Epoch(1, 1), before=NO_EPOCH)
                 changed[where] = pack_super(first, home, place)

@@ -1220,7 +1220,6 @@ static void epoch_that_cannot_begin(struct kunit *test)
 	seal_super(test, 0, SUPER_SEQ + 1);
 	inspect_tagged(test);
 	KUNIT_EXPECT_EQ(test, load(test), -EIO);
-	super_at(test, 0)->name[0] = 0;
 	memset(super_at(test, 0)->name, 0, DMR_NAME_SIZE);
 	super_at(test, 0)->remap_rate = dmr_put32(1);
 	seal_super(test, 0, SUPER_SEQ + 1);
