@@ -150,7 +150,7 @@ def scan_head(blocks: Blocks) -> Head:
             out.unreadable.append(place)
             if place in STANDINS:
                 out.bad[place] = "cannot be read"
-        elif block == _BLANK:
+        elif block == _BLANK or place in OWN_BLOCKS:
             continue
         elif found := header(block, lib.DMR_TYPE_SUPER, place):
             out.ours = True
@@ -161,7 +161,7 @@ def scan_head(blocks: Blocks) -> Head:
             kind = lib.dmr_h16(ffi.from_buffer("struct dmr_header *", block).type)
             out.ours |= block.startswith(MAGIC) and kind != lib.DMR_TYPE_TAG
         elif place not in STANDINS:
-            out.reserved += [place] if place not in OWN_BLOCKS else []
+            out.reserved.append(place)
         elif table := header(block, lib.DMR_TYPE_TABLE, place):
             out.ours = True
             out.tables[place] = table, block
