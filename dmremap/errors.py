@@ -201,6 +201,12 @@ CODES: dict[str, Code] = {
         "A set runs once. These devices are other names of its disks, or copies of them.",
         "Use the set as it runs, or stop it first with 'dmremapctl remove'.",
     ),
+    "DMR-E411": Code(
+        "set is running",
+        "What a person chose for a set is written to its spare before it starts, and counts from "
+        "then on.",
+        "Stop the set with 'dmremapctl remove', then start it with these options.",
+    ),
     # 5xx: refused
     "DMR-E501": Code(
         "not a block device",

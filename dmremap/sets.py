@@ -42,6 +42,8 @@ from dmremap.ondisk import (
     Superblock,
     Tag,
     View,
+    choose,
+    device_writer,
     find,
     first_super,
     format_area,
@@ -84,7 +86,8 @@ class Request:
     spare_start: int = 0
     spare_sectors: int | None = None
     errors: ErrorPolicy | None = None
-    """None: nobody chose, and the set records no choice."""
+    """None: nobody chose, and the set records no choice. So for the next."""
+    remap_rate: int | None = None
     adopt: bool = False
     wipe: bool = False
     force: bool = False
@@ -159,6 +162,8 @@ class Started:
     uuid: str
     path: str
     already: bool = False
+    recorded: tuple[str, ...] = ()
+    """What a person chose and the superblock did not say before, by the name of the option."""
     warnings: tuple[str, ...] = ()
 
 
@@ -342,7 +347,8 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         created=int(time.time()),
         # The kernel records the driver's id itself at the first start.
         main_serial=_recorded_serial(main),
-        errors=Errors[request.errors.upper()] if request.errors else None,
+        errors=_recorded_errors(request.errors),
+        remap_rate=request.remap_rate,
     )
     rule = udevrule.make(uuid, name, main) if request.adopt else None
     made = Plan(
@@ -350,7 +356,7 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         main=main,
         spare=spare,
         area=area,
-        table=table_line(superblock, main, spare, area.start, request.errors or "confirm"),
+        table=table_line(superblock, main, spare, area.start),
         clear=request.wipe or request.force,
         destroys=tuple(destroys),
         rule=rule,
@@ -400,10 +406,23 @@ def _steps(made: Plan) -> tuple[str, ...]:
     return tuple(out)
 
 
+def _recorded_errors(errors: ErrorPolicy | None) -> Errors | None:
+    return Errors[errors.upper()] if errors else None
+
+
 def table_line(
-    sb: Superblock, main: DeviceFacts, spare: DeviceFacts, spare_start: int, errors: ErrorPolicy
+    sb: Superblock,
+    main: DeviceFacts,
+    spare: DeviceFacts,
+    spare_start: int,
+    *,
+    errors: ErrorPolicy | None = None,
+    remap_rate: int | None = None,
 ) -> RemapTable:
-    """Return the table line of a set on these devices."""
+    """Return the table line of a set on these devices.
+
+    What the superblock says needs no word: `errors` and `remap_rate` are for this load alone.
+    """
     return RemapTable(
         start=0,
         length=sb.data_sectors,
@@ -414,6 +433,7 @@ def table_line(
         main_start=sb.data_start,
         uuid=str(sb.uuid),
         errors=errors,
+        remap_rate=remap_rate,
     )
 
 
@@ -659,12 +679,18 @@ def assemble(
     *,
     main: str | None = None,
     name: str | None = None,
-    errors: ErrorPolicy = "confirm",
+    errors: ErrorPolicy | None = None,
+    remap_rate: int | None = None,
     readonly: bool = False,
     dry_run: bool = False,
 ) -> tuple[Started, RemapTable]:
-    """Start a set that was found on disk. The caller holds the lock."""
+    """Start a set that was found on disk. The caller holds the lock.
+
+    `errors` and `remap_rate` are recorded first; read-only, where nothing is written, they are for
+    this start alone.
+    """
     sb = one.superblock
+    chosen = _new_choices(sb, errors, remap_rate)
     already = dm.exists(uuid=dm_uuid(sb.uuid))
     if already and not already.live_table:
         # Whoever began to start it was killed: the lock is ours now.
@@ -676,7 +702,12 @@ def assemble(
         already = runs.device
     if already:
         path = dm.device_path(already.name)
-        line = table_line(sb, one.spare, one.spare, one.spare_start, errors)
+        if chosen:
+            raise Busy(
+                "DMR-E411",
+                f"set {one.name!r} runs, so its {' and '.join(chosen)} cannot be changed",
+            )
+        line = table_line(sb, one.spare, one.spare, one.spare_start)
         current = _tables(already.name)
         return Started(already.name, str(sb.uuid), path, already=True), (
             current[0] if current else line
@@ -685,17 +716,17 @@ def assemble(
     problems = [p for p in one.problems if not (readonly and p.code == "DMR-C312")]
     if problems:
         raise refused(f"set {one.name!r} on {one.spare.path}", problems)
-    chosen = _choose_main(one, main)
-    if sb.tagged and chosen.path in one.tag_faults:
-        raise Refused("DMR-E514", f"{chosen.path}: {one.tag_faults[chosen.path]}")
+    disk = _choose_main(one, main)
+    if sb.tagged and disk.path in one.tag_faults:
+        raise Refused("DMR-E514", f"{disk.path}: {one.tag_faults[disk.path]}")
     safety.refuse(
         [
             *safety.check_usable(
-                replace(chosen, exclusive=blockdev.exclusive_errno(chosen.path)),
+                replace(disk, exclusive=blockdev.exclusive_errno(disk.path)),
                 write=not readonly,
             ),
             *safety.check_usable(_beside(one, others), write=not readonly),
-            *safety.check_pair(chosen, one.spare),
+            *safety.check_pair(disk, one.spare),
         ]
     )
     module.ensure(dry_run=dry_run)
@@ -708,11 +739,48 @@ def assemble(
         if free != wanted
         else ()
     )
-    line = table_line(sb, chosen, one.spare, one.spare_start, errors)
+    line = table_line(sb, disk, one.spare, one.spare_start)
+    if readonly:
+        line = replace(line, errors=errors, remap_rate=remap_rate)
+        chosen = ()
     if not dry_run:
+        if chosen:
+            _record(one, errors, remap_rate)
         _start(free, sb.uuid, line, readonly=readonly)
         warnings += dm.take_warnings()
-    return Started(free, str(sb.uuid), dm.device_path(free), warnings=warnings), line
+    path = dm.device_path(free)
+    return Started(free, str(sb.uuid), path, recorded=chosen, warnings=warnings), line
+
+
+def _new_choices(
+    sb: Superblock, errors: ErrorPolicy | None, remap_rate: int | None
+) -> tuple[str, ...]:
+    """Return the options of which a superblock says something else."""
+    return tuple(
+        name
+        for name, wanted, recorded in (
+            ("errors", _recorded_errors(errors), sb.errors),
+            ("remap_rate", remap_rate, sb.remap_rate),
+        )
+        if wanted is not None and wanted != recorded
+    )
+
+
+def _record(one: Found, errors: ErrorPolicy | None, remap_rate: int | None) -> None:
+    """Have the superblocks of a set that is about to be started say what a person chose."""
+    # Sets that have other areas of the spare hold it for device-mapper, of which this is no part.
+    shared = bool(one.spare.holders)
+    with opened(one.spare.path, write=True, exclusive=not shared) as spare:
+        if spare.devno != one.spare.devno:
+            raise Busy("DMR-E409", f"{one.spare.path} has changed while this was being decided")
+        choose(
+            spare,
+            one.spare_start,
+            one.superblock.uuid,
+            device_writer(spare, one.spare_start),
+            errors=_recorded_errors(errors),
+            remap_rate=remap_rate,
+        )
 
 
 def _runs_as(one: Found, main: str | None, others: Sequence[Running]) -> Running | None:

@@ -83,8 +83,10 @@ class RemapTable:
     start, length: sectors of the mapped device.  main, spare: as in the line,
     a path or major:minor.  spare_start, spare_len: sectors of the spare, the
     area.  main_start: sector of main that is sector `start` of the mapped
-    device.  remap_rate: pieces (physical blocks of main) mapped in a minute
-    before the breaker opens, 0 for no limit, None for the kernel's default.
+    device.  errors: which errors may be a bad block.  remap_rate: pieces
+    (physical blocks of main) mapped in a minute before the breaker opens, 0 for
+    no limit.  Both are None where the line has no word of it, and the set's
+    superblock says what counts.
     accept_stale: start a read-only table although parts of the set are gone.
     extra: option words this version does not know, in their order.
     """
@@ -97,7 +99,7 @@ class RemapTable:
     spare_len: int
     main_start: int = 0
     uuid: str | None = None
-    errors: ErrorPolicy = "confirm"
+    errors: ErrorPolicy | None = None
     remap_rate: int | None = None
     accept_stale: bool = False
     extra: tuple[str, ...] = ()
@@ -110,7 +112,7 @@ class RemapTable:
             words += ["main_start", str(self.main_start)]
         if self.uuid is not None:
             words += ["uuid", self.uuid]
-        if self.errors != "confirm":
+        if self.errors is not None:
             words += ["errors", self.errors]
         if self.remap_rate is not None:
             words += ["remap_rate", str(self.remap_rate)]
@@ -148,7 +150,7 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
 
     main_start = 0
     uuid: str | None = None
-    errors = "confirm"
+    errors: str | None = None
     remap_rate: int | None = None
     extra: list[str] = []
     seen: set[str] = set()
@@ -184,7 +186,7 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
         spare_len=_number(spare_len, "spare_len", params),
         main_start=main_start,
         uuid=uuid,
-        errors=cast("ErrorPolicy", errors),
+        errors=cast("ErrorPolicy | None", errors),
         remap_rate=remap_rate,
         accept_stale="accept_stale" in seen,
         extra=tuple(extra),
@@ -235,8 +237,10 @@ class Status:
     kernel memory.  flush_errors: flushes that failed since the load, on either
     device.  main, spare: whether that device as a whole does what it is asked
     for, as the last probe or command said.  epoch: number of the set's epoch.
-    tag: copies of the tag on main that say so, 0 to 5.  These, from breaker on,
-    are None where the module is older and does not say: that is neither zero nor ok.
+    tag: copies of the tag on main that say so, 0 to 5.  errors, remap_rate: what
+    counts of what may be chosen, by the table line, by the superblock or by default.
+    These, from breaker on, are None where the module is older and does not say: that
+    is neither zero nor ok.
     extra: key and value of what this version does not know, in their order.
     """
 
@@ -268,6 +272,8 @@ class Status:
     spare: Leg | None = None
     epoch: int | None = None
     tag: int | None = None
+    errors: ErrorPolicy | None = None
+    remap_rate: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -275,7 +281,7 @@ class Status:
         """The line as the kernel prints it, behind the target's name."""
         pairs = [(key, str(getattr(self, key))) for key in _COUNTERS_BEFORE_IDENTITY]
         pairs += [("identity", self.identity), ("seq", str(self.seq))]
-        for key in ("uuid", "breaker", *LATER_COUNTERS, *LEGS, *NUMBERS):
+        for key in ("uuid", "breaker", *LATER_COUNTERS, *LEGS, *NUMBERS, *CHOICES):
             if (value := getattr(self, key)) is not None:
                 pairs.append((key, str(value)))
         head = f"{self.mode} {self.unit} {self.mapped}/{self.slots}"
@@ -306,7 +312,10 @@ LEGS = ("main", "spare")
 NUMBERS = ("epoch", "tag")
 """What was appended after these, in the same way."""
 
-_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS, *LEGS, *NUMBERS)
+CHOICES = ("errors", "remap_rate")
+"""What may be chosen, for a set or in its table line."""
+
+_KEYS = (*COUNTERS, "identity", "uuid", "breaker", *LATER_COUNTERS, *LEGS, *NUMBERS, *CHOICES)
 _UUID_NONE = ("", "-")
 
 
@@ -346,12 +355,17 @@ def parse_status(start: int, length: int, params: str) -> Status:
 
     counters = {key: _number(known[key], key, params) for key in COUNTERS}
     later = {
-        key: _number(known[key], key, params) for key in (*LATER_COUNTERS, *NUMBERS) if key in known
+        key: _number(known[key], key, params)
+        for key in (*LATER_COUNTERS, *NUMBERS, "remap_rate")
+        if key in known
     }
     uuid = known.get("uuid", "")
     breaker = None
     if "breaker" in known:
         breaker = _choice(known["breaker"], get_args(Breaker), "breaker", params)
+    errors = None
+    if "errors" in known:
+        errors = _choice(known["errors"], get_args(ErrorPolicy), "errors", params)
     legs = {key: _choice(known[key], get_args(Leg), key, params) for key in LEGS if key in known}
     return Status(
         start=start,
@@ -367,6 +381,7 @@ def parse_status(start: int, length: int, params: str) -> Status:
         breaker=cast("Breaker | None", breaker),
         main=cast("Leg | None", legs.get("main")),
         spare=cast("Leg | None", legs.get("spare")),
+        errors=cast("ErrorPolicy | None", errors),
         extra=tuple(extra),
         **counters,
         **later,

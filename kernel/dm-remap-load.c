@@ -436,6 +436,23 @@ static bool same_segments(struct remap *r, const struct dmr_super *sb)
 	return true;
 }
 
+/*
+ * What a person chose counts where the table line has no word of it.  Before any
+ * I/O is let in; status may look at any time.
+ */
+static void take_choices(struct remap *r, const struct dmr_super *sb)
+{
+	u32 rate = max(1u, r->nr_slots / 4 / r->piece);
+
+	if (sb->chosen & DMR_CHOSE_RATE)
+		rate = dmr_get32(sb->remap_rate);
+	if (!r->has_rate)
+		WRITE_ONCE(r->breaker.rate, rate);
+	if (!r->has_errors)
+		WRITE_ONCE(r->errors_medium,
+			   sb->chosen_errors == DMR_CHOSE_MEDIUM);
+}
+
 static void set_segment(struct dmr_segment *segment, u64 start, u64 end,
 			u32 slots)
 {
@@ -681,7 +698,8 @@ static int inspect_extension(struct remap *r, struct scan *s, char **error)
  *
  * Reads main's tag, both superblocks and, where there is no set, the whole
  * area, or if the set is to grow the tables of the extension.  Writes nothing.
- * Sets the geometry, r->uuid, r->format and r->grow.
+ * Sets the geometry, r->uuid, r->format, r->grow and what the table line leaves to
+ * the superblock.
  */
 int load_inspect(struct remap *r, char **error)
 {
@@ -692,8 +710,10 @@ int load_inspect(struct remap *r, char **error)
 	*error = "out of memory";
 	if (h && s)
 		ret = inspect_head(r, s, h, error);
-	if (!ret)
+	if (!ret) {
 		set_segments(r, r->super);
+		take_choices(r, r->super);
+	}
 	if (!ret && r->grow)
 		ret = inspect_extension(r, s, error);
 	r->first_dirty = DMR_NO_MBLOCK;
@@ -1347,6 +1367,7 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 		return -EAGAIN;
 	}
 	*r->super = h->super;
+	take_choices(r, r->super);
 	/* What status says: copies of this epoch. */
 	if (!dmr_same_epoch(&r->tag->epoch, &r->super->epoch))
 		WRITE_ONCE(r->nr_tags, 0);

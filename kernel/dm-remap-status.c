@@ -29,12 +29,14 @@
  *	spare		the same
  *	epoch		number of the set's epoch
  *	tag		copies of main's tag that say so, 0 to 5
+ *	errors		confirm or medium: what counts, whoever chose it
+ *	remap_rate	pieces a minute, the same
  *
  * The same values are the files of a sysfs group remap-<start sector> on the
  * disk's device, from resume to suspend, and mode, unit, mapped and slots with
  * them.
  *
- * Table: a line that makes the same device again.
+ * Table: a line that makes the same device again, with the words that were given.
  *
  * Context: process.  None of it takes a lock or does I/O, so that it answers
  * whatever the disks do.
@@ -69,6 +71,8 @@ static const char * const field_name[DMR_NR_FIELDS] = {
 	[DMR_F_SPARE] = "spare",
 	[DMR_F_EPOCH] = "epoch",
 	[DMR_F_TAG] = "tag",
+	[DMR_F_ERRORS] = "errors",
+	[DMR_F_RATE] = "remap_rate",
 	[DMR_F_MODE] = "mode",
 	[DMR_F_UNIT] = "unit",
 	[DMR_F_MAPPED] = "mapped",
@@ -127,6 +131,8 @@ static u64 field_number(struct remap *r, enum dmr_field field)
 		return dmr_get64(data_race(r->super->epoch.number));
 	case DMR_F_TAG:
 		return READ_ONCE(r->nr_tags);
+	case DMR_F_RATE:
+		return READ_ONCE(r->breaker.rate);
 	case DMR_F_UNIT:
 		return r->unit;
 	case DMR_F_MAPPED:
@@ -136,6 +142,11 @@ static u64 field_number(struct remap *r, enum dmr_field field)
 	default:
 		return 0;
 	}
+}
+
+static const char *errors_name(struct remap *r)
+{
+	return READ_ONCE(r->errors_medium) ? "medium" : "confirm";
 }
 
 static const char *leg_state(struct remap *r, enum dmr_leg leg)
@@ -163,6 +174,8 @@ static int field_print(struct remap *r, enum dmr_field field, char *buf,
 		return scnprintf(buf, size, "%s", leg_state(r, DMR_MAIN));
 	case DMR_F_SPARE:
 		return scnprintf(buf, size, "%s", leg_state(r, DMR_SPARE));
+	case DMR_F_ERRORS:
+		return scnprintf(buf, size, "%s", errors_name(r));
 	case DMR_F_MODE:
 		return scnprintf(buf, size, "%s", mode_name[READ_ONCE(r->mode)]);
 	default:
@@ -190,7 +203,7 @@ static void status_table(struct remap *r, char *result, unsigned int maxlen)
 	bool uuid = !data_race(r->format) || r->has_uuid;
 	unsigned int sz = 0, opts;
 
-	opts = 2 * (!!r->main_start + uuid + r->errors_medium + r->has_rate) +
+	opts = 2 * (!!r->main_start + uuid + r->has_errors + r->has_rate) +
 	       r->accept_stale;
 	DMEMIT("%s %s %llu %llu", r->main->name, r->spare->name,
 	       (u64)r->spare_start, (u64)r->spare_len);
@@ -200,8 +213,8 @@ static void status_table(struct remap *r, char *result, unsigned int maxlen)
 		DMEMIT(" main_start %llu", (u64)r->main_start);
 	if (uuid)
 		DMEMIT(" uuid %pUb", &r->uuid);
-	if (r->errors_medium)
-		DMEMIT(" errors medium");
+	if (r->has_errors)
+		DMEMIT(" errors %s", errors_name(r));
 	if (r->has_rate)
 		DMEMIT(" remap_rate %u", r->breaker.rate);
 	if (r->accept_stale)

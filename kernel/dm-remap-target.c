@@ -10,10 +10,12 @@
  *	uuid <u>		the set: nothing else is accepted and nothing is
  *				formatted
  *	errors confirm|medium	whether BLK_STS_IOERR and BLK_STS_TARGET may be
- *				medium errors, default confirm
+ *				medium errors; default: as the superblock says,
+ *				or else confirm
  *	remap_rate <n>		most pieces mapped in a minute, above it the
- *				breaker opens; 0: no limit; default: as many as
- *				fill a quarter of the slots
+ *				breaker opens; 0: no limit; default: as the
+ *				superblock says, or else as many as fill a
+ *				quarter of the slots
  *	accept_stale		start although a table block is gone in both
  *				copies; for a read-only table
  *
@@ -447,6 +449,7 @@ static int parse_option(struct remap *r, const char *name, const char *value,
 	}
 	if (!strcasecmp(name, "errors")) {
 		*error = "errors: expected confirm or medium";
+		r->has_errors = true;
 		r->errors_medium = !strcasecmp(value, "medium");
 		return r->errors_medium || !strcasecmp(value, "confirm") ?
 		       0 : -EINVAL;
@@ -612,8 +615,6 @@ static int open_set(struct remap *r, char **error)
 		return ret;
 	*error = "out of memory";
 	r->mblock = kvcalloc(r->nr_mblocks, sizeof(*r->mblock), GFP_KERNEL);
-	if (!r->has_rate)
-		r->breaker.rate = max(1u, r->nr_slots / 4 / r->piece);
 	return r->mblock ? 0 : -ENOMEM;
 }
 

@@ -252,6 +252,8 @@ enum dmr_field {
 	DMR_F_SPARE,
 	DMR_F_EPOCH,
 	DMR_F_TAG,
+	DMR_F_ERRORS,
+	DMR_F_RATE,
 	DMR_NR_KEYS,		/* those above are keys of status */
 	DMR_F_MODE = DMR_NR_KEYS,
 	DMR_F_UNIT,
@@ -321,9 +323,12 @@ struct remap {
 	unsigned int		piece_offset;	/* units, from where a piece of the
 						 * disk begins to main's first one
 						 */
-	bool			errors_medium;	/* option errors medium */
+	bool			errors_medium;	/* medium errors only, by the table
+						 * line or the superblock
+						 */
 	bool			accept_stale;	/* option */
 	bool			has_uuid;	/* option uuid was given */
+	bool			has_errors;	/* option errors was given */
 	bool			has_rate;	/* option remap_rate was given */
 	bool			format;		/* blank: format at preresume */
 	bool			grow;		/* spare_len is more than recorded */

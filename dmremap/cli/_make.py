@@ -44,6 +44,12 @@ def sectors(_context: click.Context, _param: click.Parameter, value: str | None)
     return count
 
 
+def rate_option(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return the option --remap-rate, with this help."""
+    most = (1 << 32) - 1
+    return click.option("--remap-rate", type=click.IntRange(0, most), metavar="N", help=text)
+
+
 def make_options(function: Callable[P, R]) -> Callable[P, R]:
     """Add the arguments and options of create and adopt."""
     for option in (
@@ -58,6 +64,11 @@ def make_options(function: Callable[P, R]) -> Callable[P, R]:
             type=click.Choice(["confirm", "medium"]),
             help="Which errors may remap: 'medium' trusts the disk to name media errors; default: "
             "'confirm'. What is given is recorded in the set.",
+        ),
+        rate_option(
+            "How many pieces (physical blocks of MAIN) may be remapped in a minute before the "
+            "breaker opens, 0: no limit; default: as many as fill a quarter of the slots. What is "
+            "given is recorded in the set."
         ),
         click.option(
             "--spare-size",
@@ -89,6 +100,7 @@ def make(
     spare_start: int,
     spare_size: int | None,
     errors: str | None,
+    remap_rate: int | None,
     wipe: bool,
     force: bool,
     dry_run: bool,
@@ -109,6 +121,7 @@ def make(
         spare_start=spare_start,
         spare_sectors=spare_size,
         errors=cast("ErrorPolicy | None", errors),
+        remap_rate=remap_rate,
         adopt=adopt,
         wipe=wipe,
         force=force,

@@ -2,16 +2,17 @@
 """dmremapctl assemble"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from dmremap.cli._make import sectors
+from dmremap.cli._make import rate_option, sectors
 from dmremap.cli.common import Result, change_options, need_root, output_option, partial
 from dmremap.errors import DmRemapError, NotFound, Refused, Usage
 
 if TYPE_CHECKING:
     from dmremap.sets import Found
+    from dmremap.table import ErrorPolicy
 
 
 @click.command()
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     "--spare-start", callback=sectors, default="0", help="Where the area starts on --spare."
 )
 @click.option("--name", help="Call the device so, instead of what the superblock says.")
-@click.option("--errors", type=click.Choice(["confirm", "medium"]), default="confirm")
+@click.option(
+    "--errors",
+    type=click.Choice(["confirm", "medium"]),
+    help="Which errors may remap, see 'create'; recorded in the set.",
+)
+@rate_option("How many pieces may be remapped in a minute, see 'create'; recorded in the set.")
 @click.option("--readonly", is_flag=True, help="Write nothing to either device.")
 @change_options
 @output_option
@@ -34,7 +40,8 @@ def command(
     spare: str | None,
     spare_start: int,
     name: str | None,
-    errors: str,
+    errors: str | None,
+    remap_rate: int | None,
     readonly: bool,
     dry_run: bool,
     yes: bool,  # noqa: ARG001 - nothing is asked here
@@ -44,6 +51,9 @@ def command(
 
     Give names or uuids, or --all, or --spare. Sets are found by reading the superblocks of all
     block devices; the main device is known by its tag or, of an adopted set, by its id and size.
+
+    --errors and --remap-rate are written to the spare before the start, and count for every start
+    from then on. With --readonly nothing is written, and they count for this one.
     """
     if not names and not everything and spare is None:
         raise Usage("DMR-E201", "say which set: a name, a uuid, --spare DEVICE or --all")
@@ -76,7 +86,8 @@ def command(
                     one,
                     main=main,
                     name=name,
-                    errors="medium" if errors == "medium" else "confirm",
+                    errors=cast("ErrorPolicy | None", errors),
+                    remap_rate=remap_rate,
                     readonly=readonly,
                     dry_run=dry_run,
                 )
@@ -92,6 +103,7 @@ def command(
                     "name": started.name,
                     "device": started.path,
                     "result": result,
+                    "recorded": started.recorded,
                     "table": line.line,
                     "error": None,
                 }
@@ -106,6 +118,7 @@ def command(
         return "\n".join(
             f"{entry['name']}: {entry['result']}"
             + (f", {entry['device']}" if "device" in entry else "")
+            + _recorded(entry.get("recorded"), dry_run=dry_run)
             + (f"\n  {entry['table']}" if dry_run and "table" in entry else "")
             for entry in done
         )
@@ -117,6 +130,12 @@ def command(
         rows="sets",
         error=error,
     )
+
+
+def _recorded(names: object, *, dry_run: bool) -> str:
+    if not isinstance(names, tuple) or not names:
+        return ""
+    return f"\n  {'would record' if dry_run else 'recorded'}: {', '.join(map(str, names))}"
 
 
 def _once(one: "Found", chosen: Sequence["Found"]) -> None:

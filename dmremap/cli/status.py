@@ -115,6 +115,18 @@ def _used(row: dict[str, object]) -> tuple[str, int, str, str]:
     return f"{mapped}/{slots}", pending, ", ".join(mains), ", ".join(spares)
 
 
+def _choices(row: dict[str, object]) -> list[tuple[str, object]]:
+    """Return what counts of what may be chosen, where the module says it."""
+    targets = row["targets"]
+    told = [one["status"] for one in targets if one["status"]] if isinstance(targets, list) else []
+    errors = dict.fromkeys(one.errors for one in told if one.errors)
+    rates = dict.fromkeys(one.remap_rate for one in told if one.remap_rate is not None)
+    return [
+        ("errors", ", ".join(errors) or None),
+        ("remap rate", ", ".join(f"{n} a minute" if n else "no limit" for n in rates) or None),
+    ]
+
+
 def _health(row: dict[str, object]) -> str:
     return str(getattr(row["health"], "name", row["health"])).lower()
 
@@ -133,6 +145,7 @@ def _one(row: dict[str, object]) -> str:
         ("spare", spare),
         ("mapped", f"{used} slots"),
         ("pending", pending),
+        *_choices(row),
         ("health", _health(row)),
     ]
     lines = [fields(pairs)]

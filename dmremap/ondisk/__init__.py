@@ -8,6 +8,7 @@ from dmremap.ondisk.area import (
     write_tag,
 )
 from dmremap.ondisk.bulk import pack_tables, write_mapped_area
+from dmremap.ondisk.change import choose
 from dmremap.ondisk.device import BlockDevice, Progress, opened
 from dmremap.ondisk.extension import InTheWay, Obstacle, first_obstacle, write_tables
 from dmremap.ondisk.layout import (
@@ -38,6 +39,7 @@ from dmremap.ondisk.layout import (
     segment_for,
 )
 from dmremap.ondisk.load import Load, Refusal, View, find, look, refused
+from dmremap.ondisk.mend import device_writer
 
 __all__ = [
     "BLOCK",
@@ -69,6 +71,8 @@ __all__ = [
     "Superblock",
     "Tag",
     "View",
+    "choose",
+    "device_writer",
     "extension_for",
     "find",
     "first_obstacle",

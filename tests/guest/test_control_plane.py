@@ -170,6 +170,42 @@ def test_what_was_chosen_is_recorded_if_it_was(ctl: Ctl, disks: tuple[Path, Path
         assert (tag["spare_start_sectors"], tag["spare_sectors"]) == (2048, found["area_sectors"])
 
 
+def test_what_is_chosen_later_counts_from_the_next_start_on(
+    ctl: Ctl, disks: tuple[Path, Path]
+) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one", "--remap-rate", "5").data
+
+    def counts() -> tuple[str, int]:
+        target = ctl("status", "one").data["sets"][0]["targets"][0]
+        assert (target["table"]["errors"], target["table"]["remap_rate"]) == (None, None)
+        return target["status"]["errors"], target["status"]["remap_rate"]
+
+    assert counts() == ("confirm", 5)
+    refused = ctl("assemble", "one", "--remap-rate", "6")
+    assert refused.error == "DMR-E411"
+    ctl("remove", "one")
+    change = ("--errors", "medium", "--remap-rate", "5")
+    would = ctl("assemble", "one", *change, "--dry-run").data["sets"][0]
+    assert would["recorded"] == ["errors"]
+    done = ctl("assemble", "one", *change).data["sets"][0]
+    assert (done["result"], done["recorded"]) == ("started", ["errors"])
+    assert counts() == ("medium", 5)
+    ctl("remove", "one")
+    assert ctl("assemble", "one").data["sets"][0]["recorded"] == []
+    assert counts() == ("medium", 5)
+    ctl("remove", "one")
+    # One that writes nothing keeps nothing.
+    before = contents(*disks)
+    ctl("assemble", "one", "--readonly", "--errors", "confirm", "--remap-rate", "0")
+    target = ctl("status", "one").data["sets"][0]["targets"][0]
+    assert (target["status"]["errors"], target["status"]["remap_rate"]) == ("confirm", 0)
+    ctl("remove", "one")
+    assert contents(*disks) == before
+    assert ctl("check", disks[1]).data["verdict"] == "clean"
+    assert ctl("examine", disks[1]).data["set"]["errors"] == "medium"
+    assert made["uuid"]
+
+
 def test_dry_run_writes_nothing(ctl: Ctl, disks: tuple[Path, Path]) -> None:
     before = contents(*disks)
     would = ctl("create", *disks, "--name", "one", "--dry-run").data

@@ -250,6 +250,7 @@ def test_a_reload_takes_new_options(small: RemapSet) -> None:
     small.main.add(8, 1, "write", "ioerr")
     assert try_write(small.path, 8, pattern(8)) == "EIO"
     dm_reload(small.name, small.line)
+    assert (table(small.name).errors, status(small.name).errors) == (None, "confirm")
     assert try_write(small.path, 8, pattern(8)) == "OK"
 
 

@@ -675,7 +675,7 @@ FILES = {
     *("mode", "unit", "mapped", "slots"),
     *("lost", "pending", "bad", "free", "doubt", "read_errors", "write_errors", "transient"),
     *("remapped", "copies", "identity", "seq", "uuid", "breaker", "moved", "gone", "memory"),
-    *("flush_errors", "main", "spare", "epoch", "tag"),
+    *("flush_errors", "main", "spare", "epoch", "tag", "errors", "remap_rate"),
 }
 """What docs/interface.md promises."""
 

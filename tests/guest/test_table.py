@@ -59,7 +59,16 @@ from guest.remapset import (
     with_seq,
 )
 
-from dmremap.ondisk import BLOCK, TAG_BLOCKS, Epoch, SetState, opened
+from dmremap.ondisk import (
+    BLOCK,
+    TAG_BLOCKS,
+    Epoch,
+    Errors,
+    SetState,
+    choose,
+    device_writer,
+    opened,
+)
 from dmremap.ondisk.layout import pack_super
 
 if TYPE_CHECKING:
@@ -806,6 +815,51 @@ def test_dmsetup_table_makes_the_same_device_again(disks: tuple[Path, Path]) -> 
         assert held("/dev/mapper/set", 3) == ["3/0"]
     finally:
         run("dmsetup", "remove", "set")
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        ((), ("medium", 7)),
+        (("errors", "confirm"), ("confirm", 7)),
+        (("remap_rate", "0"), ("medium", 0)),
+        (("errors", "medium", "remap_rate", "9"), ("medium", 9)),
+    ],
+)
+def test_what_was_chosen_counts_where_the_line_has_no_word(
+    disks: tuple[Path, Path], words: tuple[str, ...], counts: tuple[str, int]
+) -> None:
+    main, spare = disks
+    chosen = replace(new_superblock(main, SPARE), errors=Errors.MEDIUM, remap_rate=7)
+    format_set(spare, chosen)
+    given = line(main, spare, 0, SPARE, len(words) + 2, "uuid", chosen.uuid, *words)
+    with dm_device("set", given) as path:
+        assert (status("set").errors, status("set").remap_rate) == counts
+        # What was given, and no more: the next load asks the superblock again.
+        assert dmsetup("table", "set").split()[7:] == given.split()[6:][1:]
+        files = Path(f"/sys/block/dm-{os.minor(path.stat().st_rdev)}/remap-0")
+        wait_for(files.is_dir, "the files in sysfs")
+        assert (files / "errors").read_text() == f"{counts[0]}\n"
+        assert (files / "remap_rate").read_text() == f"{counts[1]}\n"
+    kept = read_superblock(spare)
+    assert (kept.errors, kept.remap_rate) == (Errors.MEDIUM, 7)
+
+
+def test_what_is_chosen_counts_as_it_is_at_the_resume(disks: tuple[Path, Path]) -> None:
+    main, spare = disks
+    superblock = replace(new_superblock(main, SPARE), remap_rate=7)
+    format_set(spare, superblock)
+    run("dmsetup", "create", "set", "--notable")
+    try:
+        dm_load("set", line(main, spare))
+        assert "errors=confirm remap_rate=7" in dmsetup("status", "--inactive", "set")
+        with opened(str(spare), write=True) as device:
+            writer = device_writer(device, 0)
+            choose(device, 0, superblock.uuid, writer, errors=Errors.MEDIUM, remap_rate=8)
+        dm_resume("set")
+        assert (status("set").errors, status("set").remap_rate) == ("medium", 8)
+    finally:
+        dm_remove("set")
 
 
 def test_a_table_that_was_never_resumed_is_in_mode_init(disks: tuple[Path, Path]) -> None:

@@ -66,6 +66,12 @@ RULES = {
     ),
     "serial": ("dm-remap-format.h", "if (!sb->spare_serial)", "if (0)"),
     "errors": ("dm-remap-format.h", "if (sb->chosen_errors > DMR_CHOSE_MEDIUM)", "if (0)"),
+    "errors chosen": (
+        "dm-remap-load.c",
+        "sb->chosen_errors == DMR_CHOSE_MEDIUM",
+        "sb->chosen_errors",
+    ),
+    "rate chosen": ("dm-remap-load.c", "if (sb->chosen & DMR_CHOSE_RATE)", "if (sb->remap_rate)"),
     "name of a superblock's": (
         "dm-remap-format.h",
         "home && (dmr_is_refuge(DMR_STANDIN_FIRST + i) ||\n\t\t\t     ",

@@ -12,7 +12,7 @@ from uuid import UUID
 from unit.areas import SB, SET, Disk
 from unit.shim import KERNEL, LOADER, SHIM, empty_headers
 
-from dmremap.ondisk import BLOCK, Superblock
+from dmremap.ondisk import BLOCK, Errors, Superblock
 
 
 class Result(ctypes.Structure):
@@ -21,7 +21,7 @@ class Result(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int) for name in ("inspect", "load", "format")),
         *((name, ctypes.c_int) for name in ("mapped", "lost", "bad", "free", "away", "gone")),
-        *((name, ctypes.c_int) for name in ("writes", "raised", "no_raise")),
+        *((name, ctypes.c_int) for name in ("writes", "raised", "no_raise", "medium", "rate")),
         ("place", ctypes.c_uint32 * 4096),
         ("why", ctypes.c_char * 256),
         ("super", ctypes.c_uint8 * BLOCK),
@@ -49,12 +49,21 @@ class KernelLoad:
         sb: Superblock = SB,
         accept_stale: bool = False,
         formats: bool = False,
+        errors: Errors | None = None,
+        remap_rate: int | None = None,
     ) -> tuple[int, Result]:
         """Load with the table line of a set, read-only with `accept_stale`; return the errno.
 
-        With `formats` a set is made where there is none.
+        With `formats` a set is made where there is none. `errors` and `remap_rate` are words of
+        the line.
         """
-        ctypes.c_int.in_dll(self.library, "may_format").value = formats
+        rate = -1 if remap_rate is None else remap_rate
+        for name, value in (
+            ("may_format", formats),
+            ("errors_word", errors or 0),
+            ("rate_word", rate),
+        ):
+            ctypes.c_int.in_dll(self.library, name).value = value
         count = disk.size // BLOCK
         flags = [bytearray(count), bytearray(count)]
         for places, flag in zip((disk.bad, disk.stuck), flags, strict=True):

@@ -32,10 +32,10 @@ from unit.areas import (
 from unit.kernelload import KernelLoad
 
 from dmremap.errors import Failure
-from dmremap.ondisk import BLOCK, Entry, Epoch, Load, SetState, SlotState, Superblock
-from dmremap.ondisk._format import lib
+from dmremap.ondisk import BLOCK, Entry, Epoch, Errors, Load, SetState, SlotState, Superblock
+from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.check import examine
-from dmremap.ondisk.layout import NO_EPOCH, pack_super
+from dmremap.ondisk.layout import NO_EPOCH, SUPER_HOMES, pack_super
 from dmremap.ondisk.mend import mend
 
 
@@ -102,6 +102,68 @@ def test_a_set_begins_the_same_whoever_makes_it(by_kernel: KernelLoad) -> None:
     assert theirs.epoch.id
     assert len({0, ours.epoch.id, Epoch.new().id}) == 3
     assert ours.before == NO_EPOCH
+
+
+RATE = SB.slots // 4
+"""Pieces in a minute where nobody chose."""
+
+
+@pytest.mark.parametrize(
+    ("errors", "rate", "counts"),
+    [
+        (None, None, (False, RATE)),
+        (Errors.CONFIRM, 7, (False, 7)),
+        (Errors.MEDIUM, 0, (True, 0)),
+        (None, 2**31 - 1, (False, 2**31 - 1)),
+        (Errors.MEDIUM, None, (True, RATE)),
+    ],
+)
+def test_what_a_person_chose_counts(
+    by_kernel: KernelLoad, errors: Errors | None, rate: int | None, counts: tuple[bool, int]
+) -> None:
+    disk = fresh(sb=superblock(errors=errors, remap_rate=rate))
+    for stale in (False, True):
+        code, result = by_kernel(copy_of(disk), accept_stale=stale)
+        assert (code, bool(result.medium), result.rate) == (0, *counts)
+
+
+@pytest.mark.parametrize("errors", [None, *Errors])
+@pytest.mark.parametrize("rate", [None, 0, 9])
+def test_a_word_of_the_line_counts_more_and_is_not_kept(
+    by_kernel: KernelLoad, errors: Errors | None, rate: int | None
+) -> None:
+    disk = fresh(sb=superblock(errors=Errors.MEDIUM, remap_rate=5))
+    code, result = by_kernel(disk, errors=errors, remap_rate=rate)
+    assert (code, bool(result.medium)) == (0, errors is not Errors.CONFIRM)
+    assert result.rate == (5 if rate is None else rate)
+    load = examine(disk)
+    assert load.superblock is not None
+    assert (load.superblock.errors, load.superblock.remap_rate) == (Errors.MEDIUM, 5)
+
+
+def test_superblocks_with_different_choices(by_kernel: KernelLoad) -> None:
+    """The higher sequence wins and is written twice; of equal ones neither."""
+    disk = fresh(sb=superblock(errors=Errors.CONFIRM, remap_rate=5))
+    for home in SUPER_HOMES:
+        changed = copy_of(disk)
+        changed[home] = pack_super(superblock(errors=Errors.MEDIUM, remap_rate=6, seq=3), home)
+        load = compare(by_kernel, changed)
+        assert [one.code for one in load.findings] == ["DMR-C202"]
+        code, result = by_kernel(changed)
+        assert (code, result.medium, result.rate) == (0, 1, 6)
+        assert [examine(changed).blocks[0].seqs, result.writes] == [[5, 5], 2]
+        odd = copy_of(disk)
+        odd[home] = pack_super(superblock(errors=Errors.CONFIRM, remap_rate=6), home)
+        assert compare(by_kernel, odd).refusals[0].code == "DMR-C302"
+
+
+def test_a_choice_that_is_none_is_refused(by_kernel: KernelLoad) -> None:
+    disk = fresh()
+    for home in SUPER_HOMES:
+        raw = bytearray(disk[home])
+        ffi.from_buffer("struct dmr_super *", raw).chosen_errors = 3
+        disk[home] = reseal(bytes(raw), home, home)
+    assert compare(by_kernel, disk).refusals[0].code == "DMR-C304"
 
 
 @pytest.mark.parametrize("number", [2, 15, 16])

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import resources
@@ -40,6 +41,7 @@ def test_the_schema_is_one() -> None:
         "",
         " breaker=open moved=1 gone=2 memory=4096",
         " breaker=open moved=1 gone=2 memory=4096 flush_errors=3 main=failing spare=ok",
+        " breaker=open spare=ok epoch=1 tag=5 errors=medium remap_rate=0",
     ],
 )
 def test_the_schema_knows_every_status(appended: str) -> None:
@@ -52,7 +54,7 @@ def test_the_schema_knows_every_status(appended: str) -> None:
     one = {"name": "a", "uuid": None, "device": "b", "targets": [{"table": {}, "status": status}]}
     whole = json.loads(common.to_json(common.envelope("status", {"sets": [one]})))
     jsonschema.Draft202012Validator(SCHEMA).validate(whole)
-    for key, value in (("breaker", "ajar"), ("spare", "gone")):
+    for key, value in (("breaker", "ajar"), ("spare", "gone"), ("errors", "all")):
         wrong = json.loads(json.dumps(whole))
         wrong["data"]["sets"][0]["targets"][0]["status"][key] = value
         with pytest.raises(jsonschema.ValidationError):
@@ -387,7 +389,7 @@ def one_set(monkeypatch: pytest.MonkeyPatch) -> None:
         8,
         "rw 512 0/10 lost=0 pending=0 bad=0 free=10 doubt=0 read_errors=0 write_errors=0 "
         "transient=0 remapped=0 copies=0 identity=tag seq=1 breaker=closed moved=0 gone=0 "
-        "memory=4096 flush_errors=2 main=failing spare=ok",
+        "memory=4096 flush_errors=2 main=failing spare=ok epoch=2 tag=5 errors=medium remap_rate=0",
     )
     device = SimpleNamespace(
         name="data", suspended=False, live_table=True, read_only=False, open_count=0
@@ -421,6 +423,11 @@ def test_every_command_that_shows_sets_says_which_device_fails(
     (row,) = valid(capsys.readouterr().out)["data"]["sets"]
     now = row["targets"][0]["status"]
     assert (now["flush_errors"], now["main"], now["spare"]) == (2, "failing", "ok")
+    # What counts is in the status, whoever chose it; the line has no word of it.
+    assert (now["errors"], now["remap_rate"]) == ("medium", 0)
+    line = row["targets"][0]["table"]
+    assert (line["errors"], line["remap_rate"]) == (None, None)
+    assert re.search(r"errors: +medium\nremap rate: +no limit\n", shown)
     assert main(["health"]) == 1
     shown = capsys.readouterr().out
     assert "data: FAILED" in shown

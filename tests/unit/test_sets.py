@@ -6,14 +6,23 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from unit.areas import GOLDEN, superblock
+from unit.areas import GOLDEN, HOMES, superblock, table
 from unit.devices import a_device
 
-from dmremap import blockdev, dm, sets
+from dmremap import blockdev, dm, module, safety, sets
 from dmremap.blockdev import DeviceFacts, Use
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
-from dmremap.ondisk import BLOCK, Segment, SetState, Superblock
-from dmremap.ondisk.layout import pack_super
+from dmremap.ondisk import (
+    BLOCK,
+    TAG_BLOCKS,
+    BlockDevice,
+    Errors,
+    Segment,
+    SetState,
+    Superblock,
+    Tag,
+)
+from dmremap.ondisk.layout import pack_super, pack_tag
 from dmremap.table import RemapTable
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
@@ -51,8 +60,10 @@ def test_geometry(sectors: int, unit: int, tagged: bool, expected: tuple[int, in
 
 
 def test_table_line_uses_numbers_and_the_uuid() -> None:
-    line = sets.table_line(SB, DISK, SPARE, 8, "medium")
-    assert line.line == f"0 1048576 remap 8:0 8:16 8 4096 4 uuid {SET} errors medium"
+    line = sets.table_line(SB, DISK, SPARE, 8)
+    assert line.line == f"0 1048576 remap 8:0 8:16 8 4096 2 uuid {SET}"
+    line = sets.table_line(SB, DISK, SPARE, 8, errors="medium", remap_rate=0)
+    assert line.line == f"0 1048576 remap 8:0 8:16 8 4096 6 uuid {SET} errors medium remap_rate 0"
 
 
 @pytest.mark.parametrize("name", ["home", "a[b]c", "mit leer", "x" * 127, "größe"])
@@ -170,6 +181,91 @@ def test_a_tag_of_version_1_is_refused_with_what_to_do(two_disks: dict[str, Path
     with pytest.raises(Refused, match="main's tag is of version 1: save") as caught:
         sets.assemble(one)
     assert caught.value.code == "DMR-E514"
+
+
+@pytest.fixture
+def startable(two_disks: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put a set on both disks; return where the table lines go of what is started."""
+    lines: list[str] = []
+    sb = superblock(tagged=True, data_start=2048, data_sectors=8, errors=Errors.CONFIRM)
+    for home in (0, 255):
+        _put(two_disks["spare"], home, pack_super(sb, home))
+    for index, homes in enumerate(HOMES):
+        for copy in (0, 1):
+            _put(two_disks["spare"], homes[copy], table(index, copy))
+    for home in TAG_BLOCKS:
+        _put(two_disks["main"], home, pack_tag(Tag.of(sb, 0), home))
+
+    def start(_name: str, _uuid: UUID, line: RemapTable, *, readonly: bool = False) -> None:
+        lines.append(f"{'ro' if readonly else 'rw'} {line.line}")
+
+    numbers = property(lambda device: (8, len(device.path)))
+    monkeypatch.setattr(BlockDevice, "devno", numbers)
+    monkeypatch.setattr(blockdev, "exclusive_errno", lambda _path: None)
+    monkeypatch.setattr(safety, "check_usable", lambda *_args, **_options: ())
+    monkeypatch.setattr(dm, "exists", lambda *_args, **_options: None)
+    monkeypatch.setattr(dm, "take_warnings", tuple)
+    monkeypatch.setattr(module, "ensure", lambda **_options: None)
+    monkeypatch.setattr(sets, "_start", start)
+    return lines
+
+
+def _chosen() -> tuple[object, object]:
+    (one,) = sets.scan()
+    return one.superblock.errors, one.superblock.remap_rate
+
+
+def test_what_is_chosen_at_a_start_is_recorded_before(startable: list[str]) -> None:
+    sets.assemble(sets.scan()[0])
+    (plain,) = startable
+    assert "errors" not in plain
+    started, line = sets.assemble(sets.scan()[0], errors="medium", remap_rate=9, dry_run=True)
+    assert started.recorded == ("errors", "remap_rate")
+    assert (_chosen(), len(startable)) == ((Errors.CONFIRM, None), 1)
+    started, line = sets.assemble(sets.scan()[0], errors="medium", remap_rate=9)
+    assert started.recorded == ("errors", "remap_rate")
+    assert _chosen() == (Errors.MEDIUM, 9)
+    # The line has no word of it: a later change would not count beside one.
+    assert f"rw {line.line}" == startable[-1] == plain
+    started, _ = sets.assemble(sets.scan()[0], errors="medium", remap_rate=8)
+    assert (started.recorded, _chosen()) == (("remap_rate",), (Errors.MEDIUM, 8))
+    started, _ = sets.assemble(sets.scan()[0], remap_rate=8)
+    assert (started.recorded, _chosen()) == ((), (Errors.MEDIUM, 8))
+
+
+def test_a_read_only_start_writes_nothing(startable: list[str], two_disks: dict[str, Path]) -> None:
+    before = [path.read_bytes() for path in two_disks.values()]
+    started, _ = sets.assemble(sets.scan()[0], errors="medium", remap_rate=0, readonly=True)
+    assert started.recorded == ()
+    assert startable[-1].endswith(" errors medium remap_rate 0")
+    assert startable[-1].startswith("ro ")
+    assert [path.read_bytes() for path in two_disks.values()] == before
+
+
+def test_what_is_chosen_needs_the_spare_as_it_was(
+    startable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = sets.scan()
+    monkeypatch.setattr(BlockDevice, "devno", (8, 99))
+    with pytest.raises(Busy, match="has changed"):
+        sets.assemble(one, remap_rate=9)
+    assert startable == []
+
+
+def test_a_set_that_runs_keeps_what_was_chosen(
+    startable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = sets.scan()
+    monkeypatch.setattr(dm, "exists", lambda *_args, **_options: a_device("attic"))
+    monkeypatch.setattr(sets, "_running", lambda _device: None)
+    monkeypatch.setattr(sets, "_tables", lambda _name: ())
+    started, _ = sets.assemble(one, errors="confirm")
+    assert started.already
+    with pytest.raises(Busy, match="runs, so its errors and remap_rate cannot be") as caught:
+        sets.assemble(one, errors="medium", remap_rate=0)
+    assert caught.value.code == "DMR-E411"
+    assert "dmremapctl remove" in str(caught.value.hint)
+    assert (_chosen(), startable) == ((Errors.CONFIRM, None), [])
 
 
 def test_a_set_of_version_1_is_passed_over_with_what_to_do(two_disks: dict[str, Path]) -> None:

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from dmremap import table
 from dmremap.table import (
+    CHOICES,
     COUNTERS,
     LATER_COUNTERS,
     LEGS,
+    NUMBERS,
     OPTIONS,
     LineError,
     ListEntry,
@@ -38,7 +40,7 @@ STATUS = (
     "transient=7 remapped=3 copies=1 identity=tag seq=9 uuid=" + UUID
 )
 LATER = " breaker=open moved=10 gone=11 memory=65536 flush_errors=12 main=failing spare=ok"
-LATER += " epoch=13 tag=4"
+LATER += " epoch=13 tag=4 errors=medium remap_rate=14"
 
 numbers = st.integers(0, (1 << 64) - 1)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
@@ -57,7 +59,7 @@ unknown_options = words.filter(lambda word: word not in OPTIONS)
         spare_len=numbers,
         main_start=numbers,
         uuid=st.none() | uuids,
-        errors=st.sampled_from(["confirm", "medium"]),
+        errors=st.sampled_from([None, "confirm", "medium"]),
         remap_rate=st.none() | numbers,
         accept_stale=st.booleans(),
         extra=st.lists(unknown_options, max_size=4).map(tuple),
@@ -68,8 +70,9 @@ def test_table_prints_and_parses_back(line: RemapTable) -> None:
     assert parse_table(line.start, line.length, line.params) == line
 
 
+OTHERS = ("identity", "uuid", "breaker")
 keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
-    lambda key: key not in (*COUNTERS, *LATER_COUNTERS, *LEGS, "identity", "uuid", "breaker")
+    lambda key: key not in {*COUNTERS, *LATER_COUNTERS, *LEGS, *NUMBERS, *CHOICES, *OTHERS}
 )
 
 
@@ -89,6 +92,9 @@ keys = st.from_regex(r"\A[a-z][a-z_0-9]{0,11}\Z").filter(
         **dict.fromkeys(COUNTERS, numbers),
         **dict.fromkeys(LATER_COUNTERS, st.none() | numbers),
         **dict.fromkeys(LEGS, st.sampled_from([None, "ok", "failing"])),
+        **dict.fromkeys(NUMBERS, st.none() | numbers),
+        errors=st.sampled_from([None, "confirm", "medium"]),
+        remap_rate=st.none() | numbers,
     )
 )
 def test_status_prints_and_parses_back(status: Status) -> None:
@@ -140,9 +146,12 @@ def test_all_options_and_an_unknown_one() -> None:
 
 def test_options_that_were_not_given_are_not_printed() -> None:
     line = parse_table(0, 1000, "7:0 7:1 8 4096")
-    assert (line.remap_rate, line.accept_stale) == (None, False)
+    assert (line.errors, line.remap_rate, line.accept_stale) == (None, None, False)
     assert line.params == "7:0 7:1 8 4096"
     assert parse_table(0, 1000, "7:0 7:1 8 4096 1 accept_stale").accept_stale
+    # The superblock may say otherwise, so the default is a word like any other.
+    given = "7:0 7:1 8 4096 2 errors confirm"
+    assert parse_table(0, 1000, given).params == given
 
 
 @pytest.mark.parametrize(
@@ -195,7 +204,7 @@ def test_what_an_older_module_does_not_say_is_not_zero() -> None:
     status = parse_status(0, 20480, STATUS)
     assert (status.breaker, status.moved, status.gone, status.memory) == (None,) * 4
     assert (status.flush_errors, status.main, status.spare) == (None,) * 3
-    assert (status.epoch, status.tag) == (None,) * 2
+    assert (status.epoch, status.tag, status.errors, status.remap_rate) == (None,) * 4
     assert parse_status(0, 20480, STATUS + " gone=0").gone == 0
 
 
@@ -204,6 +213,7 @@ def test_the_keys_that_were_appended() -> None:
     assert (status.breaker, status.moved, status.gone, status.memory) == ("open", 10, 11, 65536)
     assert (status.flush_errors, status.main, status.spare) == (12, "failing", "ok")
     assert (status.epoch, status.tag) == (13, 4)
+    assert (status.errors, status.remap_rate) == ("medium", 14)
     assert status.params == STATUS + LATER
     assert status.extra == ()
 
@@ -241,6 +251,8 @@ def test_a_set_without_uuid(nothing: str) -> None:
         ("spare=ok", "spare=", "spare is ''"),
         ("epoch=13", "epoch=-", "epoch is '-'"),
         ("tag=4", "tag=all", "tag is 'all'"),
+        ("errors=medium", "errors=all", "errors is 'all' and none of confirm, medium"),
+        ("remap_rate=14", "remap_rate=no", "remap_rate is 'no'"),
     ],
 )
 def test_what_is_wrong_with_a_status(old: str, new: str, says: str) -> None:

@@ -102,6 +102,7 @@ static bool any_stuck;
 static unsigned int writes;
 
 #define NR_TAGS		5u
+#define PIECE		8u
 static const u8 tag_place[NR_TAGS] = { 1, 64, 128, 192, 255 };
 static block_t main_tags[NR_TAGS];
 static bool tag_bad[NR_TAGS];
@@ -1575,6 +1576,7 @@ static int kernel_load(void)
 	r.spare_len = line.area * 8;
 	r.main_start = line.main_start;
 	r.unit = line.unit;
+	r.piece = PIECE;
 	r.unit_shift = __builtin_ctz(line.unit) - 9;
 	r.read_only = line.read_only;
 	r.accept_stale = line.accept_stale;
@@ -1673,6 +1675,18 @@ static void check_slots(void)
 		fail("the counts are not those of the area");
 }
 
+/* What a person chose counts: the table line has no word of it. */
+static void check_choices(void)
+{
+	const struct dmr_super *sb = r.super;
+	u32 some = want.nr_slots / 4 / PIECE, rate = le32toh(sb->remap_rate);
+
+	if (r.errors_medium != (sb->chosen_errors == 2))
+		fail("errors are %d, %u was chosen", r.errors_medium, sb->chosen_errors);
+	if (r.breaker.rate != (sb->chosen & 1 ? rate : some ? some : 1))
+		fail("the rate is %u", r.breaker.rate);
+}
+
 /* A few ranges: the first mapping in each is the right one. */
 static void check_ranges(void)
 {
@@ -1757,6 +1771,7 @@ const char *judge(void)
 		fail("accepted, but: %s", want.refuse);
 	check_slots();
 	check_ranges();
+	check_choices();
 	check_epoch();
 	if (honest)
 		check_original();

@@ -5,6 +5,7 @@
 char shim_log[256];
 static struct result *now;
 int may_format;				/* where there is no set, make one */
+int errors_word, rate_word = -1;	/* of the table line; 0 and -1: none */
 static u64 found_epoch;			/* of the set */
 
 struct result {
@@ -14,6 +15,7 @@ struct result {
 	int writes;
 	int raised;			/* superblocks that were to begin an epoch */
 	int no_raise;			/* none could, for the superblocks are not equal */
+	int medium, rate;		/* what counts of what may be chosen */
 	u32 place[4096];
 	char why[256];
 	struct dmr_super super;		/* that was chosen, all zeroes if inspect failed */
@@ -100,6 +102,11 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	r.ti = &ti;
 	r.spare_len = area_blocks * 8;
 	r.unit = unit;
+	r.piece = 1;
+	r.has_errors = errors_word;
+	r.errors_medium = errors_word == DMR_CHOSE_MEDIUM;
+	r.has_rate = rate_word >= 0;
+	r.breaker.rate = r.has_rate ? rate_word : 0;
 	r.unit_shift = unit == 512 ? 0 : unit == 1024 ? 1 : unit == 2048 ? 2 : 3;
 	r.read_only = read_only;
 	r.accept_stale = accept_stale;
@@ -118,6 +125,8 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 	if (!out->inspect && !out->format)
 		out->super = *r.super;
 	found_epoch = out->format ? 1 : dmr_get64(r.super->epoch.number);
+	out->medium = r.errors_medium;
+	out->rate = r.breaker.rate;
 	if (!out->inspect && (!r.format || may_format)) {
 		r.mblock = calloc(r.nr_mblocks, sizeof(*r.mblock));
 		slots_create(&r);
@@ -130,6 +139,8 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 		out->away = r.nr_away.v;
 		out->gone = r.nr_gone;
 		out->no_raise = r.no_raise;
+		out->medium = r.errors_medium;
+		out->rate = r.breaker.rate;
 		slots_destroy(&r);
 		free(r.mblock);
 	}
