@@ -360,6 +360,17 @@ CODES: dict[str, Code] = {
         "Another main or another spare has taken over from this one, which must not be started.",
         "Start the set with the disks that it uses now; 'dmremapctl list' shows them.",
     ),
+    "DMR-E531": Code(
+        "not the spare that main was used with",
+        "Main's tag says that the spare is an older copy of itself, or that another copy of it "
+        "was in use. What was mapped since would be read as it was before.",
+        "Look with 'dmremapctl check', which names the next step.",
+    ),
+    "DMR-E532": Code(
+        "no epoch is left",
+        "Epochs are counted up to 4611686018427387904, which no set reaches by itself.",
+        "Start the set read-only if it can be started, copy the data off, and make a new set.",
+    ),
     # 6xx: permission
     "DMR-E601": Code(
         "root needed",

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from uuid import UUID
 
 from dmremap import blockdev, safety, sets
 from dmremap.blockdev import DeviceFacts, Signature
+from dmremap.compare import Compared, compare, find_main, note, read_main
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.ondisk import (
     BLOCK,
@@ -29,6 +30,7 @@ from dmremap.ondisk import (
     BlockDevice,
     Progress,
     Tag,
+    look,
     opened,
     read_tag,
 )
@@ -76,6 +78,7 @@ class Member:
     running: str | None
     uuid: UUID | None
     holds: tuple[Signature, ...] = ()
+    compared: Compared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Checked:
     place: Place
     load: Load
     running: str | None = None
+    compared: Compared | None = None
 
     @property
     def severity(self) -> Severity:
@@ -101,6 +105,7 @@ class Repair:
     after: Load
     writes: tuple[Write, ...]
     uuid: UUID | None = None
+    main: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ def _loops(path: str) -> list[str]:
     ]
 
 
-def _usable(place: Place) -> None:
+def usable(place: Place) -> None:
     """Refuse to write to what is in use or cannot be written."""
     if place.facts is None:
         loops = _loops(place.path)
@@ -199,9 +204,9 @@ def _usable(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def _claimed(place: Place) -> Iterator[BlockDevice]:
+def claimed(place: Place) -> Iterator[BlockDevice]:
     """Open a device or image for writing, so that nobody else does."""
-    _usable(place)
+    usable(place)
     with opened(place.path, write=True, exclusive=True) as device:
         if place.facts is not None and device.devno != place.facts.devno:
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
@@ -218,11 +223,13 @@ def _claimed(place: Place) -> Iterator[BlockDevice]:
 
 def member(place: Place) -> Member:
     """Find out what a device is."""
+    running = _running(place)
     with opened(place.path) as device:
         tag = read_tag(View(device, 0))
-        load = examine(device, place.start)
+        load, compared = look_with_main(
+            device, place, lambda: examine(device, place.start), running
+        )
         size = device.size
-    running = _running(place)
     ours = load.head.ours
     role = "spare" if ours else "main" if tag or (running and running[1]) else "none"
     uuid = load.uuid if ours else tag.uuid if tag else None
@@ -233,7 +240,8 @@ def member(place: Place) -> Member:
         # Without wipefs, or on a disk that it cannot read, there is no hint.
         with contextlib.suppress(DmRemapError):
             holds = tuple(blockdev.signatures(place.path))
-    return Member(place, size, load, tag, role, running[0].name if running else None, uuid, holds)
+    name = running[0].name if running else None
+    return Member(place, size, load, tag, role, name, uuid, holds, compared)
 
 
 def not_ours(path: str, start: int, size: int, holds: tuple[Signature, ...] = ()) -> NotFound:
@@ -260,7 +268,9 @@ def _refuse_main(place: Place, tag: Tag | None) -> None:
         raise Refused("DMR-E522", f"{place.path} is the main device of set {tag.set_name}")
 
 
-def _look(device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None) -> Load:
+def look_at(
+    device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None
+) -> Load:
     """Examine a device that has to be the spare of a set."""
     load = examine(device, place.start, uuid, progress)
     if not load.head.ours and not load.refusals:
@@ -280,45 +290,95 @@ def _look(device: BlockDevice, place: Place, uuid: UUID | None, progress: Progre
     return load
 
 
-def check(place: Place, uuid: UUID | None = None, progress: Progress | None = None) -> Checked:
-    """Check the metadata on a device or image. Writes nothing."""
+def look_with_main(
+    device: BlockDevice,
+    place: Place,
+    read: Callable[[], Load],
+    running: tuple[sets.Running, bool] | None = None,
+    *,
+    uuid: UUID | None = None,
+    main: str | None = None,
+) -> tuple[Load, Compared | None]:
+    """Read a set, its main's tag before it, and compare the two; None where there is no set.
+
+    `main` is the one that was given. What runs is read again as long as it looks damaged: between
+    the copies of a commit they are unequal, and soon they are not.
+    """
+    sb = look(View(device, place.start), uuid).superblock
+    if sb is None:
+        return read(), None
+    runs = blockdev.table_path(running[0].tables[0].main) if running else None
+    where = find_main(sb, given=main, runs=runs, search=not place.is_file)
+    for left in range(3 if running else 0, -1, -1):
+        found = read_main(where, sb)
+        load = read()
+        if load.superblock is None or load.superblock.uuid != sb.uuid:
+            return load, None
+        compared = compare(load.superblock, found, place.path, place.start)
+        note(load, compared)
+        if not left or load.severity is Severity.INFO:
+            return load, compared
+    raise AssertionError
+
+
+def check(
+    place: Place,
+    uuid: UUID | None = None,
+    progress: Progress | None = None,
+    main: str | None = None,
+) -> Checked:
+    """Check the metadata on a device or image, and its epoch with main's. Writes nothing."""
     running = _running(place)
     with opened(place.path) as device:
-        load = _look(device, place, uuid, progress)
-        for _ in range(3):
-            # Between the copies of a commit they are unequal, and soon they are not.
-            if running and load.severity is not Severity.INFO:
-                load = _look(device, place, uuid, progress)
+        load, compared = look_with_main(
+            device,
+            place,
+            lambda: look_at(device, place, uuid, progress),
+            running,
+            uuid=uuid,
+            main=main,
+        )
     if running:
         text = f"{place.path} belongs to set {running[0].name!r}, which is running"
         load.findings.append(Finding("DMR-C105", text))
-    return Checked(place, load, running[0].name if running else None)
+    return Checked(place, load, running[0].name if running else None, compared)
 
 
 # -------------------------------------------------------------------- repair
 
 
-def plan_repair(place: Place, uuid: UUID | None = None, progress: Progress | None = None) -> Repair:
+def plan_repair(
+    place: Place,
+    uuid: UUID | None = None,
+    progress: Progress | None = None,
+    main: str | None = None,
+) -> Repair:
     """Find out what a load would write. Writes nothing."""
-    _usable(place)
+    usable(place)
     with opened(place.path) as device:
-        return _plan_repair(device, place, uuid, progress)
+        return _plan_repair(device, place, uuid, progress, main)
 
 
 def _plan_repair(
-    device: BlockDevice, place: Place, uuid: UUID | None, progress: Progress | None
+    device: BlockDevice,
+    place: Place,
+    uuid: UUID | None,
+    progress: Progress | None,
+    main: str | None,
 ) -> Repair:
-    before = _look(device, place, uuid, progress)
+    before, _ = look_with_main(
+        device, place, lambda: look_at(device, place, uuid, progress), uuid=uuid, main=main
+    )
     if before.refusals:
         raise refused(place.path, before.refusals)
     # mend() uses what it works on up.
     work = examine(device, place.start, uuid)
     writes = mend(work, lambda _place, _data: True)
-    after = _after(device, place, before.uuid, writes)
-    return Repair(place, before, after, tuple(writes), uuid)
+    after = after_writes(device, place, before.uuid, writes)
+    return Repair(place, before, after, tuple(writes), uuid, main)
 
 
-def _after(device: BlockDevice, place: Place, uuid: UUID | None, writes: list[Write]) -> Load:
+def after_writes(device: BlockDevice, place: Place, uuid: UUID | None, writes: list[Write]) -> Load:
     """Return what a load will find once some blocks are written, and see that it is good."""
     changed = {one.place: one.data for one in writes}
     after = examine(Overlay(View(device, place.start), changed), place.start, uuid)
@@ -331,15 +391,15 @@ def _after(device: BlockDevice, place: Place, uuid: UUID | None, writes: list[Wr
 def repair(plan: Repair) -> tuple[Load, list[Write]]:
     """Write what the plan says; return what is there then. The caller holds the lock."""
     place = plan.place
-    with _claimed(place) as device:
-        again = _plan_repair(device, place, plan.uuid, None)
+    with claimed(place) as device:
+        again = _plan_repair(device, place, plan.uuid, None, plan.main)
         if again.writes != plan.writes:
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
         done = mend(examine(device, place.start, plan.uuid), device_writer(device, place.start))
-        return _read_back(device, place, plan.uuid), done
+        return read_back(device, place, plan.uuid), done
 
 
-def _read_back(device: BlockDevice, place: Place, uuid: UUID | None) -> Load:
+def read_back(device: BlockDevice, place: Place, uuid: UUID | None) -> Load:
     """Return what is there after writing, and see that a load accepts it."""
     after = examine(device, place.start, uuid)
     if after.refusals:
@@ -359,7 +419,7 @@ def export(
     """Return the backup of the metadata on a device. The set may be running."""
     with opened(place.path) as device:
         for _ in range(5):
-            load = _look(device, place, uuid, progress)
+            load = look_at(device, place, uuid, progress)
             if load.refusals:
                 raise refused(place.path, load.refusals)
             # Blocks are read one after the other: only what stayed the same is of one moment.
@@ -436,7 +496,7 @@ def plan_restore(
     backup: Backup, place: Place, *, force: bool = False, progress: Progress | None = None
 ) -> Restore:
     """Find out what an import would write. Writes nothing."""
-    _usable(place)
+    usable(place)
     with opened(place.path) as device:
         return _plan_restore(device, backup, place, force=force, progress=progress)
 
@@ -461,7 +521,7 @@ def _plan_restore(
     # Writing uses a plan up.
     spent = _plan_import(device, backup, place, None)
     writes = write_import(spent, lambda _place, _data: True)
-    after = _after(device, place, backup.uuid, writes)
+    after = after_writes(device, place, backup.uuid, writes)
     return Restore(place, backup, plan, after, tuple(writes), force=force)
 
 
@@ -500,10 +560,10 @@ def _refuse_signatures(place: Place, *, force: bool) -> None:
 def restore(plan: Restore) -> tuple[Load, list[Write]]:
     """Write what the plan says; return what is there then. The caller holds the lock."""
     place = plan.place
-    with _claimed(place) as device:
+    with claimed(place) as device:
         again = _plan_restore(device, plan.backup, place, force=plan.force)
         if again.writes != plan.writes:
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
         spent = _plan_import(device, plan.backup, place, None)
         done = write_import(spent, device_writer(device, place.start))
-        return _read_back(device, place, plan.backup.uuid), done
+        return read_back(device, place, plan.backup.uuid), done

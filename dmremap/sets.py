@@ -47,12 +47,16 @@ from dmremap.ondisk import (
     find,
     first_super,
     format_area,
+    look,
+    newest_tag,
     opened,
     read_tag,
+    read_tags,
     refused,
     segment_for,
     write_tag,
 )
+from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main
 from dmremap.run import run
 from dmremap.safety import Area, Finding, Metadata
 from dmremap.table import (
@@ -138,7 +142,7 @@ class Running:
 class Found:
     """A set found on disk. `mains` may be its main, `problems` keep it from being started.
 
-    `tag_faults` says, by path, of those whose tag cannot be used why not.
+    `main_problems` says by path with which of them it cannot be started, and why.
     """
 
     superblock: Superblock
@@ -146,12 +150,19 @@ class Found:
     spare_start: int
     mains: tuple[DeviceFacts, ...] = ()
     problems: tuple[Refusal, ...] = ()
-    tag_faults: Mapping[str, str] = field(default_factory=dict)
+    main_problems: Mapping[str, Refusal] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The name that the superblock gives."""
         return self.superblock.name or f"remap-{str(self.superblock.uuid)[:8]}"
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Why it cannot be started, with the main that it has if there is no doubt about it."""
+        if len(self.mains) != 1 or self.mains[0].path not in self.main_problems:
+            return self.problems
+        return (*self.problems, self.main_problems[self.mains[0].path])
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,20 +550,12 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
     spare that was given they are errors.
     """
     warnings = [] if warnings is None else warnings
-    directories = blockdev.all_devices()
     tags: dict[UUID, list[DeviceFacts]] = {}
-    faults: dict[str, str] = {}
+    copies: dict[str, dict[int, Tag]] = {}
     found: list[Found] = []
     everything: list[DeviceFacts] = []
     named = {blockdev.block_devno(path): start for path, start in spares}
-    for directory in directories:
-        facts = blockdev.facts_of(blockdev.node(directory), directory)
-        if facts.sectors < TAG_SECTORS or _is_set(directory):
-            continue
-        if suspended(facts):
-            # Reading it would wait until it is resumed, perhaps for ever.
-            warnings.append(f"{blockdev.label(directory)} is suspended and was not looked at")
-            continue
+    for facts in _readable(warnings):
         everything.append(facts)
         given = facts.devno in named
         start = named.get(facts.devno, 0)
@@ -561,17 +564,16 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
                 first = View(device, 0)
                 area = View(device, start) if start else first
                 loads = find(area) if given or not spares else ()
-                tag = read_tag(first)
+                copies[facts.path] = read_tags(first)
         except DmRemapError as err:
             if given:
                 raise
             if not isinstance(err, NotFound):  # a drive without a medium is nothing to speak of
                 warnings.append(f"{facts.path} was not looked at: {err.message}")
             continue
+        tag = newest_tag(copies[facts.path].values())
         if tag is not None:
             tags.setdefault(tag.uuid, []).append(facts)
-            if tag.fault:
-                faults[facts.path] = tag.fault
         for load in loads:
             if load.superblock is not None:
                 found.append(Found(load.superblock, facts, start, problems=tuple(load.refusals)))
@@ -581,10 +583,74 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
                     raise useless
                 warnings.append(useless.message)
     found = _topmost(found)
-    return [
-        replace(one, mains=_mains(one.superblock, tags, everything), tag_faults=faults)
-        for one in found
-    ]
+    found = [replace(one, mains=_mains(one.superblock, tags, everything)) for one in found]
+    return [replace(one, main_problems=_main_problems(one, copies)) for one in found]
+
+
+def _readable(warnings: list[str]) -> Iterator[DeviceFacts]:
+    """Yield all block devices that may be a main or a spare."""
+    for directory in blockdev.all_devices():
+        facts = blockdev.facts_of(blockdev.node(directory), directory)
+        if facts.sectors < TAG_SECTORS or _is_set(directory):
+            continue
+        if suspended(facts):
+            # Reading it would wait until it is resumed, perhaps for ever.
+            warnings.append(f"{blockdev.label(directory)} is suspended and was not looked at")
+            continue
+        yield facts
+
+
+def tagged_mains(uuid: UUID) -> list[DeviceFacts]:
+    """Return the block devices that carry the tag of a set."""
+    some: list[DeviceFacts] = []
+    for facts in _readable([]):
+        with contextlib.suppress(DmRemapError), opened(facts.path) as device:
+            tag = read_tag(View(device, 0))
+            if tag is not None and tag.uuid == uuid:
+                some.append(facts)
+    return [facts for facts in some if not _under(facts.devno, some)]
+
+
+def _main_problems(one: Found, copies: Mapping[str, Mapping[int, Tag]]) -> dict[str, Refusal]:
+    sb = one.superblock
+    out: dict[str, Refusal] = {}
+    for facts in one.mains if sb.tagged else ():
+        problem = judge_main(sb, copies[facts.path], facts.sectors)
+        if problem and problem.code != UNFIT:
+            problem = _judge_again(one, facts, problem)
+        if problem:
+            out[facts.path] = with_way_out(problem, one.spare.path, one.spare_start)
+    return out
+
+
+def _judge_again(one: Found, main: DeviceFacts, before: Refusal) -> Refusal | None:
+    """Read the tag first and the superblocks second: they were read in any order.
+
+    A set that was started meanwhile begins an epoch the other way round.
+    """
+    with contextlib.suppress(DmRemapError):
+        with opened(main.path) as device:
+            copies = read_tags(View(device, 0))
+        with opened(one.spare.path) as device:
+            sb = look(View(device, one.spare_start), one.superblock.uuid).superblock
+        tag = newest_tag(copies.values())
+        if sb and tag and tag.uuid == sb.uuid:
+            return judge_main(sb, copies, main.sectors)
+    return before
+
+
+def with_way_out(problem: Refusal, spare: str, start: int, main: str | None = None) -> Refusal:
+    """Return why main and spare are refused, with what to do as it can be typed."""
+    if problem.code not in (OLDER, PARTED):
+        return problem
+    words = ["dmremapctl", "repair", "--accept-older-spare", spare]
+    words += ["--start", str(start)] if start else []
+    words += ["--main", main] if main else []
+    return replace(
+        problem,
+        hint="Start the set with the spare that it was used with last. If that is gone, this takes "
+        f"the one that is here, and says what is lost: {shlex.join(words)}",
+    )
 
 
 def suspended(facts: DeviceFacts) -> bool:
@@ -717,8 +783,8 @@ def assemble(
     if problems:
         raise refused(f"set {one.name!r} on {one.spare.path}", problems)
     disk = _choose_main(one, main)
-    if sb.tagged and disk.path in one.tag_faults:
-        raise Refused("DMR-E514", f"{disk.path}: {one.tag_faults[disk.path]}")
+    if problem := one.main_problems.get(disk.path):
+        raise refused(f"set {one.name!r} on {one.spare.path}, with {disk.path}", [problem])
     safety.refuse(
         [
             *safety.check_usable(

@@ -12,7 +12,9 @@ from dmremap.cli._make import sectors
 from dmremap.cli.common import need_root, one_line
 
 if TYPE_CHECKING:
+    from dmremap.compare import Compared
     from dmremap.offline import Place
+    from dmremap.ondisk import Epoch
     from dmremap.ondisk.findings import Finding
     from dmremap.ondisk.load import Load
     from dmremap.ondisk.mend import Write
@@ -38,6 +40,16 @@ def uuid_option(function: Callable[P, R]) -> Callable[P, R]:
         "--uuid",
         type=click.UUID,
         help="Only this set is meant. Needed where two sets left a superblock.",
+    )(function)
+
+
+def main_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add --main."""
+    return click.option(
+        "--main",
+        metavar="DEVICE",
+        help="The set's main device, or a file with its image. Without it the block devices are "
+        "searched for one, unless the spare is an image.",
     )(function)
 
 
@@ -103,6 +115,37 @@ def load_words(load: "Load") -> str:
     first = load.refusals[0]
     also = "; read-only with accept_stale it would be started" if load.stale else ""
     return f"refused with {first.name}: {first.reason}{also}"
+
+
+def epoch_row(epoch: "Epoch | None") -> dict[str, object] | None:
+    """Return an epoch for programs, null where there is none."""
+    # Not every program that reads JSON takes a number of 64 bits for what it is.
+    return {"number": epoch.number, "id": f"{epoch.id:016x}"} if epoch and epoch.number else None
+
+
+def compared_row(one: "Compared | None") -> dict[str, object] | None:
+    """Return what main's tag says of a spare, for programs."""
+    if one is None:
+        return None
+    tag = one.tag
+    return {
+        "verdict": one.verdict,
+        "main": one.main,
+        "tag_epoch": epoch_row(tag.epoch) if tag and not tag.fault else None,
+        "reason": one.reason,
+    }
+
+
+def compared_words(load: "Load", one: "Compared | None") -> str | None:
+    """Return the epoch and what main's tag says of it, for people."""
+    if load.superblock is None:
+        return None
+    number = load.superblock.epoch.number
+    if one is None:
+        return str(number)
+    if one.main is None:
+        return f"{number}, not compared: {one.reason}"
+    return f"{number}, compared with {one.main}: {one.reason or 'main was used with this spare'}"
 
 
 def slots_words(load: "Load") -> str | None:

@@ -7,10 +7,14 @@ from uuid import UUID
 import click
 
 from dmremap.cli._meta import (
+    compared_row,
+    compared_words,
+    epoch_row,
     finding_lines,
     finding_rows,
     load_row,
     load_words,
+    main_option,
     named,
     place_of,
     slots_words,
@@ -27,14 +31,16 @@ if TYPE_CHECKING:
 @click.argument("device")
 @start_option
 @uuid_option
+@main_option
 @click.option("--blocks", is_flag=True, help="List every block of the metadata and its copies.")
 @output_option
-def command(device: str, start: int, uuid: UUID | None, blocks: bool) -> Result:
+def command(device: str, start: int, uuid: UUID | None, main: str | None, blocks: bool) -> Result:
     """Check the metadata on DEVICE, the spare of a set or a file with its image.
 
     Reads every copy of every block, follows the rules by which the kernel loads a set, and says
     what such a load would do. Writes nothing. Each finding has a code: see 'dmremapctl explain
-    CODE'. What is on the set's main device is not looked at.
+    CODE'. Of the set's main device only the tag is read: it tells whether DEVICE is an older copy
+    of itself. Where no main with the set's tag is there, that is not known, and is said.
 
     \b
     Exit codes:
@@ -50,7 +56,7 @@ def command(device: str, start: int, uuid: UUID | None, blocks: bool) -> Result:
     from dmremap import offline
     from dmremap.ondisk.findings import Severity
 
-    checked = offline.check(place, uuid, progress("checking"))
+    checked = offline.check(place, uuid, progress("checking"), main)
     load = checked.load
     verdict = {
         Severity.INFO: "clean",
@@ -65,6 +71,9 @@ def command(device: str, start: int, uuid: UUID | None, blocks: bool) -> Result:
         "name": load.superblock.name if load.superblock else None,
         "verdict": verdict,
         "running": checked.running,
+        "epoch": epoch_row(load.superblock.epoch) if load.superblock else None,
+        "before": epoch_row(load.superblock.before) if load.superblock else None,
+        "compared": compared_row(checked.compared),
         "load": load_row(load),
         "slots": load.counts if len(load.blocks) > 1 else None,
         "metadata_blocks": len(load.blocks),
@@ -80,6 +89,7 @@ def command(device: str, start: int, uuid: UUID | None, blocks: bool) -> Result:
             *named(load.uuid, load),
             ("verdict", verdict),
             ("load", load_words(load)),
+            ("epoch", compared_words(load, checked.compared)),
             ("slots", slots_words(load)),
         ]
         listed = [*map(_words, load.blocks)] if blocks else []

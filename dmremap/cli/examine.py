@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dmremap.cli._meta import (
+    compared_row,
+    compared_words,
+    epoch_row,
     finding_lines,
     finding_rows,
     load_row,
@@ -18,7 +21,6 @@ from dmremap.cli.common import Result, fields, output_option, plain, size
 
 if TYPE_CHECKING:
     from dmremap.offline import Member
-    from dmremap.ondisk import Epoch
 
 
 @click.command()
@@ -45,11 +47,6 @@ def command(device: str, start: int) -> Result:
     return Result(data, lambda: _text(one), warnings=warnings)
 
 
-def _epoch(epoch: "Epoch") -> dict[str, object] | None:
-    # Not every program that reads JSON takes a number of 64 bits for what it is.
-    return {"number": epoch.number, "id": f"{epoch.id:016x}"} if epoch.number else None
-
-
 def _data(one: "Member") -> dict[str, object]:
     load, tag = one.load, one.tag
     sb = load.superblock
@@ -71,10 +68,11 @@ def _data(one: "Member") -> dict[str, object]:
             "main_id": sb.main_id,
             "data_start_sectors": sb.data_start,
             "data_sectors": sb.data_sectors,
-            "epoch": _epoch(sb.epoch),
+            "epoch": epoch_row(sb.epoch),
+            "before": epoch_row(sb.before),
             "superseded": sb.superseded,
             "predecessor": sb.predecessor,
-            "predecessor_epoch": _epoch(sb.predecessor_epoch),
+            "predecessor_epoch": epoch_row(sb.predecessor_epoch),
             "content_tag": sb.content_tag,
             "spare_serial": sb.spare_serial,
             "errors": sb.errors,
@@ -100,11 +98,12 @@ def _data(one: "Member") -> dict[str, object]:
             "unit_bytes": tag.unit,
             "spare_start_sectors": tag.spare_start,
             "spare_sectors": tag.spare_len,
-            "epoch": None if tag.fault else _epoch(tag.epoch),
+            "epoch": None if tag.fault else epoch_row(tag.epoch),
             "fault": tag.fault or None,
         },
         "slots": load.counts if len(load.blocks) > 1 else None,
         "copies_away": load.away,
+        "compared": compared_row(one.compared) if spare else None,
         "load": load_row(load) if spare else None,
         "findings": finding_rows(load.findings) if spare else [],
         "holds": [
@@ -145,7 +144,7 @@ def _text(one: "Member") -> str:
             ("main", f"{'tagged' if sb.tagged else 'adopted'}, {size(sb.main_sectors)}"),
             ("main serial", sb.main_serial or None),
             ("data", f"{size(sb.data_sectors)} from sector {sb.data_start}"),
-            ("epoch", sb.epoch.number),
+            ("epoch", compared_words(load, one.compared)),
             ("predecessor", sb.predecessor),
             ("spare number", sb.spare_serial if sb.spare_serial > 1 else None),
             ("errors", plain(sb.errors)),

@@ -5,7 +5,8 @@ import os
 
 import click
 
-from dmremap.cli.common import Result, output_option, size, table
+from dmremap.cli._meta import finding_rows
+from dmremap.cli.common import Result, one_line, output_option, size, table
 
 
 @click.command()
@@ -28,6 +29,7 @@ def command(only_running: bool) -> Result:
             ("only root sees sets that do not run, and more than their names",),
         )
     from dmremap import blockdev
+    from dmremap.ondisk.findings import Finding
     from dmremap.table import LEGS
 
     up = sets.running()
@@ -46,6 +48,7 @@ def command(only_running: bool) -> Result:
                 for leg in LEGS
                 if any(getattr(status, leg) == "failing" for status in one.status)
             ],
+            "findings": [],
         }
         for one in up
     ]
@@ -59,7 +62,7 @@ def command(only_running: bool) -> Result:
                 if row["uuid"] == str(sb.uuid):
                     row["kind"] = "tagged" if sb.tagged else "adopted"
             continue
-        problems = [problem.reason for problem in one.problems]
+        problems = [problem.reason for problem in one.refusals]
         if not one.mains:
             problems.append("main is missing")
         elif len(one.mains) > 1:
@@ -75,9 +78,17 @@ def command(only_running: bool) -> Result:
                 "spare": one.spare.path,
                 "data_sectors": sb.data_sectors,
                 "problems": problems,
+                "findings": finding_rows(
+                    Finding(why.code, why.reason, hint=why.hint) for why in one.refusals
+                ),
             }
         )
     return _result(rows, tuple(warnings))
+
+
+def _findings(row: dict[str, object]) -> list[dict[str, object]]:
+    found = row.get("findings")
+    return found if isinstance(found, list) else []
 
 
 def _result(rows: list[dict[str, object]], warnings: tuple[str, ...]) -> Result:
@@ -85,6 +96,7 @@ def _result(rows: list[dict[str, object]], warnings: tuple[str, ...]) -> Result:
         if not rows:
             return "No set was found."
         shown = []
+        steps: list[str] = []
         for row in rows:
             sectors = row.get("data_sectors")
             problems = row.get("problems")
@@ -99,6 +111,11 @@ def _result(rows: list[dict[str, object]], warnings: tuple[str, ...]) -> Result:
                     "; ".join(problems) if isinstance(problems, list) else "",
                 ]
             )
-        return table(["NAME", "STATE", "SIZE", "MAIN", "SPARE", "UUID", "PROBLEM"], shown)
+            steps += [
+                one_line(f"{row['name']}: {found['code']}: {found['next_step']}")
+                for found in _findings(row)
+            ]
+        head = ["NAME", "STATE", "SIZE", "MAIN", "SPARE", "UUID", "PROBLEM"]
+        return "\n".join([table(head, shown), *steps])
 
     return Result({"sets": rows}, text, warnings=warnings, rows="sets")

@@ -5,10 +5,12 @@ from uuid import UUID
 
 import click
 
+from dmremap.cli._accept import accept
 from dmremap.cli._meta import (
     alone,
     finding_lines,
     finding_rows,
+    main_option,
     place_of,
     start_option,
     uuid_option,
@@ -22,12 +24,20 @@ from dmremap.cli.common import Result, change_options, confirm, output_option, p
 @click.argument("device")
 @start_option
 @uuid_option
+@main_option
+@click.option(
+    "--accept-older-spare",
+    is_flag=True,
+    help="Take DEVICE although main was used with a later state of it.",
+)
 @change_options
 @output_option
 def command(
     device: str,
     start: int,
     uuid: UUID | None,
+    main: str | None,
+    accept_older_spare: bool,
     dry_run: bool,
     yes: bool,
     lock_timeout: float,
@@ -37,15 +47,22 @@ def command(
     Both copies of every block whose copies are not equal, the lesser one first; a copy whose place
     cannot be written goes to a stand-in. Stand-ins that cannot be read are erased. Where no load
     would go on this does not either: it never chooses between two answers. The tag on the main
-    device is not touched.
+    device is read, where there is one, and not touched.
+
+    --accept-older-spare is for a spare that main's tag refuses because it is an older copy of
+    itself, when the one that main was used with last is gone. It says what is lost, asks, and has
+    the set begin an epoch with this spare, in both superblocks and then in main's tag. The main
+    device must be there; it is searched for, or named with --main.
 
     DEVICE may be a file with the image of a spare. --dry-run shows each block that would be
     written.
     """
     place = place_of(device, start, "write block devices")
+    if accept_older_spare:
+        return accept(place, main, uuid, dry_run=dry_run, yes=yes, lock_timeout=lock_timeout)
     from dmremap import offline
 
-    plan = offline.plan_repair(place, uuid, progress("checking"))
+    plan = offline.plan_repair(place, uuid, progress("checking"), main)
     before = plan.before
     data: dict[str, object] = {
         "device": place.path,

@@ -4,7 +4,9 @@
 from dmremap.ondisk.area import (
     first_super,
     format_area,
+    newest_tag,
     read_tag,
+    read_tags,
     write_tag,
 )
 from dmremap.ondisk.bulk import pack_tables, write_mapped_area
@@ -80,9 +82,11 @@ __all__ = [
     "format_area",
     "largest_area",
     "look",
+    "newest_tag",
     "opened",
     "pack_tables",
     "read_tag",
+    "read_tags",
     "refused",
     "segment_for",
     "write_mapped_area",

@@ -29,6 +29,7 @@ from dmremap.ondisk.layout import (
 from dmremap.ondisk.load import View
 
 _BATCH: Final = 256  # blocks read or written in one call
+CONTRADICTION: Final = "the copies of main's tag contradict each other"
 
 
 def first_super(
@@ -116,21 +117,28 @@ def format_area(
         device.flush()
 
 
-def read_tag(view: View) -> Tag | None:
-    """Return main's tag: of the copies that are good the one of the highest epoch.
+def read_tags(view: View) -> dict[int, Tag]:
+    """Return the copies of main's tag that are good, by where they stand."""
+    blocks = ((place, view.block(place)) for place in TAG_BLOCKS)
+    found = ((place, parse_tag(block, place)) for place, block in blocks if block is not None)
+    return {place: tag for place, tag in found if tag is not None}
+
+
+def newest_tag(copies: Iterable[Tag]) -> Tag | None:
+    """Return the tag that counts: the copy of the highest epoch.
 
     It has a fault where another one of that epoch says something else.
     """
-    found: list[Tag] = []
-    for place in TAG_BLOCKS:
-        block = view.block(place)
-        tag = parse_tag(block, place) if block is not None else None
-        if tag is not None:
-            found.append(tag)
+    found = list(copies)
     best = max(found, key=lambda tag: tag.epoch.number, default=None)
     if best and any(tag.epoch.number == best.epoch.number and tag != best for tag in found):
-        return replace(best, fault="the copies of main's tag contradict each other")
+        return replace(best, fault=CONTRADICTION)
     return best
+
+
+def read_tag(view: View) -> Tag | None:
+    """Return main's tag."""
+    return newest_tag(read_tags(view).values())
 
 
 def write_tag(device: BlockDevice, tag: Tag, *, clear: bool = False) -> None:

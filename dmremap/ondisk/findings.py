@@ -86,6 +86,11 @@ _CODES: dict[str, FindingCode] = {
         "Blocks 17 to 127 hold something; this version neither reads nor writes them.",
         _NOTHING,
     ),
+    "DMR-C110": FindingCode(
+        "epoch was not compared",
+        "Main was not looked at, so it is not known whether this spare is an older copy of itself.",
+        "Attach the set's main, or name it with --main.",
+    ),
     # C2xx: a load puts it right
     "DMR-C201": FindingCode(
         "one copy is missing",
@@ -187,6 +192,26 @@ _CODES: dict[str, FindingCode] = {
         "The metadata is of version 1, which was in no release and which this version cannot use.",
         "Save the data with the dm-remap that made it, then make the set anew.",
     ),
+    "DMR-C316": FindingCode(
+        "older copy of the spare",
+        "Main was used with a later state of this spare, which is a copy, such as a snapshot or an "
+        "image that was put back. What was mapped since would be read from main as it was before, "
+        "and what was written to mapped blocks since is not here.",
+        "Start the set with the spare that it was used with last. If that is gone, "
+        "'dmremapctl repair --accept-older-spare' takes this one, and says what is lost.",
+    ),
+    "DMR-C317": FindingCode(
+        "main was used with another copy of the spare",
+        "This spare and another copy of it were both in use, and main has what was written with "
+        "the other one. Neither has all of it.",
+        "Start the set with the spare that it was used with last. If that is gone, "
+        "'dmremapctl repair --accept-older-spare' takes this one, and says what is lost.",
+    ),
+    "DMR-C318": FindingCode(
+        "main does not fit",
+        "Main carries the set's tag, and the tag or main's size contradicts what the spare says.",
+        "Find out whether the disk is the set's, and keep both as they are.",
+    ),
 }
 
 CODES: Mapping[str, FindingCode] = MappingProxyType(_CODES)
@@ -197,11 +222,15 @@ _SEVERITY: Final = {"1": Severity.INFO, "2": Severity.REPAIRABLE, "3": Severity.
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found. `blocks` are those of the area that it is about."""
+    """One thing that was found. `blocks` are those of the area that it is about.
+
+    `hint` is the next step where it is known better than for any device.
+    """
 
     code: str
     message: str
     blocks: tuple[int, ...] = ()
+    hint: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a code that nobody could look up."""
@@ -216,4 +245,4 @@ class Finding:
     @property
     def next_step(self) -> str:
         """What to do about it."""
-        return CODES[self.code].next_step
+        return self.hint or CODES[self.code].next_step

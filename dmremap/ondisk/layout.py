@@ -310,7 +310,8 @@ def _epoch(raw: Any) -> Epoch:
     return Epoch(lib.dmr_h64(raw.number), lib.dmr_h64(raw.id))
 
 
-def _put_epoch(raw: Any, epoch: Epoch) -> None:
+def put_epoch(raw: Any, epoch: Epoch) -> None:
+    """Fill in a struct dmr_epoch."""
     raw.number, raw.id = lib.dmr_h64(epoch.number), lib.dmr_h64(epoch.id)
 
 
@@ -409,9 +410,9 @@ def pack_super(sb: Superblock, home: int, place: int | None = None) -> bytes:
         (raw.content_tag, sb.content_tag.bytes if sb.content_tag else b""),
     ):
         ffi.buffer(there)[: len(value)] = value
-    _put_epoch(raw.epoch, sb.epoch)
-    _put_epoch(raw.before, sb.before)
-    _put_epoch(raw.predecessor_epoch, sb.predecessor_epoch)
+    put_epoch(raw.epoch, sb.epoch)
+    put_epoch(raw.before, sb.before)
+    put_epoch(raw.predecessor_epoch, sb.predecessor_epoch)
     for stands, stands_for in sb.standins:
         raw.standin[stands - STANDINS[0]] = put64(stands_for)
     raw.spare_serial = put64(sb.spare_serial)
@@ -444,7 +445,7 @@ def pack_tag(tag: Tag, home: int) -> bytes:
     raw.spare_start = lib.dmr_h64(tag.spare_start)
     raw.spare_len = lib.dmr_h64(tag.spare_len)
     raw.unit = lib.dmr_h32(tag.unit)
-    _put_epoch(raw.epoch, tag.epoch)
+    put_epoch(raw.epoch, tag.epoch)
     name = _bytes(tag.name, NAME_MAX, "the name")
     ffi.buffer(raw.name)[: len(name)] = name
     _sealed(raw, lib.DMR_TYPE_TAG, tag.uuid, tag.epoch.number, home, None)

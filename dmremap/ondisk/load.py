@@ -122,6 +122,13 @@ class Overlay:
     def read(self, offset: int, length: int) -> bytes | None:
         """Return bytes, None where the medium does not give them all."""
         first, end = (offset - self._view.start * 512) // BLOCK, length // BLOCK
+        whole = self._view.source.read(offset, length)
+        if whole is not None:
+            out = bytearray(whole)
+            for number in self._changed.keys() & range(first, first + end):
+                at = (number - first) * BLOCK
+                out[at : at + BLOCK] = self._changed[number]
+            return bytes(out)
         out = bytearray()
         for number in range(first, first + end):
             block = self._changed.get(number)
@@ -197,11 +204,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a load ends, as the kernel's errno and a sentence."""
+    """Why a load ends, as the kernel's errno and a sentence. `hint` is as in Finding."""
 
     errno: int
     reason: str
     code: str
+    hint: str = ""
 
     @property
     def name(self) -> str:
@@ -654,7 +662,13 @@ def judge(view: View, load: Load, sb: Superblock, progress: Progress | None = No
     lookup(load)
 
 
-_ERRORS: Final = {"DMR-C305": "DMR-E515", "DMR-C311": "DMR-E511", "DMR-C314": "DMR-E530"}
+_ERRORS: Final = {
+    "DMR-C305": "DMR-E515",
+    "DMR-C311": "DMR-E511",
+    "DMR-C314": "DMR-E530",
+    "DMR-C316": "DMR-E531",
+    "DMR-C317": "DMR-E531",
+}
 
 
 def refused(what: str, refusals: Sequence[Refusal]) -> DmRemapError:
@@ -663,7 +677,7 @@ def refused(what: str, refusals: Sequence[Refusal]) -> DmRemapError:
     err = error(
         _ERRORS.get(first.code, "DMR-E514"),
         f"{what}: {first.reason}",
-        hint=CODES[first.code].next_step,
+        hint=first.hint or CODES[first.code].next_step,
     )
     for other in refusals[1:]:
         err.add_note(f"also: {other.reason} [{other.code}]")

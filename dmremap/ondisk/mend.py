@@ -14,6 +14,7 @@ from typing import Final
 from dmremap.errors import Failure
 from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.device import BlockDevice
+from dmremap.ondisk.epoch import Raise, with_epoch
 from dmremap.ondisk.head import HEADER
 from dmremap.ondisk.layout import BLOCK, STANDINS
 from dmremap.ondisk.load import Block, Load
@@ -100,6 +101,11 @@ class _Mender:
             self.copy(block, copy, block.base + 2, block.body, what)
         block.base += 2
 
+    def super(self, top: Block, body: bytes, more: str = "") -> None:
+        """Commit another superblock, copy A before copy B."""
+        for copy in (0, 1):
+            self.copy(top, copy, top.base + 1, body, f"superblock, copy {'AB'[copy]}{more}")
+
     def erase(self) -> bool:
         """Erase what cannot be read; False if one of them cannot be written either."""
         erased = True
@@ -115,10 +121,12 @@ def _name(block: Block) -> str:
     return "table block" if block.number else "superblock"
 
 
-def mend(load: Load, write: Writer) -> list[Write]:
+def mend(load: Load, write: Writer, epoch: Raise | None = None) -> list[Write]:
     """Make both copies of every block equal and durable. Uses the load up.
 
-    Nothing may be written for a load that is refused: there would be something to guess.
+    Nothing may be written for a load that is refused: there would be something to guess. With
+    `epoch` that one begins in both superblocks when everything else is done: until then the set is
+    what it was to whoever compares.
     """
     if load.refusals:
         raise ValueError(f"refused: {load.refusals[0].reason}")
@@ -136,12 +144,14 @@ def mend(load: Load, write: Writer) -> list[Write]:
         for block in changed:
             what = f"table block, copy {'AB'[copy]}, with an entry that becomes bad"
             work.copy(block, copy, block.base + 1, load.changed[block.number], what)
+    if epoch:
+        top = next(block for block in load.blocks if not block.number)
+        work.super(top, with_epoch(top.body, epoch), f", with epoch {epoch.epoch.number}")
     return work.done
 
 
 def commit_super(load: Load, write: Writer, body: bytes) -> list[Write]:
     """Write another superblock, copy A before copy B. Both are equal, as mend() leaves them."""
-    work, top = _Mender(load, write), load.blocks[0]
-    for copy in (0, 1):
-        work.copy(top, copy, top.base + 1, body, f"superblock, copy {'AB'[copy]}")
+    work = _Mender(load, write)
+    work.super(load.blocks[0], body)
     return work.done

@@ -5,6 +5,7 @@ Verbs are called in this process, for Python takes seconds to start in a guest.
 """
 
 import os
+import shlex
 import shutil
 import struct
 import time
@@ -595,11 +596,33 @@ def test_a_removed_set_refuses_older_copies_of_its_spare(
     newest = read(spare, 0, sectors(spare))
     write(spare, 0, older.read_bytes())
     before = contents(*disks)
+    older_copy = "the spare is an older copy of itself"
     refused = ctl("assemble", made["uuid"])
-    assert refused.code
-    assert "the spare is an older copy of itself" in refused.json["error"]["message"]
+    assert refused.error == "DMR-E531"
+    assert older_copy in refused.json["error"]["message"]
+    assert older_copy in ctl("list").data["sets"][0]["problems"][0]
+    checked = ctl("check", spare)
+    assert (checked.code, checked.json["data"]["compared"]["main"]) == (2, str(main_disk))
+    (finding,) = checked.json["data"]["findings"]
+    assert finding["code"] == ctl("examine", spare).data["load"]["code"] == "DMR-C316"
+    assert ctl("repair", spare, "--yes").error == "DMR-E531"
     assert contents(*disks) == before
+    # What it says can be typed as it stands.
+    step = finding["next_step"]
+    typed = shlex.split(step[step.index("dmremapctl ") :])[1:]
+    assert ctl(*typed).error == "DMR-E202"
+    assert contents(*disks) == before
+    accepted = ctl(*typed, "--yes").data
+    assert (accepted["result"], accepted["epoch"]["number"]) == ("accepted", 4)
+    assert [one["block"] for one in accepted["main_writes"]] == [*TAG_BLOCKS]
+    assert ctl("check", spare).data["verdict"] == "clean"
+    ctl("assemble", made["uuid"])
+    assert ctl("check", spare).data["compared"]["verdict"] == "same"
+    ctl("remove", "one")
+    # From then on the other one is the older.
     write(spare, 0, newest)
+    assert ctl("assemble", made["uuid"]).error == "DMR-E531"
+    ctl("repair", "--accept-older-spare", spare, "--main", main_disk, "--yes")
     ctl("assemble", made["uuid"])
     assert dm.info("one").open_count == 0
 

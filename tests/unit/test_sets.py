@@ -187,7 +187,13 @@ def test_a_tag_of_version_1_is_refused_with_what_to_do(two_disks: dict[str, Path
 def startable(two_disks: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Put a set on both disks; return where the table lines go of what is started."""
     lines: list[str] = []
-    sb = superblock(tagged=True, data_start=2048, data_sectors=8, errors=Errors.CONFIRM)
+    sb = superblock(
+        tagged=True,
+        main_sectors=340 * 8,
+        data_start=2048,
+        data_sectors=8,
+        errors=Errors.CONFIRM,
+    )
     for home in (0, 255):
         _put(two_disks["spare"], home, pack_super(sb, home))
     for index, homes in enumerate(HOMES):

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Take a spare that is not the one that main was used with last: the set begins an epoch with it.
+
+What was mapped since the copy was made reads as main had it before, so a person is told first. Both
+superblocks have the new epoch before main's tag has, each copy durable before the next. It counts
+when both have it; until then the set may be refused as before, and all of it is done again.
+"""
+
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from dmremap.compare import Compared, Main, MainTag, compare, find_main, tags_on
+from dmremap.errors import Busy, Failure, NotFound, Refused, Usage
+from dmremap.offline import Place, after_writes, claimed, locate, look_at, read_back, usable
+from dmremap.ondisk import BlockDevice, Progress, Superblock, Tag, View, look, opened
+from dmremap.ondisk.check import examine
+from dmremap.ondisk.epoch import UNFIT, Raise, later
+from dmremap.ondisk.load import Load, refused
+from dmremap.ondisk.mend import Write, Writer, device_writer, mend
+from dmremap.ondisk.tags import renew_tag
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What is to be written, to the spare and then to main, and what is there before.
+
+    `epoch` is None where main's tag has nothing against the spare: then it is a repair.
+    """
+
+    place: Place
+    main: Place
+    sb: Superblock
+    before: Load
+    compared: Compared
+    epoch: Raise | None
+    writes: tuple[Write, ...]
+    main_writes: tuple[Write, ...]
+
+
+def plan(
+    place: Place,
+    uuid: UUID | None = None,
+    progress: Progress | None = None,
+    main: str | None = None,
+) -> Acceptance:
+    """Find out what is to be written. Writes nothing."""
+    usable(place)
+    with opened(place.path) as spare:
+        sb = look(View(spare, place.start), uuid).superblock
+        if sb is None:
+            raise refused(place.path, look_at(spare, place, uuid, None).refusals)
+        if not sb.tagged:
+            raise Usage(
+                "DMR-E201",
+                f"main of set {sb.name!r} was adopted and has no tag, so no spare of it is refused",
+            )
+        found = find_main(sb, given=main, search=not place.is_file)
+        if found.path is None:
+            raise NotFound("DMR-E305", f"set {sb.name!r}: {found.why}")
+        where = locate(found.path)
+        usable(where)
+        with opened(where.path) as device:
+            return _plan(spare, place, device, where, sb, progress)
+
+
+def _plan(
+    spare: BlockDevice,
+    place: Place,
+    device: BlockDevice,
+    main: Place,
+    expected: Superblock,
+    progress: Progress | None = None,
+    begin: Raise | None = None,
+) -> Acceptance:
+    """Plan it on open devices; `begin` is the epoch of an earlier plan."""
+    found = tags_on(device, Main(main.path, given=True), expected)
+    before = look_at(spare, place, expected.uuid, progress)
+    sb = before.superblock
+    if sb is None or before.refusals:
+        raise refused(place.path, before.refusals)
+    compared = compare(sb, found, place.path, place.start)
+    _is_main(sb, compared, main)
+    epoch = _later(sb, compared.tag) if compared.problem and compared.tag else None
+    if epoch and begin and epoch.before == begin.before:
+        epoch = begin
+    writes = mend(examine(spare, place.start, sb.uuid), lambda _place, _data: True, epoch)
+    after_writes(spare, place, sb.uuid, writes)
+    main_writes = _renew(found, sb, place, epoch, lambda _place, _data: True)
+    return Acceptance(place, main, sb, before, compared, epoch, tuple(writes), tuple(main_writes))
+
+
+def _is_main(sb: Superblock, compared: Compared, main: Place) -> None:
+    """Refuse a device that only resembles main."""
+    problem = compared.problem
+    if problem and problem.code == UNFIT:
+        raise refused(f"{main.path} does not fit set {sb.name!r}", [problem])
+    sizes = {sb.main_sectors, compared.found.sectors}
+    sizes |= {tag.main_sectors for tag in compared.found.copies.values() if tag.uuid == sb.uuid}
+    if len(sizes) > 1:
+        raise Refused(
+            "DMR-E513",
+            f"{main.path} has {compared.found.sectors} sectors, and main of set {sb.name!r} has "
+            f"{sb.main_sectors}",
+        )
+
+
+def _later(sb: Superblock, tag: Tag) -> Raise:
+    epoch = later(tag.epoch, sb.epoch)
+    if epoch is None:
+        raise Refused(
+            "DMR-E532",
+            f"set {sb.name!r}: there is no epoch behind {max(tag.epoch.number, sb.epoch.number)}",
+        )
+    return epoch
+
+
+def _renew(
+    found: MainTag, sb: Superblock, place: Place, epoch: Raise | None, write: Writer
+) -> list[Write]:
+    if epoch is None:
+        return []
+    tag = Tag.of(replace(sb, epoch=epoch.epoch), place.start)
+    return renew_tag(found.copies, tag, write)
+
+
+def carry_out(made: Acceptance) -> tuple[Load, list[Write], list[Write]]:
+    """Write what the plan says; return what is there then, and what was written.
+
+    The caller holds the lock. Main may refuse its tag: it has the one before then, which no load
+    minds.
+    """
+    place = made.place
+    with claimed(place) as spare, claimed(made.main) as device:
+        again = _plan(spare, place, device, made.main, made.sb, begin=made.epoch)
+        if (again.writes, again.main_writes) != (made.writes, made.main_writes):
+            raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
+        work = examine(spare, place.start, made.sb.uuid)
+        done = mend(work, device_writer(spare, place.start), made.epoch)
+        found = made.compared.found
+        tags = _renew(found, made.sb, place, made.epoch, device_writer(device, 0))
+        after = read_back(spare, place, made.sb.uuid)
+        now = tags_on(device, found.main, made.sb)
+    if after.superblock and (problem := compare(after.superblock, now, place.path, 0).problem):
+        raise Failure(
+            "DMR-E103",
+            f"{made.main.path}: the new epoch was written, and a load refuses it: {problem.reason}",
+            hint="Run it again.",
+        )
+    return after, done, tags

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dmremapctl repair --accept-older-spare"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from dmremap.cli._meta import (
+    alone,
+    compared_row,
+    epoch_row,
+    finding_lines,
+    finding_rows,
+    write_lines,
+    write_rows,
+)
+from dmremap.cli.common import Result, confirm, progress
+
+if TYPE_CHECKING:
+    from dmremap.accept import Acceptance
+    from dmremap.offline import Place
+    from dmremap.ondisk.mend import Write
+
+_LOSS: Final = (
+    "Blocks that were mapped since this copy of the spare was made will read as main has them:",
+    "what was there before. Blocks that were mapped by then will read as they were then. Nothing",
+    "will say of a block that it is old. Any other copy of the spare is refused with this main",
+    "from then on, and so is the spare that it was used with last, should it be found again.",
+)
+
+
+def accept(
+    place: "Place",
+    main: str | None,
+    uuid: UUID | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+    lock_timeout: float,
+) -> Result:
+    """Take a spare that main's tag refuses, or repair one that it does not."""
+    from dmremap import accept
+
+    made = accept.plan(place, uuid, progress("checking"), main)
+    before = made.before
+    data: dict[str, object] = {
+        "device": place.path,
+        "file": place.is_file,
+        "start_sectors": place.start,
+        "uuid": made.sb.uuid,
+        "name": made.sb.name,
+        "dry_run": dry_run,
+        "result": "clean",
+        "findings": finding_rows(before.findings),
+        "writes": write_rows(made.writes, place.start),
+        "left": [],
+        "compared": compared_row(made.compared),
+        "epoch": epoch_row(made.epoch.epoch if made.epoch else made.sb.epoch),
+        "main_writes": write_rows(made.main_writes, 0),
+    }
+    lines = [*finding_lines(before.findings), *_meaning(made)]
+    if not made.writes:
+        return Result(data, "\n".join(lines))
+    if dry_run:
+        result = "would accept" if made.epoch else "would repair"
+        steps = ["Would write:", *_writes(made.writes, made.main_writes, made.main.path)]
+        return Result({**data, "result": result}, "\n".join([*lines, *steps]))
+    confirm("\n".join([*lines, _question(made)]), yes=yes)
+    with alone(place, lock_timeout):
+        after, done, tags = accept.carry_out(made)
+    left = [one for one in after.findings if one.severity > 0]
+    missing = len(made.main_writes) - len(tags)
+    warnings = (
+        (f"{made.main.path} has not taken {missing} of {len(made.main_writes)} copies of its tag",)
+        if missing
+        else ()
+    )
+    end = ["What is left:", *finding_lines(left)] if left else [f"{place.path} is clean now."]
+    return Result(
+        {
+            **data,
+            "result": "accepted" if made.epoch else "repaired",
+            "writes": write_rows(done, place.start),
+            "left": finding_rows(left),
+            "main_writes": write_rows(tags, 0),
+        },
+        "\n".join([*lines, "Wrote:", *_writes(done, tags, made.main.path), *end]),
+        warnings=warnings,
+    )
+
+
+def _writes(spare: "Sequence[Write]", main: "Sequence[Write]", path: str) -> list[str]:
+    tag = [f"and to {path}:", *write_lines(main)] if main else []
+    return [*write_lines(spare), *tag]
+
+
+def _meaning(made: "Acceptance") -> list[str]:
+    """Say what it means to take the spare."""
+    if made.epoch is None:
+        return [f"Nothing is to be accepted: {made.main.path} was used with this spare."]
+    sb, paths = made.sb, f"{made.place.path} and {made.main.path}"
+    return [
+        f"{paths}, set {sb.name!r} ({sb.uuid}): {made.compared.reason}.",
+        *_LOSS,
+    ]
+
+
+def _question(made: "Acceptance") -> str:
+    if made.epoch is None:
+        return f"Write {len(made.writes)} blocks of the metadata to {made.place.path}?"
+    return (
+        f"Take {made.place.path} for the spare, with {len(made.writes)} blocks written there and "
+        f"{len(made.main_writes)} to {made.main.path}?"
+    )

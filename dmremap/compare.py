@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What main's tag says of a spare that is looked at: the set as it was left, or an older copy.
+
+Main is searched for if nobody names it. Only a main with the set's own tag counts. Its tag is read
+first and the superblocks second, or an epoch that begins meanwhile would look like an older spare.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dmremap import blockdev, sets
+from dmremap.errors import Busy, DmRemapError, Refused
+from dmremap.ondisk import BlockDevice, Superblock, Tag, View, newest_tag, opened, read_tags
+from dmremap.ondisk.epoch import OLDER, PARTED, judge_main
+from dmremap.ondisk.findings import Finding
+from dmremap.ondisk.load import Load, Refusal
+
+_VERDICTS = {OLDER: "older_spare", PARTED: "parted"}
+
+
+@dataclass(frozen=True, slots=True)
+class Main:
+    """A set's main, if one is known, or `why` not; `given`: somebody named it."""
+
+    path: str | None
+    why: str = ""
+    given: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MainTag:
+    """The good copies of the tag on a set's main; without any `why` says what is in the way."""
+
+    main: Main
+    sectors: int = 0
+    copies: Mapping[int, Tag] = field(default_factory=dict)
+    why: str = ""
+
+    @property
+    def tag(self) -> Tag | None:
+        """The tag that counts."""
+        return newest_tag(self.copies.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a tag says of a spare; `problem` is why a load refuses the two."""
+
+    found: MainTag
+    problem: Refusal | None = None
+
+    @property
+    def main(self) -> str | None:
+        """The main whose tag was read."""
+        return self.found.main.path if self.found.copies else None
+
+    @property
+    def tag(self) -> Tag | None:
+        """Its tag."""
+        return self.found.tag
+
+    @property
+    def verdict(self) -> str:
+        """One word, for programs."""
+        if not self.found.copies:
+            return "not_compared"
+        return _VERDICTS.get(self.problem.code, "unfit") if self.problem else "same"
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not the set as it was left, or why that is not known."""
+        return self.problem.reason if self.problem else self.found.why or None
+
+
+def find_main(
+    sb: Superblock, *, given: str | None = None, runs: str | None = None, search: bool = True
+) -> Main:
+    """Return the main of a set: the one that is given, or that it runs from, or is found."""
+    if not sb.tagged:
+        return Main(None, "main was adopted and has no tag")
+    if given or runs:
+        return Main(given or runs, given=bool(given))
+    if not search:
+        return Main(None, "an image does not say where its main is")
+    mains = sets.tagged_mains(sb.uuid)
+    if len(mains) > 1:
+        paths = ", ".join(facts.path for facts in mains)
+        return Main(None, f"several devices carry the set's tag: {paths}")
+    return Main(mains[0].path) if mains else Main(None, "no block device carries the set's tag")
+
+
+def tags_on(device: BlockDevice, main: Main, sb: Superblock) -> MainTag:
+    """Read the tag on a device that may be the set's main; one that was given has to be."""
+    copies = read_tags(View(device, 0))
+    tag = newest_tag(copies.values())
+    if tag is not None and tag.uuid == sb.uuid:
+        return MainTag(main, device.size // 512, copies)
+    why = f"{device.path} carries no tag of the set"
+    if main.given:
+        raise Refused("DMR-E513", f"{device.path} carries no tag of set {sb.name!r} ({sb.uuid})")
+    return MainTag(main, why=why)
+
+
+def read_main(main: Main, sb: Superblock) -> MainTag:
+    """Read the tag of a set's main, before its superblocks are read."""
+    if main.path is None:
+        return MainTag(main, why=main.why)
+    try:
+        if sets.suspended(blockdev.facts(main.path, look_inside=False)):
+            # Reading it would wait until it is resumed, perhaps for ever.
+            raise Busy("DMR-E409", f"{main.path} is suspended", hint="Resume it first.")
+        with opened(main.path) as device:
+            return tags_on(device, main, sb)
+    except DmRemapError as err:
+        if main.given:
+            raise
+        return MainTag(main, why=f"{main.path}: {err.message}")
+
+
+def compare(sb: Superblock, found: MainTag, spare: str, start: int) -> Compared:
+    """Say what a tag that was read before says of a superblock."""
+    problem = judge_main(sb, found.copies, found.sectors) if found.copies else None
+    if problem:
+        given = found.main.path if found.main.given else None
+        problem = sets.with_way_out(problem, spare, start, given)
+    return Compared(found, problem)
+
+
+def note(load: Load, compared: Compared) -> None:
+    """Add to a load what is found when its set is compared with main."""
+    problem, sb = compared.problem, load.superblock
+    if problem:
+        load.refusals.append(problem)
+        load.findings.append(Finding(problem.code, problem.reason, hint=problem.hint))
+    elif not compared.found.copies and sb and sb.tagged:
+        load.findings.append(Finding("DMR-C110", compared.found.why))
+    load.findings.sort(key=lambda one: -one.severity)

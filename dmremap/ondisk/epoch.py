@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Is a spare the one that main was used with last, and what makes it so. Pure.
+
+A load compares the epoch in main's tag with the superblock's, and refuses a spare that is an older
+copy of itself. When a person has said that it is to be taken all the same an epoch begins that is
+later than both: docs/model/README.md says in which order it is written, and why.
+"""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dmremap.ondisk._format import ffi, lib
+from dmremap.ondisk.area import CONTRADICTION, newest_tag
+from dmremap.ondisk.head import HEADER
+from dmremap.ondisk.layout import Epoch, History, Superblock, Tag, put_epoch
+from dmremap.ondisk.load import Refusal
+
+OLDER: Final = "DMR-C316"
+PARTED: Final = "DMR-C317"
+UNFIT: Final = "DMR-C318"
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """An epoch that is to begin, and what stands as the one before it."""
+
+    epoch: Epoch
+    before: Epoch
+
+
+def history(sb: Superblock, tag: Epoch) -> History:
+    """Compare the epoch in main's tag with the superblock's, as the kernel does."""
+    raw = ffi.new("struct dmr_super *")
+    put_epoch(raw.epoch, sb.epoch)
+    put_epoch(raw.before, sb.before)
+    then = ffi.new("struct dmr_epoch *")
+    put_epoch(then, tag)
+    return History(lib.dmr_history(raw, then))
+
+
+def judge_main(sb: Superblock, copies: Mapping[int, Tag], sectors: int) -> Refusal | None:
+    """Return why a load refuses a main of this size with these copies of the set's tag.
+
+    check_tag() in the kernel.
+    """
+    tag = newest_tag(copies.values())
+    if tag is None or tag.uuid != sb.uuid:
+        raise ValueError("no tag of this set")
+    newest = [one for one in copies.values() if one.epoch.number == tag.epoch.number]
+    for one in newest:
+        if why := _unfit(sb, one, sectors):
+            return Refusal(errno.EINVAL, why, UNFIT)
+    if tag.fault:
+        return Refusal(errno.EINVAL, tag.fault, PARTED)
+    numbers = f"main's tag has epoch {tag.epoch.number}, the superblock {sb.epoch.number}"
+    match history(sb, tag.epoch):
+        case History.OLDER_SPARE:
+            reason = f"the spare is an older copy of itself: {numbers}"
+            return Refusal(errno.EINVAL, reason, OLDER)
+        case History.PARTED:
+            reason = f"main was used with another copy of the spare: {numbers}"
+            return Refusal(errno.EINVAL, reason, PARTED)
+    return None
+
+
+def _unfit(sb: Superblock, tag: Tag, sectors: int) -> str:
+    if tag.fault:
+        return tag.fault
+    if tag.uuid != sb.uuid:
+        return CONTRADICTION
+    if (tag.data_start, tag.unit) != (sb.data_start, sb.unit):
+        return "main's tag contradicts the superblock"
+    if sectors < sb.main_sectors:
+        return f"main has {sectors} sectors, and the set has recorded {sb.main_sectors}"
+    return ""
+
+
+def later(*known: Epoch) -> Raise | None:
+    """Return the epoch behind all that are known, None if there is none.
+
+    The one before is that of the highest number, and of equal ones the first. With any other a cut
+    between superblock and tag would look like two histories.
+    """
+    before = max(known, key=lambda epoch: epoch.number)
+    if before.number >= lib.DMR_EPOCH_MAX:
+        return None
+    return Raise(Epoch.new(before.number + 1), before)
+
+
+def with_epoch(body: bytes, new: Raise) -> bytes:
+    """Return the body of a superblock in which an epoch has begun; all else is as it was."""
+    raw = bytearray(HEADER) + body
+    sb = ffi.from_buffer("struct dmr_super *", raw)
+    put_epoch(sb.epoch, new.epoch)
+    put_epoch(sb.before, new.before)
+    return bytes(raw[HEADER:])

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Write the tag of a main that has one already, so that a cut leaves the old tag or the new one."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from dmremap.ondisk.area import newest_tag
+from dmremap.ondisk.layout import TAG_BLOCKS, Tag, pack_tag
+from dmremap.ondisk.mend import Write, Writer
+
+_FAILURES: Final = 2  # after so many it is given up: each may take a failing disk minutes
+
+
+def renew_tag(copies: Mapping[int, Tag], tag: Tag, write: Writer) -> list[Write]:
+    """Write every copy, each durable before the next; return those that main took.
+
+    `copies` is what is there. Those that do not hold the newest epoch come first: the last one that
+    does must not be torn by a cut before there is another.
+    """
+    newest = newest_tag(copies.values())
+    last = newest.epoch.number if newest else 0
+    new = {place for place, one in copies.items() if one.epoch.number == last}
+    done: list[Write] = []
+    failed = 0
+    for place in sorted(TAG_BLOCKS, key=new.__contains__):
+        data = pack_tag(tag, place)
+        if write(place, data):
+            what = f"main's tag, copy {TAG_BLOCKS.index(place) + 1}"
+            done.append(Write(place, place, tag.epoch.number, what, data))
+            continue
+        failed += 1
+        if failed == _FAILURES:
+            break
+    return done
