@@ -9,12 +9,12 @@ when both have it; until then the set may be refused as before, and all of it is
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap.compare import Compared, Main, MainTag, compare, find_main, tags_on
+from dmremap.compare import Compared, Main, MainTag, compare, find_main, tags_on, unlike
 from dmremap.errors import Busy, Failure, NotFound, Refused, Usage
 from dmremap.offline import Place, after_writes, claimed, locate, look_at, read_back, usable
 from dmremap.ondisk import BlockDevice, Progress, Superblock, Tag, View, look, opened
 from dmremap.ondisk.check import examine
-from dmremap.ondisk.epoch import UNFIT, Raise, later
+from dmremap.ondisk.epoch import Raise, later
 from dmremap.ondisk.load import Load, refused
 from dmremap.ondisk.mend import Write, Writer, device_writer, mend
 from dmremap.ondisk.tags import renew_tag
@@ -78,34 +78,17 @@ def _plan(
     sb = before.superblock
     if sb is None or before.refusals:
         raise refused(place.path, before.refusals)
+    unlike(sb, found)
     compared = compare(sb, found, place.path, place.start)
-    _is_main(sb, compared, main)
-    epoch = _later(sb, compared.tag) if compared.problem and compared.tag else None
-    if epoch and begin and epoch.before == begin.before:
-        epoch = begin
+    epoch = _later(sb, compared.tag, begin) if compared.problem and compared.tag else None
     writes = mend(examine(spare, place.start, sb.uuid), lambda _place, _data: True, epoch)
     after_writes(spare, place, sb.uuid, writes)
     main_writes = _renew(found, sb, place, epoch, lambda _place, _data: True)
     return Acceptance(place, main, sb, before, compared, epoch, tuple(writes), tuple(main_writes))
 
 
-def _is_main(sb: Superblock, compared: Compared, main: Place) -> None:
-    """Refuse a device that only resembles main."""
-    problem = compared.problem
-    if problem and problem.code == UNFIT:
-        raise refused(f"{main.path} does not fit set {sb.name!r}", [problem])
-    sizes = {sb.main_sectors, compared.found.sectors}
-    sizes |= {tag.main_sectors for tag in compared.found.copies.values() if tag.uuid == sb.uuid}
-    if len(sizes) > 1:
-        raise Refused(
-            "DMR-E513",
-            f"{main.path} has {compared.found.sectors} sectors, and main of set {sb.name!r} has "
-            f"{sb.main_sectors}",
-        )
-
-
-def _later(sb: Superblock, tag: Tag) -> Raise:
-    epoch = later(tag.epoch, sb.epoch)
+def _later(sb: Superblock, tag: Tag, begin: Raise | None) -> Raise:
+    epoch = later(tag.epoch, sb.epoch, earlier=begin)
     if epoch is None:
         raise Refused(
             "DMR-E532",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dmremap import blockdev, sets
 from dmremap.errors import Busy, DmRemapError, Refused
 from dmremap.ondisk import BlockDevice, Superblock, Tag, View, newest_tag, opened, read_tags
-from dmremap.ondisk.epoch import OLDER, PARTED, judge_main
+from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main
 from dmremap.ondisk.findings import Finding
 from dmremap.ondisk.load import Load, Refusal
 
@@ -124,6 +124,21 @@ def compare(sb: Superblock, found: MainTag, spare: str, start: int) -> Compared:
         given = found.main.path if found.main.given else None
         problem = sets.with_way_out(problem, spare, start, given)
     return Compared(found, problem)
+
+
+def unlike(sb: Superblock, found: MainTag) -> None:
+    """Refuse a device that only resembles main: nothing is written there."""
+    if not found.copies:
+        return
+    problem = judge_main(sb, found.copies, found.sectors)
+    why = problem.reason if problem and problem.code == UNFIT else ""
+    for size in (found.sectors, *(one.main_sectors for one in found.copies.values())):
+        if size != sb.main_sectors and not why:
+            why = f"it has {size} sectors, and main has {sb.main_sectors}"
+    if why:
+        raise Refused(
+            "DMR-E513", f"{found.main.path} is not quite the main of set {sb.name!r}: {why}"
+        )
 
 
 def note(load: Load, compared: Compared) -> None:

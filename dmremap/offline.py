@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Sets that do not run: examine a device, check, repair, back up and bring back its metadata.
+"""Sets that do not run: examine a device, check, repair and back up its metadata.
 
 Looking is allowed at everything, images in files and devices in use included. Writing works in two
 steps as for sets: a plan that writes nothing, and carrying it out, which claims the device and
@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -25,7 +25,6 @@ from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
-    HEAD_BLOCKS,
     MIN_AREA_BLOCKS,
     BlockDevice,
     Progress,
@@ -36,12 +35,8 @@ from dmremap.ondisk import (
 )
 from dmremap.ondisk.backup import (
     Backup,
-    Import,
     decode,
     encode,
-    plan_blank,
-    plan_import,
-    write_import,
 )
 from dmremap.ondisk.check import examine
 from dmremap.ondisk.findings import Finding, Severity
@@ -106,18 +101,6 @@ class Repair:
     writes: tuple[Write, ...]
     uuid: UUID | None = None
     main: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """What an import will write."""
-
-    place: Place
-    backup: Backup
-    plan: Import
-    after: Load
-    writes: tuple[Write, ...]
-    force: bool = field(default=False, kw_only=True)
 
 
 # ------------------------------------------------------------------- devices
@@ -263,7 +246,8 @@ def not_ours(path: str, start: int, size: int, holds: tuple[Signature, ...] = ()
     )
 
 
-def _refuse_main(place: Place, tag: Tag | None) -> None:
+def refuse_main(place: Place, tag: Tag | None) -> None:
+    """Refuse a device that carries a tag."""
     if tag is not None:
         raise Refused("DMR-E522", f"{place.path} is the main device of set {tag.set_name}")
 
@@ -274,7 +258,7 @@ def look_at(
     """Examine a device that has to be the spare of a set."""
     load = examine(device, place.start, uuid, progress)
     if not load.head.ours and not load.refusals:
-        _refuse_main(place, read_tag(View(device, 0)))
+        refuse_main(place, read_tag(View(device, 0)))
         holds: tuple[Signature, ...] = ()
         with contextlib.suppress(DmRemapError):
             holds = tuple(blockdev.signatures(place.path))
@@ -410,7 +394,7 @@ def read_back(device: BlockDevice, place: Place, uuid: UUID | None) -> Load:
     return after
 
 
-# --------------------------------------------------------- export and import
+# ------------------------------------------------------------------- backups
 
 
 def export(
@@ -490,80 +474,3 @@ def read_backup(path: str) -> Backup:
     if info.st_size > _BACKUP_MAX or len(data) > _BACKUP_MAX:
         raise Refused("DMR-E523", f"the backup cannot be used: {path} is too large for one")
     return decode(data)
-
-
-def plan_restore(
-    backup: Backup, place: Place, *, force: bool = False, progress: Progress | None = None
-) -> Restore:
-    """Find out what an import would write. Writes nothing."""
-    usable(place)
-    with opened(place.path) as device:
-        return _plan_restore(device, backup, place, force=force, progress=progress)
-
-
-def _plan_restore(
-    device: BlockDevice,
-    backup: Backup,
-    place: Place,
-    *,
-    force: bool,
-    progress: Progress | None = None,
-) -> Restore:
-    _refuse_main(place, read_tag(View(device, 0)))
-    plan = _plan_import(device, backup, place, progress)
-    _refuse_signatures(place, force=force)
-    if plan.risky and not force:
-        raise Refused(
-            "DMR-E526",
-            f"of {len(plan.risky)} blocks of the table on {place.path} no copy is left that is "
-            "known to be the newest, so that the backup may be older than what was there",
-        )
-    # Writing uses a plan up.
-    spent = _plan_import(device, backup, place, None)
-    writes = write_import(spent, lambda _place, _data: True)
-    after = after_writes(device, place, backup.uuid, writes)
-    return Restore(place, backup, plan, after, tuple(writes), force=force)
-
-
-def _plan_import(
-    device: BlockDevice, backup: Backup, place: Place, progress: Progress | None
-) -> Import:
-    view = View(device, place.start)
-    plan = plan_import(view, backup, place.path)
-    if plan is not None:
-        return plan
-    length = backup.superblock.area_sectors * 512
-    found = device.first_nonzero(place.start * 512, length, progress)
-    for finding in safety.check_blank(place.path, found, "the area"):
-        raise Refused(
-            finding.code,
-            f"{finding.message}, and nothing there is of set {backup.uuid}",
-            hint="Give the device that the backup is of, or a blank one.",
-        )
-    return plan_blank(view, backup)
-
-
-def _refuse_signatures(place: Place, *, force: bool) -> None:
-    """Refuse where something else has put its signature into the first MiB."""
-    first = place.start * 512
-    with contextlib.suppress(NotFound):
-        for one in blockdev.signatures(place.path):
-            if first <= one.offset < first + HEAD_BLOCKS * BLOCK and not force:
-                raise Refused(
-                    "DMR-E503",
-                    f"{place.path} holds {one.type}, at byte {one.offset}",
-                    hint="Find out what it is; what it has overwritten no backup brings back. "
-                    "--force goes on.",
-                )
-
-
-def restore(plan: Restore) -> tuple[Load, list[Write]]:
-    """Write what the plan says; return what is there then. The caller holds the lock."""
-    place = plan.place
-    with claimed(place) as device:
-        again = _plan_restore(device, plan.backup, place, force=plan.force)
-        if again.writes != plan.writes:
-            raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
-        spent = _plan_import(device, plan.backup, place, None)
-        done = write_import(spent, device_writer(device, place.start))
-        return read_back(device, place, plan.backup.uuid), done

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl repair --accept-older-spare"""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from dmremap.cli._meta import (
     alone,
+    both_lines,
     compared_row,
     epoch_row,
     finding_lines,
     finding_rows,
-    write_lines,
+    untaken,
     write_rows,
 )
 from dmremap.cli.common import Result, confirm, progress
@@ -19,7 +19,6 @@ from dmremap.cli.common import Result, confirm, progress
 if TYPE_CHECKING:
     from dmremap.accept import Acceptance
     from dmremap.offline import Place
-    from dmremap.ondisk.mend import Write
 
 _LOSS: Final = (
     "Blocks that were mapped since this copy of the spare was made will read as main has them:",
@@ -63,18 +62,12 @@ def accept(
         return Result(data, "\n".join(lines))
     if dry_run:
         result = "would accept" if made.epoch else "would repair"
-        steps = ["Would write:", *_writes(made.writes, made.main_writes, made.main.path)]
+        steps = both_lines(made.writes, made.main_writes, made.main)
         return Result({**data, "result": result}, "\n".join([*lines, *steps]))
     confirm("\n".join([*lines, _question(made)]), yes=yes)
     with alone(place, lock_timeout):
         after, done, tags = accept.carry_out(made)
     left = [one for one in after.findings if one.severity > 0]
-    missing = len(made.main_writes) - len(tags)
-    warnings = (
-        (f"{made.main.path} has not taken {missing} of {len(made.main_writes)} copies of its tag",)
-        if missing
-        else ()
-    )
     end = ["What is left:", *finding_lines(left)] if left else [f"{place.path} is clean now."]
     return Result(
         {
@@ -84,14 +77,9 @@ def accept(
             "left": finding_rows(left),
             "main_writes": write_rows(tags, 0),
         },
-        "\n".join([*lines, "Wrote:", *_writes(done, tags, made.main.path), *end]),
-        warnings=warnings,
+        "\n".join([*lines, f"Wrote {len(done)} and {len(tags)} blocks.", *end]),
+        warnings=untaken(made.main, made.main_writes, tags),
     )
-
-
-def _writes(spare: "Sequence[Write]", main: "Sequence[Write]", path: str) -> list[str]:
-    tag = [f"and to {path}:", *write_lines(main)] if main else []
-    return [*write_lines(spare), *tag]
 
 
 def _meaning(made: "Acceptance") -> list[str]:

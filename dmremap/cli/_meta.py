@@ -2,7 +2,7 @@
 """What the commands for metadata at rest share."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -178,6 +178,24 @@ def write_lines(writes: "Iterable[Write]") -> list[str]:
         + (f", sequence {one.sequence}" if one.home is not None else "")
         for one in writes
     ]
+
+
+def both_lines(
+    spare: "Sequence[Write]", main: "Sequence[Write]", where: "Place | None"
+) -> list[str]:
+    """Return blocks that would be written to a spare, and to main, for people."""
+    tag = [f"and to {where.path}:", *write_lines(main)] if main and where else []
+    return ["Would write:", *write_lines(spare), *tag]
+
+
+def untaken(
+    main: "Place | None", planned: "Sequence[Write]", taken: "Sequence[Write]"
+) -> tuple[str, ...]:
+    """Return a warning if main has not taken all of its tag."""
+    missing = len(planned) - len(taken)
+    if not missing or main is None:
+        return ()
+    return (f"{main.path} has not taken {missing} of {len(planned)} copies of its tag",)
 
 
 def named(uuid: UUID | None, load: "Load") -> list[tuple[str, object]]:

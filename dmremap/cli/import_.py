@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dmremap.cli._meta import alone, place_of, start_option, write_lines, write_rows
+from dmremap.cli._meta import (
+    alone,
+    both_lines,
+    compared_row,
+    epoch_row,
+    main_option,
+    place_of,
+    start_option,
+    untaken,
+    write_rows,
+)
 from dmremap.cli.common import Result, change_options, confirm, output_option, progress
 from dmremap.errors import Usage
 
 if TYPE_CHECKING:
-    from dmremap.offline import Restore
+    from dmremap.restore import Restore
 
 
 @click.command()
@@ -21,10 +31,11 @@ if TYPE_CHECKING:
 @click.option(
     "--force",
     is_flag=True,
-    help="Go on where the backup may be older than what is gone, or where something else has "
-    "put its signature into the first MiB.",
+    help="Go on where the backup may be older than what is gone, where DEVICE is an older copy of "
+    "the spare, or where something else has put its signature into the first MiB.",
 )
 @start_option
+@main_option
 @change_options
 @output_option
 def command(
@@ -33,6 +44,7 @@ def command(
     device: str,
     force: bool,
     start: int,
+    main: str | None,
     dry_run: bool,
     yes: bool,
     lock_timeout: float,
@@ -44,14 +56,18 @@ def command(
     block are gone the file's is taken, with --force only, because the set may have mapped blocks
     since. On a blank device every block that was mapped becomes lost, because its data is not
     in the file: it reads as an error until it is written again.
+
+    The set begins an epoch with what it has then, so that older copies of its spare are refused. It
+    is written to the tag of the main device too, which should be there. Where that tag says that
+    DEVICE is an older copy of the spare --force is needed.
     """
     if not metadata:
         raise Usage("DMR-E201", "say what to bring back: --metadata")
     place = place_of(device, start, "write block devices")
-    from dmremap import offline
+    from dmremap import offline, restore
 
     backup = offline.read_backup(file)
-    plan = offline.plan_restore(backup, place, force=force, progress=progress("checking"))
+    plan = restore.plan(backup, place, force=force, main=main, progress=progress("checking"))
     row: dict[str, object] = {
         "file": file,
         "created": backup.created,
@@ -67,23 +83,40 @@ def command(
         "risky": plan.plan.risky,
         "slots": plan.after.counts,
         "writes": write_rows(plan.writes, start),
+        "epoch": epoch_row(plan.after.superblock.epoch) if plan.after.superblock else None,
+        "compared": compared_row(plan.compared),
+        "main_writes": write_rows(plan.main_writes, 0),
     }
     lines = _lines(plan)
     if not plan.writes:
         return Result(row, "\n".join([*lines, "Nothing is to be written."]))
     if dry_run:
-        text = "\n".join([*lines, "Would write:", *write_lines(plan.writes)])
-        return Result({**row, "result": "would import"}, text)
+        steps = both_lines(plan.writes, plan.main_writes, plan.main)
+        return Result({**row, "result": "would import"}, "\n".join([*lines, *steps]))
     confirm(
         "\n".join([*lines, f"Write {len(plan.writes)} blocks of metadata to {place.path}?"]),
         yes=yes,
     )
     with alone(place, lock_timeout):
-        _after, done = offline.restore(plan)
+        _after, done, tags = restore.carry_out(plan)
     return Result(
-        {**row, "result": "imported", "writes": write_rows(done, start)},
+        {
+            **row,
+            "result": "imported",
+            "writes": write_rows(done, start),
+            "main_writes": write_rows(tags, 0),
+        },
         "\n".join([*lines, f"Wrote {len(done)} blocks of metadata to {place.path}."]),
+        warnings=(*_warnings(plan), *untaken(plan.main, plan.main_writes, tags)),
     )
+
+
+def _warnings(plan: "Restore") -> tuple[str, ...]:
+    sb = plan.backup.superblock
+    if not sb.tagged or plan.main:
+        return ()
+    what = f"main's tag was not written: {plan.found.why}"
+    return (f"{what}; if the spare is refused as an older one see 'dmremapctl check'",)
 
 
 def _when(seconds: int) -> str:

@@ -24,6 +24,7 @@ from uuid import UUID
 from dmremap.errors import Failure, Refused
 from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.area import table_homes
+from dmremap.ondisk.epoch import Raise, with_epoch
 from dmremap.ondisk.head import HEADER, Head, choose_super
 from dmremap.ondisk.layout import (
     BLOCK,
@@ -321,16 +322,18 @@ def _lost(body: bytes) -> bytes:
     return body_of(entries)
 
 
-def write_import(imported: Import, write: Writer) -> list[Write]:
-    """Write what plan_import() or plan_blank() decided.
+def write_import(imported: Import, write: Writer, epoch: Raise | None = None) -> list[Write]:
+    """Write what plan_import() or plan_blank() decided, with an epoch that begins at the end.
 
     While a blank area is filled its superblock says FORMATTING, and the superblocks come last: what
     is cut is no set, and the next import begins anew.
     """
     load = imported.load
     if not imported.blank:
-        return mend(load, write)
+        return mend(load, write, epoch)
     top = load.blocks[0]
+    if epoch:
+        top.body = with_epoch(top.body, epoch)
     body = bytearray(top.body)
     at = ffi.offsetof("struct dmr_super", "state") - HEADER
     body[at : at + 4] = int(lib.DMR_FORMATTING).to_bytes(4, "little")

@@ -77,13 +77,16 @@ def _unfit(sb: Superblock, tag: Tag, sectors: int) -> str:
     return ""
 
 
-def later(*known: Epoch) -> Raise | None:
+def later(*known: Epoch, earlier: Raise | None = None) -> Raise | None:
     """Return the epoch behind all that are known, None if there is none.
 
     The one before is that of the highest number, and of equal ones the first. With any other a cut
-    between superblock and tag would look like two histories.
+    between superblock and tag would look like two histories. `earlier` is what was returned when
+    this was asked first, and is returned again if nothing has changed.
     """
     before = max(known, key=lambda epoch: epoch.number)
+    if earlier and earlier.before == before:
+        return earlier
     if before.number >= lib.DMR_EPOCH_MAX:
         return None
     return Raise(Epoch.new(before.number + 1), before)

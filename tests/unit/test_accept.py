@@ -132,15 +132,15 @@ def test_a_person_is_told_first(pair: Pair) -> None:
         (lambda pair: pair.put_main(copies(replace(tag_of(Epoch(9, 1)), uuid=OTHER))), "DMR-E513"),
         (
             lambda pair: pair.put_main(copies(replace(tag_of(Epoch(9, 1)), data_start=4096))),
-            "DMR-E514",
+            "DMR-E513",
         ),
-        (lambda pair: pair.put_main(copies(replace(tag_of(Epoch(9, 1)), unit=4096))), "DMR-E514"),
+        (lambda pair: pair.put_main(copies(replace(tag_of(Epoch(9, 1)), unit=4096))), "DMR-E513"),
         (
             lambda pair: pair.put_main(copies(replace(tag_of(Epoch(9, 1)), main_sectors=8192))),
             "DMR-E513",
         ),
         (lambda pair: os.truncate(pair.main, (MAIN_BLOCKS + 1) * BLOCK), "DMR-E513"),
-        (lambda pair: os.truncate(pair.main, (MAIN_BLOCKS - 1) * BLOCK), "DMR-E514"),
+        (lambda pair: os.truncate(pair.main, (MAIN_BLOCKS - 1) * BLOCK), "DMR-E513"),
         (lambda pair: pair.put_spare(superblock()), "DMR-E201"),
         (lambda pair: pair.spare.write_bytes(bytes(340 * BLOCK)), "DMR-E307"),
         (lambda pair: damage(pair, *HOMES[1]), "DMR-E514"),

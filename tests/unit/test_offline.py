@@ -26,7 +26,7 @@ from unit.areas import (
     table,
 )
 
-from dmremap import blockdev, offline, sets
+from dmremap import blockdev, offline, restore, sets
 from dmremap.blockdev import DeviceFacts, Signature, Use
 from dmremap.cli import main
 from dmremap.errors import DmRemapError, Failure
@@ -534,7 +534,7 @@ def test_repair_on_a_device_in_use(
     place = device(monkeypatch, replace(FACTS, **facts))
     for plan in (
         lambda: offline.plan_repair(place),
-        lambda: offline.plan_restore(Backup(SET, 0, SB, ()), place),
+        lambda: restore.plan(Backup(SET, 0, SB, ()), place),
     ):
         with pytest.raises(DmRemapError) as caught:
             plan()
@@ -618,13 +618,14 @@ def test_export_and_import(ctl: Commands, tmp_path: Path) -> None:
     before = ctl.path.read_bytes()
     code, whole = ctl.json("import", "--metadata", file, "@", "--dry-run")
     assert (code, whole["data"]["result"]) == (0, "would import")
-    assert [one["block"] for one in whole["data"]["writes"]] == [0, 255]
+    # As they were, and then with an epoch.
+    assert [one["block"] for one in whole["data"]["writes"]] == [0, 255, 0, 255]
     code, whole = ctl.json("import", "--metadata", file, "@")
     assert (code, whole["error"]["code"]) == (2, "DMR-E202")
     assert ctl.path.read_bytes() == before
     code, out, _ = ctl.run("import", "--metadata", file, "@", "--yes")
     assert code == 0
-    assert "Wrote 2 blocks" in out
+    assert "Wrote 4 blocks" in out
     assert ctl.run("check", "@")[0] == 0
 
 
