@@ -172,6 +172,52 @@ int commit_raise(struct remap *r)
 	return 0;
 }
 
+/**
+ * commit_retire() - say in both superblocks that the set has gone on elsewhere
+ * @r: the target, quiet; also in mode ro, which it is from then on
+ *
+ * The first copy that is durable ends the set: the next load finds it.  What has
+ * failed may be there nevertheless, so who tries again writes the same, and with a
+ * sequence that nothing else can have had: a commit that failed has had one more than
+ * is known, and a mend two.
+ *
+ * Return: 0, or -EIO: not both are durable, r->retired says which.
+ */
+int commit_retire(struct remap *r)
+{
+	__le64 superseded = dmr_put64(DMR_INCOMPAT_SUPERSEDED);
+	u64 seq = r->mblock[0].seq;
+	int copy, ret = 0;
+
+	if (!r->retire_seq)
+		r->retire_seq = seq + (r->mode == DMR_MODE_RW ? 1 : 3);
+	r->super->incompat |= superseded;
+	for (copy = 0; copy < 2 && !ret; copy++) {
+		if (r->retired & BIT(copy))
+			continue;
+		area_build(r, 0);
+		ret = area_write_copy(r, 0, copy, r->retire_seq);
+		if (!ret)
+			r->retired |= BIT(copy);
+	}
+	if (ret) {
+		DMERR("%s: superblock copy %d cannot say that the set has gone on elsewhere%s",
+		      dmr_name(r), copy - 1,
+		      r->retired ? ", the other one does" : "");
+		if (!r->retired)
+			r->super->incompat &= ~superseded;
+		commit_set_ro(r);
+		return ret;
+	}
+	DMWARN("%s: both superblocks say that the set has gone on elsewhere",
+	       dmr_name(r));
+	if (r->mode == DMR_MODE_RW) {
+		WRITE_ONCE(r->mode, DMR_MODE_RO);
+		event_report(r, DMR_EV_MODE, U64_MAX, 1);
+	}
+	return 0;
+}
+
 /*----------------------------------------------------------------
  * Scrub
  *----------------------------------------------------------------

@@ -336,6 +336,31 @@ int manual_stop(struct remap *r, u64 *epoch, unsigned int *tags)
 	return ret;
 }
 
+/**
+ * manual_retire() - end the set on a quiet device, because another one takes over
+ * @r: the target
+ * @epoch: set to the number of the one that it has ended in
+ *
+ * None begins: who takes over names this one as what it goes on from.  From the first
+ * superblock on that says so the table cannot be resumed.  May be repeated.
+ *
+ * Return: 0, -EBUSY: the device is not quiet, or the set was never started, -EROFS: the
+ * table is read-only, -EIO: not both superblocks say so, or -EINTR.
+ */
+int manual_retire(struct remap *r, u64 *epoch)
+{
+	int ret = mutex_lock_interruptible(&r->manual_lock);
+
+	if (ret)
+		return ret;
+	ret = -EBUSY;
+	if (r->quiet && r->mode != DMR_MODE_INIT)
+		ret = r->read_only ? -EROFS : commit_retire(r);
+	*epoch = dmr_get64(r->super->epoch.number);
+	mutex_unlock(&r->manual_lock);
+	return ret;
+}
+
 static int do_scrub(struct remap *r, struct dmr_request *rq)
 {
 	return commit_scrub(r, rq->mb, rq->copy);
@@ -376,7 +401,8 @@ void manual_allow(struct remap *r)
 
 /*
  * The beginning of preresume: wait for a message that is being handled.  -EINTR:
- * the caller is killed.
+ * the caller is killed.  -EINVAL: the set was retired, and stays quiet, so that the
+ * message can be repeated.
  */
 int manual_forbid(struct remap *r)
 {
@@ -384,7 +410,13 @@ int manual_forbid(struct remap *r)
 
 	if (ret)
 		return ret;
-	r->quiet = false;
+	if (r->retired) {
+		DMERR("%s: the set has gone on elsewhere, load the table of what goes on",
+		      dmr_name(r));
+		ret = -EINVAL;
+	} else {
+		r->quiet = false;
+	}
 	mutex_unlock(&r->manual_lock);
-	return 0;
+	return ret;
 }

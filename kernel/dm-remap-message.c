@@ -185,6 +185,20 @@ static int message_stop(struct remap *r, char **argv, char *result,
 	return 1;
 }
 
+/* retire */
+static int message_retire(struct remap *r, char **argv, char *result,
+			  unsigned int maxlen)
+{
+	unsigned int sz = 0;
+	u64 epoch;
+	int ret = manual_retire(r, &epoch);
+
+	if (ret)
+		return ret;
+	DMEMIT("retired epoch %llu\n", epoch);
+	return 1;
+}
+
 static const char * const scrubbed_name[] = {
 	[DMR_SCRUB_WRITTEN] = "written", [DMR_SCRUB_FAILED] = "failed",
 };
@@ -262,6 +276,7 @@ static const struct message {
 	{ "remap", 3, message_remap, EXPECT_REMAP, NOT_QUIET },
 	{ "remap", 4, message_lost, EXPECT_REMAP, NOT_QUIET },
 	{ "stop", 1, message_stop, "stop", NOT_QUIET },
+	{ "retire", 1, message_retire, "retire", NOT_QUIET },
 };
 
 /*
@@ -271,7 +286,7 @@ static const struct message {
 int message_handle(struct dm_target *ti, unsigned int argc, char **argv,
 		   char *result, unsigned int maxlen)
 {
-	const char *expected = "list, pending, breaker, rename, scrub, remap or stop";
+	const char *expected = "list, pending, breaker, rename, scrub, remap, stop or retire";
 	const char *name = NULL, *busy = NULL;
 	struct remap *r = ti->private;
 	int ret = -EINVAL;

@@ -362,6 +362,11 @@ struct remap {
 						 * context
 						 */
 	bool			stopped;	/* by the message */
+	u8			retired;	/* bits: superblock copies that say that
+						 * the set has gone on; under
+						 * manual_lock
+						 */
+	u64			retire_seq;	/* ... with this sequence */
 	bool			no_raise;	/* the load could not begin an epoch */
 	bool			tag_due;	/* epoch_work has to write it */
 	bool			raise;		/* commit work: an epoch; under lock */
@@ -740,6 +745,7 @@ void commit_mark_left(struct remap *r, u32 slot);
 void commit_queue(struct remap *r, struct dmr_io *io, u32 left);
 void commit_ask_spare(struct remap *r);
 int commit_raise(struct remap *r);
+int commit_retire(struct remap *r);
 void commit_ask_raise(struct remap *r, bool first);
 bool commit_settle(struct remap *r, u32 slot, unsigned int state);
 void commit_do_work(struct work_struct *work);
@@ -786,6 +792,7 @@ int manual_refusal(struct remap *r);
 int manual_rename(struct remap *r, const char *name);
 int manual_scrub(struct remap *r, u32 mb, int copy);
 int manual_stop(struct remap *r, u64 *epoch, unsigned int *tags);
+int manual_retire(struct remap *r, u64 *epoch);
 void manual_allow(struct remap *r);
 int manual_forbid(struct remap *r);
 

@@ -138,14 +138,19 @@ def _text(one: "Member") -> str:
     ]
     if sb is not None:
         pairs += [
-            ("state", sb.state.name),
+            ("state", f"{sb.state.name}{', gone on elsewhere' if sb.superseded else ''}"),
             ("area", f"{size(sb.area_sectors)} from sector {one.place.start}"),
             ("unit", f"{sb.unit} bytes"),
             ("main", f"{'tagged' if sb.tagged else 'adopted'}, {size(sb.main_sectors)}"),
             ("main serial", sb.main_serial or None),
             ("data", f"{size(sb.data_sectors)} from sector {sb.data_start}"),
             ("epoch", compared_words(load, one.compared)),
-            ("predecessor", sb.predecessor),
+            (
+                "predecessor",
+                f"{sb.predecessor}, to its epoch {sb.predecessor_epoch.number}"
+                if sb.predecessor
+                else None,
+            ),
             ("spare number", sb.spare_serial if sb.spare_serial > 1 else None),
             ("errors", plain(sb.errors)),
             ("remap rate", f"{sb.remap_rate} a minute" if sb.remap_rate is not None else None),

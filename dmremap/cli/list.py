@@ -2,11 +2,15 @@
 """dmremapctl list"""
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from dmremap.cli._meta import finding_rows
 from dmremap.cli.common import Result, one_line, output_option, size, table
+
+if TYPE_CHECKING:
+    from dmremap.ondisk import Superblock
 
 
 @click.command()
@@ -63,7 +67,9 @@ def command(only_running: bool) -> Result:
                     row["kind"] = "tagged" if sb.tagged else "adopted"
             continue
         problems = [problem.reason for problem in one.refusals]
-        if not one.mains:
+        if sb.superseded:
+            pass  # nobody needs its main any more
+        elif not one.mains:
             problems.append("main is missing")
         elif len(one.mains) > 1:
             problems.append("main is ambiguous")
@@ -71,7 +77,7 @@ def command(only_running: bool) -> Result:
             {
                 "name": one.name,
                 "uuid": str(sb.uuid),
-                "state": "stopped" if not problems else "incomplete",
+                "state": _state(sb, problems),
                 "kind": "tagged" if sb.tagged else "adopted",
                 "device": None,
                 "main": one.mains[0].path if len(one.mains) == 1 else None,
@@ -89,6 +95,12 @@ def command(only_running: bool) -> Result:
 def _findings(row: dict[str, object]) -> list[dict[str, object]]:
     found = row.get("findings")
     return found if isinstance(found, list) else []
+
+
+def _state(sb: "Superblock", problems: list[str]) -> str:
+    if sb.superseded:
+        return "superseded"
+    return "incomplete" if problems else "stopped"
 
 
 def _result(rows: list[dict[str, object]], warnings: tuple[str, ...]) -> Result:

@@ -33,6 +33,7 @@ from guest.lib import (
     background,
     dm_create,
     dm_lines,
+    dm_message,
     dm_names,
     dm_reload,
     dm_remove,
@@ -206,6 +207,8 @@ def check_reply(text: str, words: list[str], reply: str, room: int, blocks: Bloc
             blocks.note(int(words[1]), done, lost=len(words) == 4)
         case "stop":
             assert re.fullmatch(r"epoch \d+ tag [0-5]\n", reply), reply
+        case "retire":
+            assert re.fullmatch(r"retired epoch \d+\n", reply), reply
         case _:
             raise AssertionError(f"{text!r} was answered with {reply!r}")
 
@@ -274,6 +277,16 @@ def in_state(state: str, made: RemapSet) -> Iterator[None]:
             assert outcome(dmioctl.resume, made.name) == "EIO"
             yield
             dm_resume(made.name)
+        case "retired":
+            head = read(made.spare_disk, 0, 2048)
+            dm_suspend(made.name)
+            dm_message(made.name, "retire")
+            yield
+            assert outcome(dmioctl.resume, made.name) == "EINVAL"
+            made.remove()
+            assert "the set has gone on elsewhere" in made.refused()
+            write(made.spare_disk, 0, head)
+            made.create()
         case "ro" | "ro-suspended":
             made.recreate(readonly=True)
             if state == "ro":

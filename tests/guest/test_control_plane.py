@@ -171,6 +171,26 @@ def test_what_was_chosen_is_recorded_if_it_was(ctl: Ctl, disks: tuple[Path, Path
         assert (tag["spare_start_sectors"], tag["spare_sectors"]) == (2048, found["area_sectors"])
 
 
+def test_a_set_that_has_gone_on_is_shown_as_that(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    made = ctl("create", *disks, "--yes", "--name", "one").data
+    dmsetup("suspend", "one")
+    assert dmsetup("message", "one", "0", "retire").startswith("retired epoch ")
+    assert ctl("remove", "one", "--yes").code == 0
+    before = contents(*disks)
+    (listed,) = ctl("list").data["sets"]
+    assert (listed["name"], listed["state"]) == ("one", "superseded")
+    assert listed["problems"] == ["the set has gone on elsewhere"]
+    checked = ctl("check", disks[1])
+    assert (checked.code, checked.json["data"]["verdict"]) == (2, "damaged")
+    assert [one["code"] for one in checked.json["data"]["findings"]] == ["DMR-C314"]
+    assert ctl("examine", disks[1]).data["set"]["superseded"]
+    for words in (("one",), ("one", "--readonly"), (made["uuid"], "--errors", "medium")):
+        refused = ctl("assemble", *words)
+        assert refused.error == "DMR-E530"
+        assert "dmremapctl list" in refused.json["error"]["hint"]
+    assert contents(*disks) == before
+
+
 def test_what_is_chosen_later_counts_from_the_next_start_on(
     ctl: Ctl, disks: tuple[Path, Path]
 ) -> None:

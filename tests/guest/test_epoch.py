@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Epochs: a spare that is put back from an older copy of itself is refused, and names its reason.
+And a set that has gone on elsewhere, which is the end of its epochs.
 
 Runs inside a guest, as root.
 """
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from guest import dmioctl
 from guest.lib import (
     MIB,
     SECTOR,
@@ -27,6 +29,7 @@ from guest.lib import (
     dm_suspend,
     fault_device,
     loop_device,
+    outcome,
     pattern,
     read,
     run,
@@ -46,7 +49,7 @@ from guest.remapset import (
 )
 
 from dmremap.ondisk import View, opened, read_tag
-from dmremap.ondisk.layout import SUPER_HOMES, TAG_BLOCKS
+from dmremap.ondisk.layout import SUPER_HOMES, TAG_BLOCKS, parse_super
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +84,12 @@ class TaggedSet:
     def start(self, *, readonly: bool = False) -> Path:
         """Start it."""
         return dm_create(NAME, self.line(), readonly=readonly)
+
+    def copies(self) -> list[Superblock | None]:
+        """Return both superblocks at their homes."""
+        with opened(str(self.spare)) as device:
+            blocks = [device.read_block(0, home) for home in SUPER_HOMES]
+        return [parse_super(b or b"", home) for b, home in zip(blocks, SUPER_HOMES, strict=True)]
 
     def superblocks(self) -> Epoch:
         """Return the epoch on the spare."""
@@ -290,3 +299,125 @@ def test_an_epoch_is_not_begun_by_a_load_that_is_refused(tagged: TaggedSet) -> N
         dm_resume(NAME)
     assert "main carries no tag of a set" in log.text
     assert tagged.superblocks() == before
+
+
+# A set that has gone on elsewhere
+
+SUPERSEDED = "the set has gone on elsewhere: run dmremapctl check"
+RETIRED = "the set has gone on elsewhere, load the table of what goes on"
+
+
+def resume_fails() -> str:
+    """Try to resume the set; return what the kernel logs."""
+    with KernelLog() as log:
+        assert outcome(dmioctl.resume, NAME) == "EINVAL"
+    return log.text
+
+
+def test_a_set_that_is_retired_goes_on_nowhere(tagged: TaggedSet) -> None:
+    path = tagged.start()
+    tagged.wear(path, 8)
+    before = tagged.copies()[0]
+    tag = tagged.tags()
+    assert before is not None
+    dm_suspend(NAME)
+    tagged.main.reset()
+    with KernelLog() as log:
+        assert dm_message(NAME, "retire") == f"retired epoch {before.epoch.number}"
+    assert "both superblocks say that the set has gone on elsewhere" in log.text
+    # Nothing else has changed: what takes over names this epoch.
+    ended = replace(before, seq=before.seq + 1, incompat=1)
+    assert tagged.copies() == [ended] * 2
+    assert tagged.tags() == tag
+    assert (status(NAME).mode, status(NAME).epoch) == ("ro", before.epoch.number)
+    # It stays quiet, and nothing but the same message writes any more, which has nothing to do.
+    for _ in range(2):
+        assert RETIRED in resume_fails()
+        for words in (("stop",), ("rename", "x"), ("scrub", 0, 9), ("remap", 0, 1)):
+            with pytest.raises(CommandError, match="Read-only"):
+                dm_message(NAME, *words)
+        assert dm_message(NAME, "retire") == f"retired epoch {before.epoch.number}"
+    assert tagged.copies() == [ended] * 2
+    assert tagged.main.counters()["writes"] == 0
+    with KernelLog() as log, pytest.raises(CommandError):
+        dm_load(NAME, tagged.line())
+    assert SUPERSEDED in log.text
+    # What takes over is another table, and the I/O that waits goes there.
+    dm_load(NAME, f"0 {sectors(tagged.main.path) - 2048} linear {tagged.main.path} 2048")
+    dm_resume(NAME)
+    write(path, 16, pattern(16))
+    assert read(tagged.main.path, 2048 + 16) == pattern(16)
+    dm_remove(NAME)
+    for readonly in (False, True):
+        assert SUPERSEDED in refusal(tagged.line(), readonly=readonly)
+
+
+def test_a_table_that_was_loaded_before_is_not_resumed(tagged: TaggedSet) -> None:
+    tagged.start()
+    dm_load(NAME, tagged.line())
+    dm_suspend(NAME)
+    dm_message(NAME, "retire")
+    assert SUPERSEDED in resume_fails()
+
+
+def test_retire_is_for_a_quiet_device_that_may_write(tagged: TaggedSet) -> None:
+    tagged.start()
+    with KernelLog() as log, pytest.raises(CommandError, match="busy"):
+        dm_message(NAME, "retire")
+    assert "message retire: suspend the device first, again if it is" in log.text
+    dm_remove(NAME)
+    before = contents(tagged.spare)
+    tagged.start(readonly=True)
+    dm_suspend(NAME)
+    with KernelLog() as log, pytest.raises(CommandError, match="Read-only"):
+        dm_message(NAME, "retire")
+    assert "message retire: the set is in mode ro" in log.text
+    dm_resume(NAME)
+    dm_remove(NAME)
+    assert contents(tagged.spare) == before
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_superblock_that_cannot_be_retired_is_named(tagged: TaggedSet, copy: int) -> None:
+    with fault_device(tagged.spare, name="worn-spare") as spare:
+        path = dm_create(NAME, tagged.line(spare.path))
+        tagged.wear(path, 8)
+        dm_suspend(NAME)
+        spare.add(SUPER_HOMES[copy] * 8, 8, "write", "medium")
+        spare.add(128 * 8, 127 * 8, "write", "medium")
+        with KernelLog() as log, pytest.raises(CommandError, match="Input/output"):
+            dm_message(NAME, "retire")
+        says = f"superblock copy {copy} cannot say that the set has gone on elsewhere"
+        assert says + (", the other one does" if copy else "") in log.text
+        assert status(NAME).mode == "ro"
+        superseded = [one is not None and one.superseded for one in tagged.copies()]
+        assert superseded == [copy == 1, False]
+        if copy:
+            # The next load would find that one, so this one ends here.
+            assert RETIRED in resume_fails()
+        else:
+            dm_resume(NAME)
+            assert read(path, 8) == pattern(8)
+            dm_suspend(NAME)
+        spare.clear()
+        assert dm_message(NAME, "retire") == "retired epoch 2"
+        assert RETIRED in resume_fails()
+        dm_remove(NAME)
+    first, second = tagged.copies()
+    assert first is not None
+    assert first == second
+    assert (first.superseded, first.epoch.number) == (True, 2)
+    assert SUPERSEDED in refusal(tagged.line())
+
+
+def test_a_set_that_could_not_be_retired_starts_again(tagged: TaggedSet) -> None:
+    with fault_device(tagged.spare, name="worn-spare") as spare:
+        path = dm_create(NAME, tagged.line(spare.path))
+        tagged.wear(path, 8)
+        dm_suspend(NAME)
+        spare.add(0, 255 * 8, "write", "medium")
+        with pytest.raises(CommandError, match="Input/output"):
+            dm_message(NAME, "retire")
+        dm_remove(NAME)
+    assert read(tagged.start(), 8) == pattern(8)
+    assert status(NAME).mode == "rw"

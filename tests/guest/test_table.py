@@ -927,7 +927,7 @@ def test_messages_have_no_case(hurt: RemapSet) -> None:
     assert dm_message(hurt.name, "LIST", 260, 1) == "end"
 
 
-MESSAGES = "expected: list, pending, breaker, rename, scrub, remap or stop"
+MESSAGES = "expected: list, pending, breaker, rename, scrub, remap, stop or retire"
 WRONG_MESSAGES = [
     ("list", "list <from slot> <max>"),
     ("list 0", "list <from slot> <max>"),

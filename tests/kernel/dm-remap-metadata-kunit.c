@@ -2222,6 +2222,124 @@ static void commit_of_a_name(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, start(test), -EIO);
 }
 
+static void expect_retired(struct kunit *test, u64 seq)
+{
+	const struct dmr_super *a = super_at(test, 0);
+
+	KUNIT_EXPECT_EQ(test, dmr_get64(a->incompat), DMR_INCOMPAT_SUPERSEDED);
+	KUNIT_EXPECT_TRUE(test, dmr_same_body(a, super_at(test, 255)));
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), seq);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), seq);
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "the set has gone on elsewhere: run dmremapctl check");
+}
+
+/* Both superblocks say so, and nothing else of them changes. */
+static void retire_a_set(struct kunit *test)
+{
+	struct dmr_super before;
+	struct remap *r;
+
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	before = *super_at(test, 255);
+	KUNIT_EXPECT_EQ(test, commit_retire(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW255+1");
+	KUNIT_EXPECT_EQ(test, r->retired, 3);
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+	before.incompat = dmr_put64(DMR_INCOMPAT_SUPERSEDED);
+	KUNIT_EXPECT_TRUE(test, dmr_same_body(&before, super_at(test, 0)));
+	/* Once more: it is done. */
+	KUNIT_EXPECT_EQ(test, commit_retire(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+	expect_retired(test, SUPER_SEQ + 1 + RAISE);
+}
+
+/* Copy A can be written nowhere: copy B is left alone, and the set is what it was. */
+static void retire_refused(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = t->r;
+	unwritable(test, 0, 1);
+	unwritable(test, 128, 127);
+	KUNIT_EXPECT_EQ(test, commit_retire(r), -EIO);
+	KUNIT_EXPECT_EQ(test, r->retired, 0);
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
+	KUNIT_EXPECT_EQ(test, dmr_get64(r->super->incompat), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + RAISE);
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, commit_retire(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW255+1");
+	expect_retired(test, SUPER_SEQ + 1 + RAISE);
+}
+
+/* Copy B cannot: copy A ends the set, and what is tried again is copy B. */
+static void retire_half(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = t->r;
+	unwritable(test, 255, 1);
+	unwritable(test, 128, 127);
+	KUNIT_EXPECT_EQ(test, commit_retire(r), -EIO);
+	KUNIT_EXPECT_EQ(test, r->retired, 1);
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
+	KUNIT_EXPECT_EQ(test, commit_retire(r), -EIO);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1 + RAISE);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + RAISE);
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, commit_retire(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW255+1");
+	expect_retired(test, SUPER_SEQ + 1 + RAISE);
+}
+
+/* A home that refuses it is no reason. */
+static void retire_to_a_stand_in(struct kunit *test)
+{
+	struct remap *r;
+
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	unwritable(test, 0, 1);
+	KUNIT_EXPECT_EQ(test, commit_retire(r), 0);
+	KUNIT_EXPECT_EQ(test, r->retired, 3);
+	KUNIT_EXPECT_NE(test, r->mblock[0].standin[0], 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 1 + RAISE);
+	create(test);
+	expect_refused(test, -EINVAL,
+		       "the set has gone on elsewhere: run dmremapctl check");
+}
+
+/* A commit has failed before: what is left of that is not contradicted. */
+static void retire_in_mode_ro(struct kunit *test)
+{
+	static const u8 name[DMR_NAME_SIZE] = "north";
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = t->r;
+	unwritable(test, 255, 1);
+	unwritable(test, 128, 127);
+	commit_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1 + RAISE);
+	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, 0);
+	KUNIT_EXPECT_EQ(test, commit_retire(r), 0);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+	expect_retired(test, SUPER_SEQ + 3 + RAISE);
+}
+
 /* One of four blocks, where they live now, for 15 s. */
 static void spare_answers(struct kunit *test)
 {
@@ -2826,6 +2944,11 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(commit_half_fails),
 	KUNIT_CASE(commit_takes_its_time),
 	KUNIT_CASE(commit_of_a_name),
+	KUNIT_CASE(retire_a_set),
+	KUNIT_CASE(retire_refused),
+	KUNIT_CASE(retire_half),
+	KUNIT_CASE(retire_to_a_stand_in),
+	KUNIT_CASE(retire_in_mode_ro),
 	KUNIT_CASE(spare_answers),
 	KUNIT_CASE(scrub_in_order),
 	KUNIT_CASE(scrub_of_one_copy),

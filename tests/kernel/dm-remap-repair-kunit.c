@@ -27,6 +27,7 @@
 #define commit_queue		repair_suite_queue
 #define commit_ask_spare	repair_suite_ask_spare
 #define commit_raise		repair_suite_raise
+#define commit_retire		repair_suite_retire
 #define commit_ask_raise	repair_suite_ask_raise
 #define commit_settle		repair_suite_settle
 #define commit_request		repair_suite_request

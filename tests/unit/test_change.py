@@ -1,18 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a superblock says is changed without the kernel, and the kernel takes it as it is."""
 
+import errno
 from collections.abc import Callable
 
 import pytest
-from unit.areas import HOMES, JUNK, SB, SET, Disk, fresh, mapped, superblock, table
+from unit.areas import (
+    AREA_BLOCKS,
+    HOMES,
+    JUNK,
+    OTHER,
+    SB,
+    SET,
+    Disk,
+    fresh,
+    mapped,
+    superblock,
+    table,
+)
 from unit.kernelload import KernelLoad
 
 from dmremap.errors import DmRemapError
-from dmremap.ondisk import BLOCK, Errors, Superblock, choose
+from dmremap.ondisk import BLOCK, Epoch, Errors, Superblock, choose
 from dmremap.ondisk._format import ffi, lib
+from dmremap.ondisk.change import on_next_spare, successor, supersede
 from dmremap.ondisk.check import examine
 from dmremap.ondisk.head import HEADER
-from dmremap.ondisk.layout import STANDINS, SUPER_HOMES, pack_super
+from dmremap.ondisk.layout import NO_EPOCH, STANDINS, SUPER_HOMES, pack_super
 from dmremap.ondisk.mend import Write
 
 Change = Callable[[Disk], list[Write]]
@@ -150,6 +164,88 @@ def test_any_cut_leaves_the_old_choice_or_the_new_one(by_kernel: KernelLoad) -> 
         assert (code, result.mapped) == (0, 1)
         seen.append(result.medium)
     assert seen == [0, 0, 0, 1, 1]
+
+
+# ------------------------------------------------------------ to go on elsewhere
+
+
+def retired(disk: Disk) -> list[Write]:
+    return supersede(disk, 0, SET, disk.write)
+
+
+def test_a_set_that_has_gone_on_is_whole_and_refused(by_kernel: KernelLoad) -> None:
+    disk = fresh([mapped(0, 9)])
+    assert [(one.home, one.sequence) for one in retired(disk)] == [(0, 3), (255, 3)]
+    load = examine(disk)
+    assert [(one.code, one.name) for one in load.refusals] == [("DMR-C314", "EINVAL")]
+    assert load.superblock == superblock(seq=3, incompat=lib.DMR_INCOMPAT_SUPERSEDED)
+    assert load.counts.mapped == 1
+    for stale in (False, True):
+        code, result = by_kernel(_copy(disk), accept_stale=stale)
+        assert (code, result.writes) == (errno.EINVAL, 0)
+        assert result.why == b"the set has gone on elsewhere: run dmremapctl check"
+    # It is done, and a person cannot choose anything for it.
+    disk.log.clear()
+    assert retired(disk) == []
+    with pytest.raises(DmRemapError) as caught:
+        medium(disk)
+    assert (caught.value.code, disk.log) == ("DMR-E530", [])
+
+
+def test_the_first_copy_ends_it_and_the_rest_can_follow(by_kernel: KernelLoad) -> None:
+    whole = fresh([mapped(0, 9)], sb=superblock(seq=5))
+    whole[255] = pack_super(superblock(seq=4, name="old"), 255)
+    done = retired(_copy(whole))
+    ended = []
+    for cut in range(len(done) + 1):
+        disk = _copy(whole)
+        for one in done[:cut]:
+            disk[one.place] = one.data
+        ended.append(by_kernel(_copy(disk))[0])
+        retired(disk)
+        assert by_kernel(disk)[0] == errno.EINVAL
+        assert examine(disk).blocks[0].settled
+    assert ended == [0, 0, 0, errno.EINVAL, errno.EINVAL]
+
+
+def test_what_cannot_be_retired_says_so(by_kernel: KernelLoad) -> None:
+    disk = fresh()
+    disk.stuck = {255, *STANDINS}
+    with pytest.raises(DmRemapError, match="block 255 cannot be written anywhere"):
+        retired(disk)
+    assert by_kernel(_copy(disk))[0] == errno.EINVAL
+    disk.stuck = set()
+    retired(disk)
+    assert examine(disk).blocks[0].settled
+    broken = fresh()
+    broken[HOMES[0][0]] = broken[HOMES[0][1]] = JUNK
+    with pytest.raises(DmRemapError, match="are gone"):
+        retired(broken)
+    assert broken.log == []
+
+
+def test_what_takes_over_names_where_the_old_one_ended() -> None:
+    disk = fresh()
+    retired(disk)
+    old = examine(disk).superblock
+    assert old is not None
+    new = successor(old, superblock(uuid=OTHER, epoch=Epoch(1, 5), before=NO_EPOCH))
+    assert (new.predecessor, new.predecessor_epoch) == (SET, SB.epoch)
+    assert (new.uuid, new.epoch, new.spare_serial) == (OTHER, Epoch(1, 5), 1)
+    found = examine(fresh(sb=new)).superblock
+    assert found == new
+
+
+def test_another_spare_is_an_epoch_ahead() -> None:
+    old = superblock(
+        incompat=lib.DMR_INCOMPAT_SUPERSEDED, standins=((STANDINS[0], HOMES[0][0]),), spare_serial=4
+    )
+    new = on_next_spare(old, AREA_BLOCKS, SB.segments[0])
+    assert (new.uuid, new.spare_serial, new.superseded, new.standins) == (SET, 5, False, ())
+    assert (new.epoch.number, new.before) == (old.epoch.number + 1, old.epoch)
+    load = examine(fresh(sb=new))
+    assert load.accepted
+    assert load.superblock == new
 
 
 def _copy(disk: Disk) -> Disk:

@@ -186,7 +186,8 @@ def test_what_a_superblock_says_of_the_past_and_of_what_was_chosen(ctl: Commands
     }
     assert told["epoch"] == {"number": 3, "id": "0123456789abcdef"}
     out = ctl.run("examine", "@")[1]
-    for words in ("DMR-C314", str(OTHER), "medium", "60 a minute"):
+    past = ("READY, gone on elsewhere", f"{OTHER}, to its epoch 7", "spare number: 2")
+    for words in ("DMR-C314", *past, "medium", "60 a minute"):
         assert words in out
     assert ctl.run("check", "@")[0] == 2
     assert ctl.json("repair", "@", "--yes")[1]["error"]["code"] == "DMR-E530"

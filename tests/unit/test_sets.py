@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The parts of a set's life that need no device."""
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -21,6 +22,7 @@ from dmremap.ondisk import (
     SetState,
     Superblock,
     Tag,
+    opened,
 )
 from dmremap.ondisk.layout import pack_super, pack_tag
 from dmremap.table import RemapTable
@@ -256,6 +258,25 @@ def test_what_is_chosen_needs_the_spare_as_it_was(
     with pytest.raises(Busy, match="has changed"):
         sets.assemble(one, remap_rate=9)
     assert startable == []
+
+
+def test_another_set_on_the_spare_does_not_matter(
+    startable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Device-mapper's claim is the only one that there can be, and is not ours."""
+    (one,) = sets.scan()
+    claims: list[bool] = []
+
+    def opening(path: str, *, write: bool, exclusive: bool) -> AbstractContextManager[BlockDevice]:
+        claims.append(exclusive)
+        return opened(path, write=write)
+
+    monkeypatch.setattr(sets, "opened", opening)
+    sets.assemble(one, remap_rate=1)
+    sets.assemble(
+        replace(one, spare=replace(one.spare, holders=(Use("b", "dm-3 (b)"),))), remap_rate=2
+    )
+    assert (claims, len(startable)) == ([True, False], 2)
 
 
 def test_a_set_that_runs_keeps_what_was_chosen(
