@@ -4,7 +4,11 @@
  * does anybody use these disks or this set already?
  *
  * A tagged main is known by the tag in its first MiB, an adopted one by its
- * driver's unique id where it has one, or else by its size alone.
+ * driver's unique id where it has one, or else by its size alone.  Where all that is
+ * left of the tag cannot be read its id tells a tagged main, too, if there is nothing
+ * else in its first MiB: whoever has made something else of the disk since has
+ * written there.  An adopted main that its id tells may hold a tag in its data;
+ * known by its size alone it may be another set's main.
  *
  * The epoch says whether the spare is an older copy of itself.  An epoch begins in
  * both superblocks first, see commit_raise(), and then the tag says so, one copy
@@ -57,6 +61,7 @@
 
 #define TAG_TIME	(10 * HZ)	/* spent on writing the tag */
 #define EPOCH_TIME	(3600 * HZ)	/* before another one begins by itself */
+#define SEARCH_TIME	(60 * HZ)	/* spent on reading main's first MiB */
 
 /*----------------------------------------------------------------
  * Main
@@ -96,6 +101,31 @@ int identity_id(struct remap *r, u8 *id, u8 *type)
 	return 0;
 }
 
+/* What main's own driver says, beside what the set has recorded of its main. */
+enum same_disk { ID_UNKNOWN, ID_OTHER, ID_SAME };
+
+static enum same_disk compare_id(struct remap *r, const struct dmr_super *sb)
+{
+	u8 id[16], type = 0;
+	int len = identity_id(r, id, &type);
+
+	if (!len || sb->main_id_type != type)
+		return ID_UNKNOWN;
+	if (sb->main_id_len != len || memcmp(sb->main_id, id, len) ||
+	    dmr_get64(sb->main_offset) != r->main_offset)
+		return ID_OTHER;
+	return ID_SAME;
+}
+
+/* Read a part of a block of main into r->page. */
+static int read_main(struct remap *r, u64 block, unsigned int from,
+		     unsigned int bytes)
+{
+	return dmr_block_io(r->main->bdev,
+			    block * DMR_BLOCK_SECTORS + (from >> SECTOR_SHIFT),
+			    r->page, bytes, REQ_OP_READ | REQ_META | REQ_SYNC);
+}
+
 static bool same_tag(const struct dmr_tag *a, const struct dmr_tag *b)
 {
 	return !memcmp(a->h.uuid, b->h.uuid, sizeof(a->h.uuid)) &&
@@ -104,7 +134,7 @@ static bool same_tag(const struct dmr_tag *a, const struct dmr_tag *b)
 
 /**
  * identity_read() - read main's tag
- * @r: the target; sets r->tag, r->nr_tags and r->tag_fault
+ * @r: the target; sets r->tag, r->nr_tags, r->lost_tags and r->tag_fault
  *
  * Of the valid copies the one with the highest sequence is the tag.  For whoever
  * reads the superblocks next, and not after them: a raise goes the other way, so
@@ -116,6 +146,7 @@ void identity_read(struct remap *r)
 	unsigned int i, nr = 0;
 
 	WRITE_ONCE(r->nr_tags, 0);
+	r->lost_tags = 0;
 	r->tag_fault = NULL;
 	memset(r->tag, 0, sizeof(*r->tag));
 	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
@@ -123,10 +154,10 @@ void identity_read(struct remap *r)
 	for (i = 0; i < DMR_NR_TAGS; i++) {
 		u64 place = dmr_tag_block(i);
 
-		if (dmr_block_io(r->main->bdev, place * DMR_BLOCK_SECTORS,
-				 r->page, DMR_BLOCK_SIZE,
-				 REQ_OP_READ | REQ_META | REQ_SYNC))
+		if (read_main(r, place, 0, DMR_BLOCK_SIZE)) {
+			r->lost_tags |= BIT(i);
 			continue;
+		}
 		if (!dmr_header_ok(found, DMR_TYPE_TAG, place) ||
 		    dmr_get64(found->h.home) != place)
 			continue;
@@ -311,19 +342,94 @@ void identity_stop_epochs(struct remap *r)
  *----------------------------------------------------------------
  */
 
+/* Entries behind its end would make good table blocks invalid. */
+static bool is_smaller(struct remap *r, const struct dmr_super *sb)
+{
+	return bdev_nr_sectors(r->main->bdev) < dmr_get64(sb->main_sectors);
+}
+
+/* One of the copies that could not be read. */
+static bool is_lost_tag(struct remap *r, u64 block)
+{
+	unsigned int i;
+
+	for (i = 0; i < DMR_NR_TAGS; i++)
+		if (dmr_tag_block(i) == block)
+			return r->lost_tags & BIT(i);
+	return false;
+}
+
+/*
+ * Is all of a block zero that can be read?  Where the first one cannot be read as a
+ * whole its units can, perhaps: all of a partition table has room there.
+ */
+static bool blank_or_lost(struct remap *r, u64 block)
+{
+	const void *data = page_address(r->page);
+	unsigned int at;
+
+	if (!read_main(r, block, 0, DMR_BLOCK_SIZE))
+		return !memchr_inv(data, 0, DMR_BLOCK_SIZE);
+	if (block)
+		return true;
+	for (at = 0; at < DMR_BLOCK_SIZE; at += r->unit)
+		if (!read_main(r, block, at, r->unit) &&
+		    memchr_inv(data, 0, r->unit))
+			return false;
+	return true;
+}
+
+/*
+ * Is there anything in main's first MiB but what the set may have left there?  That
+ * is a copy of the tag, and no valid one was found, and zeroes: scratch blocks, too,
+ * are written with zeroes only.  Returns NULL, or what there is.
+ */
+static const char *search_main(struct remap *r)
+{
+	const u64 end = DMR_TAG_SECTORS / DMR_BLOCK_SECTORS;
+	unsigned long deadline = jiffies + SEARCH_TIME;
+	u64 block;
+
+	for (block = 0; block < end; block++) {
+		if (is_lost_tag(r, block))
+			continue;
+		if (!blank_or_lost(r, block))
+			break;
+		if (time_after(jiffies, deadline) || fatal_signal_pending(current))
+			return "main takes too long to read: dmremapctl repair --retag MAIN SPARE";
+		cond_resched();
+	}
+	if (block == end)
+		return NULL;
+	return "main's tag is lost beside other data: dmremapctl repair --retag MAIN SPARE";
+}
+
+/*
+ * No copy of the tag is left.  The disk that the set has recorded is accepted where
+ * copies cannot be read, so that the tag may be among them; the load writes it again.
+ */
+static const char *check_without_tag(struct remap *r, const struct dmr_super *sb)
+{
+	if (!r->lost_tags)
+		return "main carries no tag: see dmremapctl repair --retag MAIN SPARE";
+	if (is_smaller(r, sb))
+		return "main is smaller than the set has recorded";
+	if (compare_id(r, sb) != ID_SAME)
+		return "main's tag is lost and no id tells: dmremapctl repair --retag MAIN SPARE";
+	r->identity = DMR_BY_ID;
+	return search_main(r);
+}
+
 /* Does main's tag fit the set?  Returns NULL, or why not. */
 static const char *check_tag(struct remap *r, const struct dmr_super *sb)
 {
 	const struct dmr_tag *tag = r->tag;
 
-	if (!r->nr_tags)
-		return "main carries no tag of a set, but the spare's main does";
 	if (memcmp(tag->h.uuid, sb->h.uuid, sizeof(tag->h.uuid)))
 		return "main carries the tag of another set";
 	if (tag->data_start != sb->data_start || tag->unit != sb->unit)
 		return "main's tag contradicts the superblock";
-	/* Or entries behind its end would make good blocks invalid. */
-	if (dmr_get64(sb->main_sectors) > bdev_nr_sectors(r->main->bdev))
+	if (is_smaller(r, sb))
 		return "main is smaller than the set has recorded";
 	switch (dmr_history(sb, &tag->epoch)) {
 	case DMR_OLDER_SPARE:
@@ -334,43 +440,57 @@ static const char *check_tag(struct remap *r, const struct dmr_super *sb)
 	return NULL;
 }
 
+static const char *check_tagged(struct remap *r, const struct dmr_super *sb)
+{
+	r->identity = DMR_BY_TAG;
+	if (r->tag_fault)
+		return r->tag_fault;
+	return r->nr_tags ? check_tag(r, sb) : check_without_tag(r, sb);
+}
+
+static const char *check_adopted(struct remap *r, const struct dmr_super *sb)
+{
+	enum same_disk same = compare_id(r, sb);
+
+	if (dmr_get64(sb->main_sectors) != bdev_nr_sectors(r->main->bdev))
+		return "main is not of the size that the set has recorded";
+	if (same == ID_OTHER)
+		return "main is not the disk that the set has recorded";
+	if (same == ID_SAME)
+		r->identity = DMR_BY_ID;
+	/* No set has the uuid that is zero. */
+	else if (r->nr_tags && memcmp(r->tag->h.uuid, sb->content_tag,
+				      sizeof(sb->content_tag)))
+		return "main carries another's tag: dmremapctl repair --tag-is-content MAIN SPARE";
+	/* What is left of it is the content of main's data. */
+	WRITE_ONCE(r->nr_tags, 0);
+	return NULL;
+}
+
 /**
  * identity_check() - is this the main of the set
  * @r: the target
  * @sb: the set's superblock, NULL for a set that is to be formatted
  *
- * Sets r->identity and r->tagged.  After identity_read().
+ * Sets r->identity and r->tagged.  After identity_read().  Reads main's first MiB
+ * where its tag should be and cannot be read.
  *
  * Return: NULL, or why not.
  */
 char *identity_check(struct remap *r, const struct dmr_super *sb)
 {
-	u8 id[16], type = 0;
-	int len;
+	u8 id[16], type;
 
 	r->tagged = sb && (dmr_get32(sb->main_flags) & DMR_MAIN_TAGGED);
-	if (r->tagged) {
-		r->identity = DMR_BY_TAG;
-		return (char *)(r->tag_fault ?: check_tag(r, sb));
-	}
+	r->identity = DMR_BY_SIZE;
+	if (r->tagged)
+		return (char *)check_tagged(r, sb);
+	if (sb)
+		return (char *)check_adopted(r, sb);
 	if (r->nr_tags)
 		return "main carries the tag of another set";
-
-	len = identity_id(r, id, &type);
-	r->identity = DMR_BY_SIZE;
-	if (!sb) {
-		if (len)
-			r->identity = DMR_BY_ID;
-		return NULL;
-	}
-	if (dmr_get64(sb->main_sectors) != bdev_nr_sectors(r->main->bdev))
-		return "main is not of the size that the set has recorded";
-	if (!len || sb->main_id_type != type)
-		return NULL;
-	if (sb->main_id_len != len || memcmp(sb->main_id, id, len) ||
-	    dmr_get64(sb->main_offset) != r->main_offset)
-		return "main is not the disk that the set has recorded";
-	r->identity = DMR_BY_ID;
+	if (identity_id(r, id, &type))
+		r->identity = DMR_BY_ID;
 	return NULL;
 }
 

@@ -351,6 +351,9 @@ struct remap {
 	unsigned int		nr_tags;	/* copies of main's that are valid, of
 						 * its highest epoch
 						 */
+	unsigned long		lost_tags;	/* of its places, a bit each: those
+						 * that cannot be read
+						 */
 	const char		*tag_fault;	/* why it is not to be believed */
 	struct page		*page;		/* one metadata block */
 	struct dmr_super	*super;		/* the set's, as last written */

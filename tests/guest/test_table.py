@@ -661,7 +661,7 @@ def test_a_main_that_lost_its_tag_is_refused(
         spoil(main, block, bytes(BLOCK))
     before = contents(main, spare)
     log = refusal(line(main, spare, *words, length=TAGGED_LENGTH))
-    assert "main carries no tag of a set, but the spare's main does" in log
+    assert "main carries no tag: see dmremapctl repair --retag MAIN SPARE" in log
     assert contents(main, spare) == before
 
 
@@ -721,7 +721,7 @@ def test_a_tagged_main_is_refused_to_a_set_that_adopted(disks: tuple[Path, Path]
     a_set(disks)
     tag_main(disks[0], new_superblock(disks[0], SPARE, tagged=True, data_start=2048))
     before = contents(*disks)
-    assert "main carries the tag of another set" in refusal(line(*disks))
+    assert "main carries another's tag: dmremapctl repair --tag-is-content" in refusal(line(*disks))
     assert contents(*disks) == before
 
 
@@ -744,7 +744,7 @@ def test_a_tag_that_changed_after_the_load_is_seen(
                 device.write_block(0, block, bytes(BLOCK))
         with KernelLog() as log, pytest.raises(CommandError):
             dm_resume("set")
-        assert "main carries no tag of a set" in log.text
+        assert "main carries no tag: see" in log.text
     finally:
         dm_remove("set")
 

@@ -65,6 +65,7 @@ static const u64 homes[][2] = {
 
 static const u8 uuid[16] = "dm-remap's kunit";
 static const u8 other_uuid[16] = "dm-remap's other";
+static const u8 no_uuid[16];
 
 struct metadata_test {
 	struct remap		*r;	/* NULL: not constructed */
@@ -903,6 +904,12 @@ static void feature_words(struct kunit *test)
  *----------------------------------------------------------------
  */
 
+#define MIB		(DMR_TAG_SECTORS * SECTOR_SIZE)
+#define NO_TAG		"main carries no tag: see dmremapctl repair --retag MAIN SPARE"
+#define NO_ID		"main's tag is lost and no id tells: dmremapctl repair --retag MAIN SPARE"
+#define NOT_BLANK	"main's tag is lost beside other data: dmremapctl repair --retag MAIN SPARE"
+#define TAG_IN_DATA	"main carries another's tag: dmremapctl repair --tag-is-content MAIN SPARE"
+
 static void put_tag(struct kunit *test, const u8 *id, u64 place)
 {
 	struct dmr_tag *tag = (void *)metadata_test(test)->main->data +
@@ -975,7 +982,7 @@ static void tags(struct kunit *test)
 	put_tagged_super(test);
 	create_tagged(test);
 	expect_refused(test, -EINVAL,
-		       "main carries no tag of a set, but the spare's main does");
+		       NO_TAG);
 	/* Each copy is enough. */
 	for (copy = 0; copy < DMR_NR_TAGS; copy++) {
 		put_tag(test, uuid, dmr_tag_block(copy));
@@ -992,7 +999,7 @@ static void tags(struct kunit *test)
 	memset(tag_at(test, 4), 0, DMR_BLOCK_SIZE);
 	create_tagged(test);
 	expect_refused(test, -EINVAL,
-		       "main carries no tag of a set, but the spare's main does");
+		       NO_TAG);
 	put_tag(test, other_uuid, 1);
 	create_tagged(test);
 	expect_refused(test, -EINVAL, "main carries the tag of another set");
@@ -1387,6 +1394,8 @@ static const struct block_device_operations has_id = {
 	.get_unique_id = test_id,
 };
 
+static const struct block_device_operations no_id;
+
 static void adopted_main(struct kunit *test)
 {
 	struct metadata_test *t = metadata_test(test);
@@ -1399,7 +1408,7 @@ static void adopted_main(struct kunit *test)
 	t->main->bdev.bd_nr_sectors--;
 	put_tag(test, other_uuid, 1);
 	create(test);
-	expect_refused(test, -EINVAL, "main carries the tag of another set");
+	expect_refused(test, -EINVAL, TAG_IN_DATA);
 	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_SIZE);
@@ -1425,6 +1434,185 @@ static void adopted_main(struct kunit *test)
 	r->main_offset = 2048;
 	expect_refused(test, -EINVAL,
 		       "main is not the disk that the set has recorded");
+}
+
+/* What a tagged main is known by when copies of its tag cannot be read. */
+static void lost_tags(struct kunit *test)
+{
+	/* Bits are copies; bytes and sectors are main's. */
+	static const struct {
+		unsigned int good, lost;
+		const u8 *whose;
+		u64 data;	/* that is not zero; 0: none */
+		u64 bad;	/* a sector that cannot be read, too; 0: none */
+		bool id, other, late;
+		const char *why;
+		enum dmr_identity by;
+	} rows[] = {
+		{ .good = 0x1f, .by = DMR_BY_TAG },
+		{ .good = 0x10, .lost = 0x0f, .by = DMR_BY_TAG },
+		{ .good = 0x1f, .data = 12288, .by = DMR_BY_TAG },
+		/* None is left. */
+		{ .why = NO_TAG },
+		{ .id = true, .why = NO_TAG },
+		{ .lost = 0x1f, .why = NO_ID },
+		{ .lost = 0x1f, .id = true, .by = DMR_BY_ID },
+		{ .lost = 0x01, .id = true, .by = DMR_BY_ID },
+		{ .lost = 0x10, .id = true, .by = DMR_BY_ID },
+		{ .lost = 0x1f, .id = true, .other = true, .why = NO_ID },
+		{ .lost = 0x1f, .id = true, .late = true, .why = NO_ID },
+		/* What the others say of the disk. */
+		{ .good = 0x02, .lost = 0x1d, .whose = other_uuid, .id = true,
+		  .why = "main carries the tag of another set" },
+		{ .lost = 0x1f, .id = true, .data = 512, .why = NOT_BLANK },
+		{ .lost = 0x1f, .id = true, .data = 24 * 4096, .why = NOT_BLANK },
+		{ .lost = 0x1f, .id = true, .data = MIB - 4097,
+		  .why = NOT_BLANK },
+		{ .lost = 0x1e, .id = true, .data = 4096, .why = NOT_BLANK },
+		{ .lost = 0x1f, .id = true, .data = MIB, .by = DMR_BY_ID },
+		/* In what cannot be read nothing is seen: sectors of the first block. */
+		{ .lost = 0x1f, .id = true, .data = 4096, .by = DMR_BY_ID },
+		{ .lost = 0x1f, .id = true, .bad = 1, .by = DMR_BY_ID },
+		{ .lost = 0x1f, .id = true, .data = 512, .bad = 1,
+		  .by = DMR_BY_ID },
+		{ .lost = 0x1f, .id = true, .data = 512, .bad = 2,
+		  .why = NOT_BLANK },
+		{ .lost = 0x1f, .id = true, .data = 3 * 4096 + 512, .bad = 26,
+		  .by = DMR_BY_ID },
+	};
+	struct metadata_test *t = metadata_test(test);
+	unsigned int i, copy;
+	struct remap *r;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		put_set(test);
+		put_tagged_super(test);
+		for (copy = 0; copy < 2; copy++) {
+			struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+			sb->main_id_type = BLK_UID_EUI64;
+			sb->main_id_len = 8;
+			memcpy(sb->main_id, "serial 1", 8);
+			sb->main_id[7] += rows[i].other;
+			sb->main_offset = dmr_put64(rows[i].late);
+			seal_super(test, homes[0][copy], SUPER_SEQ);
+		}
+		memset(t->main->data, 0, UNITS * SECTOR_SIZE);
+		fake_disk_bad(t->main, READ, 0, UNITS, BLK_STS_OK);
+		t->main->disk.fops = rows[i].id ? &has_id : &no_id;
+		for (copy = 0; copy < DMR_NR_TAGS; copy++) {
+			u64 sector = dmr_tag_block(copy) * DMR_BLOCK_SECTORS;
+
+			if (rows[i].good & BIT(copy))
+				put_tag(test, rows[i].whose ?: uuid,
+					dmr_tag_block(copy));
+			if (rows[i].lost & BIT(copy))
+				fake_disk_bad(t->main, READ, sector + 7, 1,
+					      BLK_STS_MEDIUM);
+		}
+		if (rows[i].data)
+			t->main->data[rows[i].data] = 1;
+		if (rows[i].bad)
+			fake_disk_bad(t->main, READ, rows[i].bad, 1,
+				      BLK_STS_MEDIUM);
+		kunit_info(test, "row %u", i);
+		r = create_tagged(test);
+		fake_traced();
+		if (rows[i].why) {
+			expect_refused(test, -EINVAL, rows[i].why);
+			KUNIT_EXPECT_PTR_EQ(test, strchr(fake_traced(), 'W'),
+					    NULL);
+			continue;
+		}
+		KUNIT_EXPECT_EQ(test, inspect(test), 0);
+		KUNIT_EXPECT_EQ(test, r->identity, rows[i].by);
+		KUNIT_EXPECT_PTR_EQ(test, strchr(fake_traced(), 'W'), NULL);
+		/* The load writes the tag again, and that is all. */
+		KUNIT_EXPECT_EQ(test, load(test), 0);
+		KUNIT_EXPECT_EQ(test, r->identity, rows[i].by);
+		expect_epoch(test, EPOCH + 1, DMR_NR_TAGS);
+		if (rows[i].data && rows[i].data != 4096)
+			KUNIT_EXPECT_EQ(test, t->main->data[rows[i].data], 1);
+	}
+	/* A main that became smaller is none, whatever its id. */
+	t->main->bdev.bd_nr_sectors--;
+	put_tagged_super(test);
+	memset(t->main->data, 0, UNITS * SECTOR_SIZE);
+	fake_disk_bad(t->main, READ, 8, 1, BLK_STS_MEDIUM);
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "main is smaller than the set has recorded");
+	t->main->bdev.bd_nr_sectors++;
+}
+
+/* It is looked for what else main holds for a time only. */
+static void lost_tags_of_a_slow_main(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	int copy;
+
+	t->main->disk.fops = &has_id;
+	put_tagged_super(test);
+	put_tags(test, EPOCH, EPOCH_ID);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	fake_disk_bad(t->main, READ, 0, DMR_TAG_SECTORS, BLK_STS_MEDIUM);
+	inspect_tagged(test);
+	fake_disk_bad(t->main, READ, 0, DMR_TAG_SECTORS, BLK_STS_OK);
+	for (copy = 0; copy < DMR_NR_TAGS; copy++)
+		fake_disk_bad(t->main, READ,
+			      dmr_tag_block(copy) * DMR_BLOCK_SECTORS, 1,
+			      BLK_STS_MEDIUM);
+	inspect_tagged(test);
+	t->main->ticks = HZ;
+	create_tagged(test);
+	expect_refused(test, -EINVAL,
+		       "main takes too long to read: dmremapctl repair --retag MAIN SPARE");
+}
+
+/* A tag in the data of an adopted main is content where its id says so, or a person. */
+static void tag_in_data(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	int copy;
+
+	for (copy = 0; copy < DMR_NR_TAGS; copy++)
+		put_tag_of(test, copy, other_uuid, EPOCH, EPOCH_ID);
+	create(test);
+	expect_refused(test, -EINVAL, TAG_IN_DATA);
+	memcpy(super_at(test, 0)->content_tag, other_uuid, 16);
+	seal_super(test, 0, 99);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_SIZE);
+	KUNIT_EXPECT_EQ(test, t->r->nr_tags, 0);
+	/* One of another set is not meant. */
+	put_tag_of(test, 2, uuid, EPOCH + 1, EPOCH_ID);
+	create(test);
+	expect_refused(test, -EINVAL, TAG_IN_DATA);
+	/* There is no such set. */
+	memset(super_at(test, 0)->content_tag, 0, 16);
+	seal_super(test, 0, 199);
+	put_tag_of(test, 2, no_uuid, EPOCH + 1, EPOCH_ID);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	/* The id has been recorded by then. */
+	put_tag_of(test, 2, other_uuid, EPOCH + 1, EPOCH_ID);
+	t->main->disk.fops = &has_id;
+	create(test);
+	expect_refused(test, -EINVAL, TAG_IN_DATA);
+	memset(tag_at(test, 2), 0, DMR_BLOCK_SIZE);
+	memcpy(super_at(test, 0)->content_tag, other_uuid, 16);
+	seal_super(test, 0, 299);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_ID);
+	memset(super_at(test, 0)->content_tag, 0, 16);
+	seal_super(test, 0, 399);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, t->r->identity, DMR_BY_ID);
+	KUNIT_EXPECT_EQ(test, t->r->nr_tags, 0);
+	/* Nothing of main is touched. */
+	KUNIT_EXPECT_EQ(test, dmr_get64(tag_at(test, 0)->epoch.number), EPOCH);
+	KUNIT_EXPECT_EQ(test, memcmp(tag_at(test, 0)->h.uuid, other_uuid, 16), 0);
 }
 
 /* What DM says of a volume is not its disk's; the size is all that is known. */
@@ -2916,6 +3104,9 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(epoch_of_an_hour),
 	KUNIT_CASE(epoch_after_stop),
 	KUNIT_CASE(adopted_main),
+	KUNIT_CASE(lost_tags),
+	KUNIT_CASE(lost_tags_of_a_slow_main),
+	KUNIT_CASE(tag_in_data),
 	KUNIT_CASE(id_of_a_volume),
 	KUNIT_CASE(set_runs_once),
 	KUNIT_CASE(load_empty),

@@ -21,8 +21,11 @@ SEED = os.environ.get("DM_REMAP_FUZZ_SEED", "1")
 AREAS = os.environ.get("DM_REMAP_FUZZ_AREAS")
 
 REASONS = (
-    "ctr: main carries no tag of a set, but the spare's main does",
+    "ctr: main carries no tag: see dmremapctl repair --retag MAIN SPARE",
+    "ctr: main's tag is lost and no id tells: dmremapctl repair --retag MAIN SPARE",
+    "ctr: main's tag is lost beside other data: dmremapctl repair --retag MAIN SPARE",
     "ctr: main carries the tag of another set",
+    "ctr: main carries another's tag: dmremapctl repair --tag-is-content MAIN SPARE",
     "ctr: main is not of the size that the set has recorded",
     "ctr: main is not the disk that the set has recorded",
     "ctr: main is smaller than the set has recorded",
@@ -88,6 +91,7 @@ OTHERS = (
     "ctr: superblock: unknown state",  # such a superblock is not READY, so there is no set
     "ctr: superblock: more than # slots",
     "ctr: spare area is over # GiB: format it with dmremapctl create",
+    "ctr: main takes too long to read: dmremapctl repair --retag MAIN SPARE",  # there is no time
     "ctr: main and spare overlap",
     "ctr: main or spare overlaps a set that is in use",
     "ctr: the set is in use already",

@@ -106,6 +106,8 @@ static unsigned int writes;
 static const u8 tag_place[NR_TAGS] = { 1, 64, 128, 192, 255 };
 static block_t main_tags[NR_TAGS];
 static bool tag_bad[NR_TAGS];
+/* A sector of main's first MiB that is not zero, in a block of which some cannot be read. */
+static struct { u64 block; u32 sector; u8 bad; } odd;
 static u64 main_now;			/* sectors */
 static bool has_id;
 static struct dmr_epoch newest_epoch;	/* in the superblock that was written last */
@@ -158,12 +160,36 @@ static void write_tag(u64 block, const block_t *b)
 	tag_bad[t] = false;
 }
 
+/* A block of main or a part of it. */
+static int read_main(u64 sector, u8 *to, u32 len)
+{
+	u64 block = sector / 8, t = 0;
+	u32 from = sector % 8, end = from + len / 512;
+
+	if (end > 8)
+		fail("%u bytes of main are read at sector %llu", len, sector);
+	memset(to, 0, len);
+	while (t < NR_TAGS && block != tag_place[t])
+		t++;
+	if (t < NR_TAGS) {
+		memcpy(to, main_tags[t].b + from * 512, len);
+		return tag_bad[t] ? -EIO : 0;
+	}
+	if (block != odd.block)
+		return 0;
+	if (odd.sector >= from && odd.sector < end)
+		to[(odd.sector - from) * 512] = 1;
+	return odd.bad >> from & ((1u << (end - from)) - 1) ? -EIO : 0;
+}
+
 int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, unsigned int n,
 	    blk_opf_t opf)
 {
 	u64 block = sector / 8;
-	unsigned int i, t;
+	unsigned int i;
 
+	if (bdev->data == (u8 *)main_tags && (opf & REQ_OP_MASK) == REQ_OP_READ)
+		return n == 1 ? read_main(sector, vecs->page->data, vecs->len) : -EIO;
 	if (sector % 8)
 		fail("I/O at sector %llu", sector);
 	for (i = 0; i < n; i++, block++) {
@@ -172,17 +198,7 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 		if (vecs[i].len != DMR_BLOCK_SIZE)
 			fail("I/O of %u bytes", vecs[i].len);
 		if (bdev->data == (u8 *)main_tags) {
-			if ((opf & REQ_OP_MASK) != REQ_OP_READ) {
-				write_tag(block, (block_t *)page);
-				continue;
-			}
-			memset(page, 0, DMR_BLOCK_SIZE);
-			for (t = 0; t < NR_TAGS; t++) {
-				if (block == tag_place[t] && tag_bad[t])
-					return -EIO;
-				if (block == tag_place[t])
-					memcpy(page, &main_tags[t], DMR_BLOCK_SIZE);
-			}
+			write_tag(block, (block_t *)page);
 			continue;
 		}
 		if (block >= line.area)
@@ -386,6 +402,24 @@ static void make_tags(u64 start)
 	}
 }
 
+/* No copy can be read, or none but those that are blank; and something else, perhaps. */
+static void lose_tags(void)
+{
+	bool blank = one_in(4);
+	u32 i;
+
+	for (i = 0; i < NR_TAGS; i++) {
+		tag_bad[i] = !blank && one_in(2);
+		if (!tag_bad[i])
+			memset(&main_tags[i], 0, DMR_BLOCK_SIZE);
+	}
+	if (one_in(2))
+		return;
+	odd.block = one_in(2) ? rnd(2) * 254 : rnd(300);
+	odd.sector = rnd(8);
+	odd.bad = one_in(2) ? 1 << rnd(8) : 0;
+}
+
 /* What the control plane keeps, or anything else: it is of no meaning to a load. */
 static void make_own(void)
 {
@@ -421,6 +455,8 @@ void make_area(void)
 	memset(&base, 0, sizeof(base));
 	memset(main_tags, 0, sizeof(main_tags));
 	memset(tag_bad, 0, sizeof(tag_bad));
+	memset(&odd, 0, sizeof(odd));
+	odd.block = ~0ull;
 	any_stuck = false;
 	honest = true;
 	base.unit = kind == 15 ? 4096 : kind == 14 ? 1024 : 512;
@@ -477,6 +513,8 @@ void make_area(void)
 		make_move();
 	if (base.tagged)
 		make_tags(start);
+	if (base.tagged && has_id && one_in(2))
+		lose_tags();
 	if (one_in(4))
 		make_own();
 	line.area = blocks;
@@ -1194,24 +1232,57 @@ static const char *tag_ok(const struct dmr_super *sb, const block_t *b)
 	return NULL;
 }
 
+/* Is main the disk that is recorded?  1: yes, -1: another, 0: nobody knows. */
+static int id_says(const struct dmr_super *sb)
+{
+	if (!has_id || sb->main_id_type != BLK_UID_NAA)
+		return 0;
+	return sb->main_id_len == 8 && !memcmp(sb->main_id, "\5\5\5\5\5\5\5\5", 8) &&
+	       !sb->main_offset ? 1 : -1;
+}
+
+/* No copy of the tag is left: was there one, and is there nothing else? */
+static const char *untagged_ok(const struct dmr_super *sb)
+{
+	u32 units = line.unit / 512, lost = 0, i, j;
+
+	for (i = 0; i < NR_TAGS; i++) {
+		lost += tag_bad[i];
+		for (j = 0; j < DMR_BLOCK_SIZE && !tag_bad[i]; j++)
+			if (main_tags[i].b[j])
+				return "something else";
+	}
+	if (!lost || id_says(sb) != 1)
+		return "no tag";
+	/* A unit with a sector that cannot be read says nothing, nor does a block, but for the first. */
+	units = odd.block ? 8 : units;
+	j = odd.sector / units * units;
+	for (i = 0; i < NR_TAGS; i++)
+		if (odd.block == tag_place[i])
+			return NULL;
+	if (odd.block < 256 && !(odd.bad >> j & ((1u << units) - 1)))
+		return "something else";
+	return NULL;
+}
+
 static const char *main_ok(const struct dmr_super *sb)
 {
 	const block_t *tag;
 	bool one = newest_tag(&tag);
 
-	if (!sb || !(le32toh(sb->main_flags) & 1)) {
-		if (tag)
+	if (sb && (le32toh(sb->main_flags) & 1)) {
+		if (le64toh(sb->main_sectors) > main_now || (tag && !one))
 			return "tag";
-	} else if (!tag || !one || le64toh(sb->main_sectors) > main_now) {
-		return "tag";
-	} else {
-		return tag_ok(sb, tag);
+		return tag ? tag_ok(sb, tag) : untagged_ok(sb);
 	}
-	if (sb && le64toh(sb->main_sectors) != main_now)
+	if (!sb)
+		return tag ? "tag" : NULL;
+	if (le64toh(sb->main_sectors) != main_now)
 		return "size";
-	if (sb && has_id && sb->main_id_type == BLK_UID_NAA &&
-	    (sb->main_id_len != 8 || memcmp(sb->main_id, "\5\5\5\5\5\5\5\5", 8) || sb->main_offset))
+	if (id_says(sb) < 0)
 		return "id";
+	if (tag && !id_says(sb) && memcmp(tag->h.uuid, sb->content_tag, 16))
+		return "tag";
 	return NULL;
 }
 
