@@ -371,6 +371,19 @@ CODES: dict[str, Code] = {
         "Epochs are counted up to 4611686018427387904, which no set reaches by itself.",
         "Start the set read-only if it can be started, copy the data off, and make a new set.",
     ),
+    "DMR-E533": Code(
+        "main has lost its tag",
+        "No copy of the tag can be read on the main device, and nothing else says for certain that "
+        "it is the set's: neither that a copy cannot be read, nor the disk's id, or its first MiB "
+        "holds something else.",
+        "If it is the set's main, 'dmremapctl repair SPARE --retag MAIN' writes the tag again.",
+    ),
+    "DMR-E534": Code(
+        "a tag in main's data",
+        "An adopted main device that is known by its size only has the tag of a set. It may be the "
+        "main of that set, or the tag may be content, as of a set that was made on this one.",
+        "If it is content, 'dmremapctl repair SPARE --tag-is-content MAIN' records that.",
+    ),
     # 6xx: permission
     "DMR-E601": Code(
         "root needed",

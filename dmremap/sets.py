@@ -48,12 +48,14 @@ from dmremap.ondisk import (
     first_super,
     format_area,
     look,
+    lost_tags,
     newest_tag,
     opened,
     read_tag,
     read_tags,
     refused,
     segment_for,
+    something_else,
     write_tag,
 )
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main
@@ -142,7 +144,9 @@ class Running:
 class Found:
     """A set found on disk. `mains` may be its main, `problems` keep it from being started.
 
-    `main_problems` says by path with which of them it cannot be started, and why.
+    `main_problems` says by path with which of them it cannot be started, and why. `tags` are those
+    found on any device, by its path. `untagged` are disks that the set has recorded as its main and
+    that do not have the tag that they should have.
     """
 
     superblock: Superblock
@@ -151,6 +155,8 @@ class Found:
     mains: tuple[DeviceFacts, ...] = ()
     problems: tuple[Refusal, ...] = ()
     main_problems: Mapping[str, Refusal] = field(default_factory=dict)
+    tags: Mapping[str, Tag] = field(default_factory=dict)
+    untagged: tuple[DeviceFacts, ...] = ()
 
     @property
     def name(self) -> str:
@@ -550,7 +556,8 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
     spare that was given they are errors.
     """
     warnings = [] if warnings is None else warnings
-    tags: dict[UUID, list[DeviceFacts]] = {}
+    tags: dict[str, Tag] = {}
+    lost: set[str] = set()
     copies: dict[str, dict[int, Tag]] = {}
     found: list[Found] = []
     everything: list[DeviceFacts] = []
@@ -565,6 +572,8 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
                 area = View(device, start) if start else first
                 loads = find(area) if given or not spares else ()
                 copies[facts.path] = read_tags(first)
+                if lost_tags(first):
+                    lost.add(facts.path)
         except DmRemapError as err:
             if given:
                 raise
@@ -573,7 +582,7 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
             continue
         tag = newest_tag(copies[facts.path].values())
         if tag is not None:
-            tags.setdefault(tag.uuid, []).append(facts)
+            tags[facts.path] = tag
         for load in loads:
             if load.superblock is not None:
                 found.append(Found(load.superblock, facts, start, problems=tuple(load.refusals)))
@@ -583,7 +592,7 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
                     raise useless
                 warnings.append(useless.message)
     found = _topmost(found)
-    found = [replace(one, mains=_mains(one.superblock, tags, everything)) for one in found]
+    found = [_with_mains(one, tags, lost, everything) for one in found]
     return [replace(one, main_problems=_main_problems(one, copies)) for one in found]
 
 
@@ -615,6 +624,8 @@ def _main_problems(one: Found, copies: Mapping[str, Mapping[int, Tag]]) -> dict[
     sb = one.superblock
     out: dict[str, Refusal] = {}
     for facts in one.mains if sb.tagged else ():
+        if facts.path not in one.tags:
+            continue
         problem = judge_main(sb, copies[facts.path], facts.sectors)
         if problem and problem.code != UNFIT:
             problem = _judge_again(one, facts, problem)
@@ -712,14 +723,48 @@ def _recorded_serial(facts: DeviceFacts) -> str:
     return facts.serial.encode()[:SERIAL_MAX].decode(errors="ignore")
 
 
-def _mains(
-    sb: Superblock, tags: dict[UUID, list[DeviceFacts]], everything: Sequence[DeviceFacts]
-) -> tuple[DeviceFacts, ...]:
+def known_by_id(sb: Superblock, facts: DeviceFacts) -> bool:
+    """Say whether a device is the disk that a set has recorded as its main, as its driver says."""
+    same = (facts.id_type, facts.id) == (sb.main_id_type, sb.main_id)
+    return bool(sb.main_id_type) and same and facts.offset == sb.main_offset
+
+
+def _is_tagless_main(sb: Superblock, facts: DeviceFacts) -> bool:
+    """Say whether a load takes a main whose tag cannot be read. check_without_tag() in the kernel.
+
+    What it holds is read only if its id is the right one.
+    """
+    if facts.sectors < sb.main_sectors or not known_by_id(sb, facts):
+        return False
+    with contextlib.suppress(DmRemapError), opened(facts.path) as device:
+        return something_else(View(device, 0), sb.unit) is None
+    return False
+
+
+def _with_mains(
+    one: Found, tags: Mapping[str, Tag], lost: set[str], everything: Sequence[DeviceFacts]
+) -> Found:
+    """Add which devices may be a set's main."""
+    sb = one.superblock
+    untagged: list[DeviceFacts] = []
     if sb.tagged:
-        some = tags.get(sb.uuid, [])
+        some = [facts for facts in everything if _carries(sb, tags.get(facts.path))]
+        bare = [facts for facts in everything if facts.path not in tags]
+        some += [facts for facts in bare if facts.path in lost and _is_tagless_main(sb, facts)]
+        untagged = [facts for facts in bare if facts not in some and matches_main(sb, facts)]
     else:
         some = [facts for facts in everything if matches_main(sb, facts)]
-    return tuple(facts for facts in some if not _under(facts.devno, some))
+    mains = tuple(facts for facts in some if not _under(facts.devno, some))
+    return replace(one, mains=mains, tags=tags, untagged=tuple(untagged))
+
+
+def _carries(sb: Superblock, tag: Tag | None) -> bool:
+    return tag is not None and tag.uuid == sb.uuid
+
+
+def is_content(sb: Superblock, facts: DeviceFacts, tag: Tag) -> bool:
+    """Say whether a tag on an adopted main counts as content. check_adopted() in the kernel."""
+    return known_by_id(sb, facts) or tag.uuid == (sb.content_tag or UUID(int=0))
 
 
 def select(found: Sequence[Found], names: Sequence[str]) -> list[Found]:
@@ -785,6 +830,15 @@ def assemble(
     disk = _choose_main(one, main)
     if problem := one.main_problems.get(disk.path):
         raise refused(f"set {one.name!r} on {one.spare.path}, with {disk.path}", [problem])
+    tag = one.tags.get(disk.path)
+    if not sb.tagged and tag and not is_content(sb, disk, tag):
+        raise Refused(
+            "DMR-E534",
+            f"{disk.path} has the tag of set {tag.set_name}, and no id says that it is the main "
+            f"of set {one.name!r}",
+            hint="If it is that set's main, start that set. If the tag is content of this set's "
+            f"data: {mend_command(one, '--tag-is-content', disk.path)}",
+        )
     safety.refuse(
         [
             *safety.check_usable(
@@ -849,6 +903,23 @@ def _record(one: Found, errors: ErrorPolicy | None, remap_rate: int | None) -> N
         )
 
 
+def mend_command(one: Found, option: str, main: str) -> str:
+    """Return the repair that a set on disk needs, as it can be typed."""
+    words = ["dmremapctl", "repair", one.spare.path, option, main]
+    if one.spare_start:
+        words += ["--start", str(one.spare_start)]
+    return shlex.join(words)
+
+
+def _no_tag(one: Found, facts: DeviceFacts) -> Refused:
+    return Refused(
+        "DMR-E533",
+        f"{facts.path} has no tag that can be read, and set {one.name!r} knows its main by one",
+        hint="If it is the set's main, with the set's data, have the tag written again: "
+        + mend_command(one, "--retag", facts.path),
+    )
+
+
 def _runs_as(one: Found, main: str | None, others: Sequence[Running]) -> Running | None:
     """Return the device that runs a set already, or raise if it runs from other devices."""
     uuid = str(one.superblock.uuid)
@@ -906,10 +977,14 @@ def _choose_main(one: Found, main: str | None) -> DeviceFacts:
             wrong = contradicts_main(sb, facts)
         else:
             wrong = facts.devno not in {candidate.devno for candidate in one.mains}
+        if wrong and sb.tagged and facts.path not in one.tags and facts.sectors >= sb.main_sectors:
+            raise _no_tag(one, facts)
         if wrong:
             raise Refused("DMR-E513", f"{main} is not the main device of set {one.name!r}")
         return facts
     if not one.mains:
+        if one.untagged:
+            raise _no_tag(one, one.untagged[0])
         if not sb.tagged and not sb.main_serial and not sb.main_id_type:
             raise Refused("DMR-E516", f"the main device of set {one.name!r} cannot be recognised")
         what = f"serial {sb.main_serial}, " if sb.main_serial else ""
@@ -1063,9 +1138,11 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
         try:
             for table, told in zip(one.tables, one.status, strict=True):
                 if told.mode == "rw":
-                    warnings += _begin_last_epoch(
-                        one.name, table.start, tagged=told.identity == "tag"
+                    # One that is known by its id may have a tag that could not be read.
+                    tagged = told.identity == "tag" or (
+                        told.identity == "id" and table.main_start >= TAG_SECTORS
                     )
+                    warnings += _begin_last_epoch(one.name, table.start, tagged=tagged)
             dm.remove(one.name, retry=False)
         except BaseException as err:
             if not one.device.suspended:

@@ -17,7 +17,10 @@ from dmremap.cli._meta import (
     write_lines,
     write_rows,
 )
+from dmremap.cli._tag import content as call_content
+from dmremap.cli._tag import retag as rewrite_tag
 from dmremap.cli.common import Result, change_options, confirm, output_option, progress
+from dmremap.errors import Usage
 
 
 @click.command()
@@ -30,6 +33,13 @@ from dmremap.cli.common import Result, change_options, confirm, output_option, p
     is_flag=True,
     help="Take DEVICE although main was used with a later state of it.",
 )
+@click.option("--retag", metavar="MAIN", help="Write the set's tag to its main device, MAIN.")
+@click.option(
+    "--tag-is-content",
+    "called_content",
+    metavar="MAIN",
+    help="Record that the tag on MAIN, the set's adopted main device, is content of its data.",
+)
 @change_options
 @output_option
 def command(
@@ -38,6 +48,8 @@ def command(
     uuid: UUID | None,
     main: str | None,
     accept_older_spare: bool,
+    retag: str | None,
+    called_content: str | None,
     dry_run: bool,
     yes: bool,
     lock_timeout: float,
@@ -54,10 +66,25 @@ def command(
     the set begin an epoch with this spare, in both superblocks and then in main's tag. The main
     device must be there; it is searched for, or named with --main.
 
+    --retag is for a main device that has lost its tag, or whose tag cannot be read, so that the
+    set is not started. Nothing else is written to MAIN than the five copies of the tag, and
+    nothing at all if its first MiB holds anything but zeroes. Whether it is the set's main, with
+    the set's data, only you can know: on another disk what is read from the set is wrong.
+
+    --tag-is-content is for an adopted main device in whose data somebody has made a set, so that
+    it looks like the main of that set. MAIN is only read.
+
     DEVICE may be a file with the image of a spare. --dry-run shows each block that would be
     written.
     """
+    asked = [one for one in (main, accept_older_spare, retag, called_content) if one]
+    if (retag or called_content) and len(asked) > 1:
+        raise Usage("DMR-E201", "--retag and --tag-is-content go with nothing else about main")
     place = place_of(device, start, "write block devices")
+    if retag or called_content:
+        disk = place_of(retag or called_content or "", 0, "write block devices")
+        write = rewrite_tag if retag else call_content
+        return write(place, disk, uuid, dry_run=dry_run, yes=yes, timeout=lock_timeout)
     if accept_older_spare:
         return accept(place, main, uuid, dry_run=dry_run, yes=yes, lock_timeout=lock_timeout)
     from dmremap import offline

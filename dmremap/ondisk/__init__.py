@@ -4,9 +4,11 @@
 from dmremap.ondisk.area import (
     first_super,
     format_area,
+    lost_tags,
     newest_tag,
     read_tag,
     read_tags,
+    something_else,
     write_tag,
 )
 from dmremap.ondisk.bulk import pack_tables, write_mapped_area
@@ -82,6 +84,7 @@ __all__ = [
     "format_area",
     "largest_area",
     "look",
+    "lost_tags",
     "newest_tag",
     "opened",
     "pack_tables",
@@ -89,6 +92,7 @@ __all__ = [
     "read_tags",
     "refused",
     "segment_for",
+    "something_else",
     "write_mapped_area",
     "write_tables",
     "write_tag",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from dmremap.errors import Busy
 from dmremap.ondisk._format import lib
@@ -139,6 +140,44 @@ def newest_tag(copies: Iterable[Tag]) -> Tag | None:
 def read_tag(view: View) -> Tag | None:
     """Return main's tag."""
     return newest_tag(read_tags(view).values())
+
+
+def lost_tags(view: View) -> list[int]:
+    """Return the places of main's tag that cannot be read."""
+    return [place for place in TAG_BLOCKS if view.block(place) is None]
+
+
+def _pieces(view: View, place: int, unit: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what can be read of a block of main, and where it is in bytes."""
+    block = view.block(place)
+    at = place * BLOCK
+    if block is not None:
+        yield at, block
+    if block is not None or place:
+        return
+    for offset in range(at, at + BLOCK, unit):
+        piece = view.source.read(offset, unit)
+        if piece is not None:
+            yield offset, piece
+
+
+def something_else(view: View, unit: int, uuid: UUID | None = None) -> int | None:
+    """Return where, in bytes, main's first MiB has anything but zeroes, None if nowhere.
+
+    What cannot be read does not count; of the first block, if it cannot be read as a whole, each
+    unit does that can be. A copy of the tag does not count either if it is of the set `uuid`, or
+    cannot be read. search_main() in the kernel.
+    """
+    for place in range(HEAD_BLOCKS):
+        block = view.block(place)
+        if place in TAG_BLOCKS:
+            tag = parse_tag(block, place) if block is not None else None
+            if block is None or (tag and tag.uuid == uuid):
+                continue
+        for offset, piece in _pieces(view, place, unit):
+            if not is_zero(piece):
+                return offset
+    return None
 
 
 def write_tag(device: BlockDevice, tag: Tag, *, clear: bool = False) -> None:

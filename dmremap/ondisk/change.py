@@ -41,6 +41,15 @@ def choose(
     return _change(source, start, uuid, write, change)
 
 
+def call_content(source: Source, start: int, uuid: UUID, write: Writer, tag: UUID) -> list[Write]:
+    """Record that the tag of set `tag` in main's data is content. Return what was written."""
+
+    def change(sb: Any) -> None:
+        ffi.buffer(sb.content_tag)[:] = tag.bytes
+
+    return _change(source, start, uuid, write, change)
+
+
 def supersede(source: Source, start: int, uuid: UUID, write: Writer) -> list[Write]:
     """Say that the set has gone on elsewhere; return what was written.
 

@@ -503,6 +503,22 @@ def _attach_loop(backing: Path, sector_size: int) -> Path:
 
 
 @contextmanager
+def scsi_debug(*parameters: str) -> Iterator[Path]:
+    """Have the one disk of scsi_debug, 8 MiB, which has an id."""
+    run("modprobe", "sd_mod")
+    run("modprobe", "scsi_debug", "dev_size_mb=8", "delay=0", *parameters)
+    try:
+        disks = Path("/sys/bus/pseudo/drivers/scsi_debug")
+        pattern = "adapter*/host*/target*/*/block/*"
+        wait_for(lambda: any(disks.glob(pattern)), "the disk of scsi_debug")
+        path = Path("/dev", next(disks.glob(pattern)).name)
+        wait_for(path.exists, f"{path}")
+        yield path
+    finally:
+        unload_module("scsi_debug")
+
+
+@contextmanager
 def null_block(
     size: int = 16 * MIB,
     *,

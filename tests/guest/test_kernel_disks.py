@@ -26,11 +26,10 @@ from guest.lib import (
     pattern,
     queue,
     run,
+    scsi_debug,
     sectors,
     try_read,
     try_write,
-    unload_module,
-    wait_for,
     write,
 )
 from guest.remapset import KernelLog, RemapSet, read_superblock, remap_set, status, texts
@@ -92,22 +91,6 @@ def test_bad_blocks_of_null_blk(block: int) -> None:
 
 
 # scsi_debug: medium errors with sense data
-
-
-@contextmanager
-def scsi_debug(*parameters: str) -> Iterator[Path]:
-    """Have the one disk of scsi_debug."""
-    run("modprobe", "sd_mod")
-    run("modprobe", "scsi_debug", "dev_size_mb=8", "delay=0", *parameters)
-    try:
-        disks = Path("/sys/bus/pseudo/drivers/scsi_debug")
-        pattern = "adapter*/host*/target*/*/block/*"
-        wait_for(lambda: any(disks.glob(pattern)), "the disk of scsi_debug")
-        path = Path("/dev", next(disks.glob(pattern)).name)
-        wait_for(path.exists, f"{path}")
-        yield path
-    finally:
-        unload_module("scsi_debug")
 
 
 @contextmanager
