@@ -7,6 +7,7 @@ says and takes back what it wrote itself if any step fails.
 """
 
 import contextlib
+import errno
 import shlex
 import time
 import uuid as uuidlib
@@ -623,15 +624,29 @@ def tagged_mains(uuid: UUID) -> list[DeviceFacts]:
 def _main_problems(one: Found, copies: Mapping[str, Mapping[int, Tag]]) -> dict[str, Refusal]:
     sb = one.superblock
     out: dict[str, Refusal] = {}
-    for facts in one.mains if sb.tagged else ():
-        if facts.path not in one.tags:
-            continue
-        problem = judge_main(sb, copies[facts.path], facts.sectors)
-        if problem and problem.code != UNFIT:
+    for facts in one.mains:
+        problem = _tag_in_data(one, facts)
+        if sb.tagged and facts.path in one.tags:
+            problem = judge_main(sb, copies[facts.path], facts.sectors)
+        if sb.tagged and problem and problem.code != UNFIT:
             problem = _judge_again(one, facts, problem)
         if problem:
             out[facts.path] = with_way_out(problem, one.spare.path, one.spare_start)
     return out
+
+
+def _tag_in_data(one: Found, main: DeviceFacts) -> Refusal | None:
+    """Say why an adopted main with a tag on it is refused. check_adopted() in the kernel."""
+    tag = one.tags.get(main.path)
+    if one.superblock.tagged or tag is None or is_content(one.superblock, main, tag):
+        return None
+    return Refusal(
+        errno.EINVAL,
+        f"main has the tag of set {tag.set_name}, and no id says that it is this set's",
+        "DMR-C319",
+        hint="If it is that set's main, start that set. If the tag is content of this set's data: "
+        + mend_command(one, "--tag-is-content", main.path),
+    )
 
 
 def _judge_again(one: Found, main: DeviceFacts, before: Refusal) -> Refusal | None:
@@ -763,7 +778,7 @@ def _carries(sb: Superblock, tag: Tag | None) -> bool:
 
 
 def is_content(sb: Superblock, facts: DeviceFacts, tag: Tag) -> bool:
-    """Say whether a tag on an adopted main counts as content. check_adopted() in the kernel."""
+    """Say whether a tag on an adopted main counts as content."""
     return known_by_id(sb, facts) or tag.uuid == (sb.content_tag or UUID(int=0))
 
 
@@ -828,17 +843,8 @@ def assemble(
     if problems:
         raise refused(f"set {one.name!r} on {one.spare.path}", problems)
     disk = _choose_main(one, main)
-    if problem := one.main_problems.get(disk.path):
+    if problem := one.main_problems.get(disk.path) or _tag_in_data(one, disk):
         raise refused(f"set {one.name!r} on {one.spare.path}, with {disk.path}", [problem])
-    tag = one.tags.get(disk.path)
-    if not sb.tagged and tag and not is_content(sb, disk, tag):
-        raise Refused(
-            "DMR-E534",
-            f"{disk.path} has the tag of set {tag.set_name}, and no id says that it is the main "
-            f"of set {one.name!r}",
-            hint="If it is that set's main, start that set. If the tag is content of this set's "
-            f"data: {mend_command(one, '--tag-is-content', disk.path)}",
-        )
     safety.refuse(
         [
             *safety.check_usable(

@@ -212,6 +212,11 @@ _CODES: dict[str, FindingCode] = {
         "Main carries the set's tag, and the tag or main's size contradicts what the spare says.",
         "Find out whether the disk is the set's, and keep both as they are.",
     ),
+    "DMR-C319": FindingCode(
+        "a tag in main's data",
+        "An adopted main that is known by its size only has the tag of another set.",
+        "If it is content of the data, 'dmremapctl repair SPARE --tag-is-content MAIN' records it.",
+    ),
 }
 
 CODES: Mapping[str, FindingCode] = MappingProxyType(_CODES)

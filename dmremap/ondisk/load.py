@@ -668,6 +668,7 @@ _ERRORS: Final = {
     "DMR-C314": "DMR-E530",
     "DMR-C316": "DMR-E531",
     "DMR-C317": "DMR-E531",
+    "DMR-C319": "DMR-E534",
 }
 
 

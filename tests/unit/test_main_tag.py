@@ -245,6 +245,19 @@ def test_a_tag_that_is_content_keeps_nothing_from_being_started(host: Machine) -
     assert verdict(host, ADOPTED, NO_ID) == ""
 
 
+def test_a_tag_in_its_data_is_the_sets_problem(host: Machine) -> None:
+    disk = Main()
+    anothers(disk)
+    host.put("main", disk)
+    assert verdict(host, ADOPTED, NO_ID) == "DMR-E534"
+    (one,) = sets.scan()
+    (problem,) = one.refusals
+    assert problem.hint.endswith(f"{host.paths['spare']} --tag-is-content {host.paths['main']}")
+    assert verdict(host, ADOPTED, HAS_ID) == ""
+    (one,) = sets.scan()
+    assert one.refusals == ()
+
+
 def test_another_disk_is_not_main_without_a_tag(host: Machine) -> None:
     disk = Main()
     lost(disk)
