@@ -6,7 +6,15 @@
  * write goes to a stand-in, and no place of a good copy is overwritten to save
  * another: so at every instant one whole copy is on disk, whatever fails.  Which
  * copy is written when is the business of dm-remap-commit.c and dm-remap-load.c;
- * what is here is durable when it returns, and knows of no order.
+ * what is here is durable when it returns, and knows of one order alone:
+ *
+ *  1. the name of a stand-in, in superblock copy 0, then in copy 1;
+ *  2. what the stand-in stands for.
+ *
+ * A load that cannot read a stand-in has to know what it may hide.  So the name is
+ * durable twice before anything stands there, and never changes.  It has a commit of
+ * the superblock to itself, with a sequence of its own, in the middle of whatever
+ * commit needs it.
  *
  * Context: process.  Those that write use r->page and r->mblock[], which belong to
  * the commit work, or to preresume or a message while no I/O runs.  The narrow
@@ -341,11 +349,12 @@ int area_type(u32 mb)
  *----------------------------------------------------------------
  */
 
-/* Write r->page as one copy of a block to a place.  Durable when it returns 0. */
+/* Write one copy of a block to a place, from memory.  Durable when it returns 0. */
 static int write_at(struct remap *r, u32 mb, int copy, u64 seq, u64 place)
 {
 	int ret;
 
+	area_build(r, mb);
 	dmr_seal(page_address(r->page), area_type(mb), (u8 *)&r->uuid, seq,
 		 area_home(r, mb, copy), place);
 	ret = area_write(r, place, r->page);
@@ -355,27 +364,92 @@ static int write_at(struct remap *r, u32 mb, int copy, u64 seq, u64 place)
 }
 
 /*
- * Write r->page to a stand-in, as one copy of a block.  The place that the copy
- * leaves stays marked as used: it refuses writes, or does not keep them.
+ * Neighbours often fail together.  So the two copies of a block look for a place from
+ * the two ends.
+ */
+static unsigned int nth_of(int copy, unsigned int i, unsigned int nr)
+{
+	return copy ? nr - 1 - i : i;
+}
+
+/* A stand-in of the superblock's own that was never used.  0: none is left. */
+static u8 find_refuge(struct remap *r, int copy)
+{
+	unsigned int i;
+
+	for (i = 0; i < DMR_NR_REFUGES; i++) {
+		u8 place = DMR_REFUGE_FIRST +
+			   nth_of(copy, i, DMR_NR_REFUGES) * DMR_REFUGE_STEP;
+
+		if (!test_bit(place - DMR_STANDIN_FIRST, r->standin_used))
+			return place;
+	}
+	return 0;
+}
+
+/*
+ * The first stand-in that is named for a copy of a table and holds nobody's, else
+ * the first that was never used.  0: none is left.
+ */
+static u8 find_standin(struct remap *r, u64 home, int copy)
+{
+	unsigned int i;
+	u8 unused = 0;
+
+	for (i = 0; i < DMR_NR_STANDINS; i++) {
+		unsigned int bit = nth_of(copy, i, DMR_NR_STANDINS);
+		u64 name = dmr_get64(r->super->standin[bit]);
+		u8 place = DMR_STANDIN_FIRST + bit;
+
+		if (test_bit(bit, r->standin_used))
+			continue;
+		if (name == home)
+			return place;
+		if (!name && !unused && !dmr_is_refuge(place))
+			unused = place;
+	}
+	return unused;
+}
+
+/* A stand-in gets its name, durable in both superblocks, unless it has it. */
+static int name_standin(struct remap *r, u8 place, u64 home)
+{
+	__le64 *name = &r->super->standin[place - DMR_STANDIN_FIRST];
+
+	if (dmr_get64(*name) == home)
+		return 0;
+	/* A table that the set has yet to grow onto would make it invalid. */
+	if (!dmr_is_home(r->super, home))
+		return -EIO;
+	*name = dmr_put64(home);
+	return area_write_super(r, 0, 1);
+}
+
+/*
+ * Write one copy of a block to a stand-in.  The place that it leaves stays marked as
+ * used: it refuses writes, or does not keep them.
  */
 int area_move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 {
 	struct dmr_mblock *m = &r->mblock[mb];
-	u64 home = area_home(r, mb, copy), place;
-	unsigned int tries, bit;
+	u64 home = area_home(r, mb, copy);
+	unsigned int tries, most = mb ? DMR_STANDIN_TRIES : DMR_NR_REFUGES;
+	u8 place;
 
-	for (tries = 0; tries < DMR_STANDIN_TRIES; tries++) {
+	for (tries = 0; tries < most; tries++) {
 		/* A suspend that waits for long has time for one of them. */
 		if (tries && dmr_must_stop(r))
 			break;
-		bit = find_first_zero_bit(r->standin_used, DMR_NR_STANDINS);
-		if (bit == DMR_NR_STANDINS)
+		place = mb ? find_standin(r, home, copy) : find_refuge(r, copy);
+		if (!place)
 			break;
-		__set_bit(bit, r->standin_used);
-		place = DMR_STANDIN_FIRST + bit;
+		__set_bit(place - DMR_STANDIN_FIRST, r->standin_used);
+		/* Writes the superblock, which has no names: no further down. */
+		if (mb && name_standin(r, place, home))
+			break;
 		if (write_at(r, mb, copy, seq, place))
 			continue;
-		DMWARN_LIMIT("%s: metadata block %llu moves to block %llu",
+		DMWARN_LIMIT("%s: metadata block %llu moves to block %u",
 			     dmr_name(r), home, place);
 		if (!m->standin[copy])
 			atomic_inc(&r->nr_away);
@@ -388,12 +462,35 @@ int area_move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 	return -EIO;
 }
 
-/* Write r->page as one copy of a block.  Durable when it returns 0. */
+/* Write one copy of a block, where it lives.  Durable when it returns 0. */
 int area_write_copy(struct remap *r, u32 mb, int copy, u64 seq)
 {
 	if (!write_at(r, mb, copy, seq, area_place(r, mb, copy)))
 		return 0;
 	return area_move_copy(r, mb, copy, seq);
+}
+
+/**
+ * area_write_super() - write both copies of the superblock
+ * @r: the target
+ * @first: the copy that is durable before the other one is written
+ * @ahead: added to the sequence
+ *
+ * When one of them fails no superblock is written any more until the next load:
+ * what has failed may be there nevertheless, and another one with its sequence
+ * would contradict it.
+ */
+int area_write_super(struct remap *r, int first, unsigned int ahead)
+{
+	struct dmr_mblock *m = &r->mblock[0];
+	int i;
+
+	for (i = 0; i < 2 && !m->failed; i++)
+		m->failed = area_write_copy(r, 0, first ^ i, m->seq + ahead);
+	if (m->failed)
+		return -EIO;
+	m->seq += ahead;
+	return 0;
 }
 
 /**

@@ -3,9 +3,10 @@
  * From a change in memory to two durable copies, and from there to the lookup.
  *
  * A mapping counts when both copies of its table block are durable.  A commit
- * writes copy A of every dirty block with FUA, and only when all of them are
+ * writes copy A of every dirty table with FUA, and only when all of them are
  * durable copy B.  So at every instant one whole copy is on disk, and a cut
- * leaves copies that differ by one sequence at most.
+ * leaves copies that differ by one sequence at most.  The superblock is first, both
+ * copies of it: a table that needs a new stand-in writes the superblock again.
  *
  * The commit work takes all bios whose data is durable when it starts; steps 5 to
  * 7 of the error path (dm-remap-repair.c has 1 to 4):
@@ -84,7 +85,7 @@ static void commit_set_ro(struct remap *r)
 	event_fails(r, DMR_SPARE, DMR_WRITES, U64_MAX);
 }
 
-/* One copy of every dirty block.  @ok: none has failed yet. */
+/* One copy of every dirty table.  @ok: no block has failed yet. */
 static bool commit_copies(struct remap *r, int copy, bool ok,
 			  unsigned long deadline)
 {
@@ -93,16 +94,14 @@ static bool commit_copies(struct remap *r, int copy, bool ok,
 	for (mb = r->first_dirty; mb != DMR_NO_MBLOCK; mb = r->mblock[mb].next_dirty) {
 		struct dmr_mblock *m = &r->mblock[mb];
 
-		if (m->failed)
+		if (!mb || m->failed)
 			continue;
 		/* A spare that is dying slowly must not hold up a suspend. */
 		m->failed = r->mode == DMR_MODE_RO ||
 			    (!ok && (time_after(jiffies, deadline) ||
 				     dmr_must_stop(r)));
-		if (!m->failed) {
-			area_build(r, mb);
+		if (!m->failed)
 			m->failed = area_write_copy(r, mb, copy, m->seq + 1);
-		}
 		if (m->failed)
 			ok = false;
 	}
@@ -112,13 +111,16 @@ static bool commit_copies(struct remap *r, int copy, bool ok,
 static int write_dirty(struct remap *r)
 {
 	unsigned long deadline = jiffies + COMMIT_TIME;
-	bool ok = commit_copies(r, 0, true, deadline);
+	bool ok = true;
 
+	if (r->mblock[0].dirty)
+		ok = r->mode != DMR_MODE_RO && !area_write_super(r, 0, 1);
+	ok = commit_copies(r, 0, ok, deadline);
 	ok = commit_copies(r, 1, ok, deadline);
 	while (r->first_dirty != DMR_NO_MBLOCK) {
 		struct dmr_mblock *m = &r->mblock[r->first_dirty];
 
-		if (!m->failed)
+		if (r->first_dirty && !m->failed)
 			m->seq++;
 		m->dirty = false;
 		r->first_dirty = m->next_dirty;
@@ -133,8 +135,8 @@ static int write_dirty(struct remap *r)
  * commit_dirty() - make every dirty block durable, twice
  * @r: the target
  *
- * Copy A of all of them, then copy B.  A block that cannot be written twice is
- * marked as failed, and the mode becomes ro for good.
+ * The superblock, then copy A of all tables, then copy B.  A block that cannot be
+ * written twice is marked as failed, and the mode becomes ro for good.
  */
 int commit_dirty(struct remap *r)
 {
@@ -195,7 +197,6 @@ int commit_retire(struct remap *r)
 	for (copy = 0; copy < 2 && !ret; copy++) {
 		if (r->retired & BIT(copy))
 			continue;
-		area_build(r, 0);
 		ret = area_write_copy(r, 0, copy, r->retire_seq);
 		if (!ret)
 			r->retired |= BIT(copy);
@@ -282,7 +283,6 @@ int commit_scrub(struct remap *r, u32 mb, int copy)
 		/* A suspend need not wait for what can be done later. */
 		if (!r->quiet && READ_ONCE(r->suspend_deadline))
 			return -EAGAIN;
-		area_build(r, mb);
 		/* From the second time on its place did not keep what it took. */
 		if (tries ? area_move_copy(r, mb, copy, seq) :
 			    area_write_copy(r, mb, copy, seq))
@@ -297,6 +297,9 @@ int commit_scrub(struct remap *r, u32 mb, int copy)
 			event_report(r, DMR_EV_COPIES, U64_MAX, 1);
 		return DMR_SCRUB_WRITTEN;
 	}
+	/* A stand-in could not be named. */
+	if (r->mblock[0].failed)
+		commit_set_ro(r);
 	return DMR_SCRUB_FAILED;
 }
 

@@ -15,17 +15,25 @@
  *    hence + 2.
  *
  * The home that a copy has left for a stand-in may still be readable, with
- * something old: so a load refuses where a stand-in that cannot be read may
- * hide the only newer copy, and it erases such a stand-in only when everything
- * that it might contradict has been written again.
+ * something old.  So a stand-in that cannot be read counts against the copy that it
+ * is named for: it may hide a newer one.  The other copy is enough to go on with,
+ * for what is hidden was never acknowledged if it is ahead of that.  Both copies are
+ * written again then, to outrank it, and only when every block has two durable
+ * copies is such a stand-in erased.  One that was never named hides nothing,
+ * whatever it holds.  The superblock's own stand-ins, its refuges, cannot have names:
+ * one that cannot be read may hide either of its copies.
  *
  * A write that is cut, or refused, may leave a stand-in torn.  Its first sector is
  * whole, so the header says what the last write that reached it was: a version of
- * one copy.  What the stand-in held before was of the same copy and older, or was
- * nobody's any more.  So it may hide a version of that copy alone, none newer than
- * its header says; the other copy was durable before the write began.  With zeroes
- * there instead, nothing was ever completed since it was blank, or a load has
- * begun to erase it, when every block had two durable copies: it hides nothing.
+ * one copy.  What the stand-in held before was of the same copy and older.  So it may
+ * hide a version of that copy alone, none newer than its header says; the other copy
+ * was durable before the write began.  With zeroes there instead, nothing was ever
+ * completed since it was blank, or a load has begun to erase it, when every block had
+ * two durable copies: it hides nothing.  With anything else there it is as good as
+ * unreadable.
+ *
+ * The superblock is chosen and mended first: it has the names, and may need one more
+ * to mend the others.
  *
  * A set grows onto tables that the control plane has written behind the area: ctr
  * accepts a longer spare_len only if all of them are there and empty, and the load
@@ -55,6 +63,7 @@
 #endif
 #define KERNEL_FORMAT_MAX	0x40000u	/* blocks: 1 GiB */
 #define NOWHERE		U64_MAX
+#define DO_CHECK	": run dmremapctl check"
 
 /*----------------------------------------------------------------
  * Reading many blocks
@@ -239,6 +248,7 @@ struct found {
 	u64	torn;		/* highest sequence that a torn stand-in names */
 	u8	place;		/* stand-in, 0: at home */
 	bool	ambiguous;	/* contradicts another one of this sequence */
+	bool	unseen;		/* a stand-in that is named for it is unreadable */
 };
 
 /* What the first MiB of the area says. */
@@ -250,12 +260,17 @@ struct head {
 	bool	overwritten;		/* ... READY and at home: it is theirs */
 	bool	ambiguous;		/* equal sequence, different body */
 	bool	blank;			/* all of it reads as zero */
+	bool	unread;			/* a superblock's home cannot be read */
 	struct found found[2];		/* of the superblock */
+	struct dmr_epoch epoch[2];	/* ... in each copy of it that was found */
+	struct dmr_epoch before[2];
 	struct {
 		u64 home;		/* NOWHERE: no table block in it */
 		u64 torn;		/* ... but it is torn, with this sequence */
 		bool bad;		/* cannot be read, or is torn */
-		bool vague;		/* ... and may hide any copy */
+		bool vague;		/* ... and does not say what it was */
+		bool unread;
+		bool blank;
 	} standin[DMR_NR_STANDINS];
 };
 
@@ -263,12 +278,15 @@ struct head {
  * A home may hold what it refused to write.  So at the same sequence the stand-in
  * is where the copy lives: a copy never goes home while its stand-in can be read.
  */
-static void note_found(struct found *f, u64 seq, u64 place, u64 home)
+static bool note_found(struct found *f, u64 seq, u64 place, u64 home)
 {
-	if (seq > f->seq || (seq == f->seq && place != home)) {
+	bool newest = seq > f->seq || (seq == f->seq && place != home);
+
+	if (newest) {
 		f->seq = seq;
 		f->place = place == home ? 0 : place;
 	}
+	return newest;
 }
 
 static bool is_standin(u64 block)
@@ -282,12 +300,12 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 {
 	u64 home = dmr_get64(sb->h.home);
 	u64 seq = dmr_get64(sb->h.seq);
-	struct found *found = &h->found[home == DMR_SB1_BLOCK];
+	int copy = home == DMR_SB1_BLOCK;
 	bool ready = dmr_get32(sb->state) == DMR_READY;
 
 	if (home != DMR_SB0_BLOCK && home != DMR_SB1_BLOCK)
 		return;
-	if (home != block && !is_standin(block))
+	if (home != block && !dmr_is_refuge(block))
 		return;
 	if (r->has_uuid ? memcmp(sb->h.uuid, &r->uuid, sizeof(r->uuid)) :
 	    h->have_super && memcmp(sb->h.uuid, h->super.h.uuid,
@@ -320,14 +338,19 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 		h->found[1].seq = 0;
 		h->found[1].place = 0;
 	}
-	note_found(found, seq, block, home);
+	if (note_found(&h->found[copy], seq, block, home)) {
+		h->epoch[copy] = sb->epoch;
+		h->before[copy] = sb->before;
+	}
 }
 
 static void standin_unreadable(struct head *h, unsigned int i)
 {
 	h->standin[i].home = NOWHERE;
+	h->standin[i].unread = true;
 	h->standin[i].bad = true;
 	h->standin[i].vague = true;
+	h->standin[i].blank = false;
 }
 
 /* A stand-in with a wrong checksum.  Of whose write is its first sector? */
@@ -345,10 +368,11 @@ static void standin_torn(struct remap *r, struct head *h, unsigned int i,
 	if (memcmp(hdr->magic, DMR_MAGIC, DMR_MAGIC_SIZE) || !seq ||
 	    seq > DMR_SEQ_MAX || memcmp(hdr->uuid, &r->uuid, sizeof(r->uuid))) {
 		h->standin[i].vague = true;
-	} else if (type == DMR_TYPE_TABLE) {
+	} else if (type == DMR_TYPE_TABLE &&
+		   !dmr_is_refuge(DMR_STANDIN_FIRST + i)) {
 		h->standin[i].home = home;
 		h->standin[i].torn = seq;
-	} else if (type == DMR_TYPE_SUPER &&
+	} else if (type == DMR_TYPE_SUPER && dmr_is_refuge(DMR_STANDIN_FIRST + i) &&
 		   (home == DMR_SB0_BLOCK || home == DMR_SB1_BLOCK)) {
 		f->torn = max(f->torn, seq);
 	} else {
@@ -366,12 +390,15 @@ static int head_block(struct scan *s, u64 block, const void *data)
 		h->blank = false;
 		if (is_standin(block))
 			standin_unreadable(h, i);
+		h->unread |= block == DMR_SB0_BLOCK || block == DMR_SB1_BLOCK;
 		return 0;
 	}
 	if (!memchr_inv(data, 0, DMR_BLOCK_SIZE))
 		return 0;
 
 	h->blank = false;
+	if (is_standin(block))
+		h->standin[i].blank = false;
 	if (dmr_header_ok(data, DMR_TYPE_SUPER, block))
 		head_candidate(s->r, h, block, data);
 	else if (is_standin(block) && dmr_header_ok(data, DMR_TYPE_TABLE, block))
@@ -387,8 +414,10 @@ static int head_read(struct scan *s, struct head *h)
 
 	memset(h, 0, sizeof(*h));
 	h->blank = true;
-	for (i = 0; i < DMR_NR_STANDINS; i++)
+	for (i = 0; i < DMR_NR_STANDINS; i++) {
 		h->standin[i].home = NOWHERE;
+		h->standin[i].blank = true;
+	}
 	return scan_blocks(s, 0, DMR_HEAD_BLOCKS, head_block, h);
 }
 
@@ -489,31 +518,28 @@ static void new_super(struct remap *r)
 }
 
 /**
- * grown_super() - describe the set with a segment more
+ * add_segment() - describe the set with a segment more
  * @r: the target; its spare_len is more than the set has recorded
- * @old: the set's superblock
- * @sb: set to the new one
+ * @sb: the set's superblock
  *
- * Return: NULL, or why the set cannot grow.
+ * Return: NULL, or why the set cannot grow; then @sb is as it was.
  */
-static char *grown_super(struct remap *r, const struct dmr_super *old,
-			 struct dmr_super *sb)
+static char *add_segment(struct remap *r, struct dmr_super *sb)
 {
 	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
-	u32 n = dmr_get32(old->nr_segments);
+	u32 n = dmr_get32(sb->nr_segments);
 	u64 end = DMR_HEAD_BLOCKS, total = 0;
 	u32 i, slots;
 
 	for (i = 0; i < n; i++) {
-		end += dmr_get64(old->segment[i].blocks);
-		total += dmr_get32(old->segment[i].slots);
+		end += dmr_get64(sb->segment[i].blocks);
+		total += dmr_get32(sb->segment[i].slots);
 	}
 	if (n == DMR_MAX_SEGMENTS)
 		return "spare_len: the set has 32 segments and cannot grow any more";
 	slots = dmr_segment_slots(area - end, r->unit);
 	if (!slots || total + slots > DMR_MAX_SLOTS)
 		return "spare_len: a set grows by at least 3 blocks, to 16777216 slots at most";
-	*sb = *old;
 	sb->area_blocks = dmr_put64(area);
 	sb->nr_segments = dmr_put32(n + 1);
 	set_segment(&sb->segment[n], end, area, slots);
@@ -591,7 +617,9 @@ static int inspect_blank(struct remap *r, struct scan *s, struct head *h,
 	u64 area = r->spare_len / DMR_BLOCK_SECTORS;
 	int ret;
 
-	*error = "no set with this uuid on the spare: check the device names";
+	*error = "no superblock of the set can be read: run dmremapctl check";
+	if (!h->unread)
+		*error = "no set with this uuid on the spare: check the device names";
 	if (r->has_uuid)
 		return -ENODATA;
 	*error = "spare area is neither blank (all zeros) nor a set";
@@ -653,7 +681,7 @@ static int inspect_head(struct remap *r, struct scan *s, struct head *h,
 		*error = identity_check(r, &h->super);
 		if (!*error && is_longer(r, &h->super)) {
 			r->grow = true;
-			*error = grown_super(r, &h->super, r->super);
+			*error = add_segment(r, r->super);
 		}
 	}
 	return *error ? -EINVAL : 0;
@@ -865,10 +893,9 @@ struct load {
 	u32 mb;				/* the block that is read next */
 	u32 filled;			/* slots of the blocks that were read */
 	u32 linked;			/* ... of which so many are looked up */
-	unsigned int unreadable;	/* stand-ins that may hide any copy */
+	unsigned int unreadable;	/* refuges, which may hide the superblock */
 	bool rebuild;			/* the lookup is not what was read */
-	bool grow;			/* the superblocks are to say so */
-	struct dmr_super grown;
+	bool grow;			/* the superblocks have yet to say so */
 };
 
 static bool is_live(const struct dmr_slot *slot)
@@ -1019,7 +1046,27 @@ static bool read_standin(struct remap *r, u64 place, u64 home)
 	       dmr_get64(hdr->home) == home;
 }
 
-/* Stand-ins hold few blocks: each is read again, now that its home is known. */
+/*
+ * A stand-in that is named for a copy of a table.  It is read again, now that it is
+ * known what it is for: stand-ins hold few blocks.
+ */
+static void load_standin(struct remap *r, struct load *l, unsigned int i, u32 mb,
+			 int copy)
+{
+	u64 name = area_home(r, mb, copy), place = DMR_STANDIN_FIRST + i;
+	struct found *f = &l->found[mb][copy];
+	u64 torn = l->head.standin[i].torn;
+	bool its_own = l->head.standin[i].home == name;
+
+	if (torn && its_own)
+		f->torn = max(f->torn, torn);
+	else if (torn || (its_own && !read_standin(r, place, name)))
+		standin_unreadable(&l->head, i);
+	else if (its_own)
+		load_candidate(r, l, mb, copy, place, page_address(r->page));
+	f->unseen |= l->head.standin[i].vague;
+}
+
 static int load_standins(struct remap *r, struct load *l)
 {
 	unsigned int i;
@@ -1027,27 +1074,34 @@ static int load_standins(struct remap *r, struct load *l)
 	int copy, ret = 0;
 
 	for (i = 0; i < DMR_NR_STANDINS && !ret; i++) {
-		u64 place = DMR_STANDIN_FIRST + i;
-		u64 home = l->head.standin[i].home;
-		u64 torn = l->head.standin[i].torn;
-		bool known = home != NOWHERE && area_home_of(r, home, &mb, &copy);
+		u64 name = dmr_get64(r->super->standin[i]);
 
-		if (torn && known)
-			l->found[mb][copy].torn = max(l->found[mb][copy].torn, torn);
-		else if (torn)
-			l->head.standin[i].vague = true;
-		else if (known && !read_standin(r, place, home))
-			standin_unreadable(&l->head, i);
-		else if (known)
-			load_candidate(r, l, mb, copy, place,
-				       page_address(r->page));
-		l->unreadable += l->head.standin[i].vague;
+		if (dmr_is_refuge(DMR_STANDIN_FIRST + i))
+			l->unreadable += l->head.standin[i].vague;
+		else if (name && area_home_of(r, name, &mb, &copy))
+			load_standin(r, l, i, mb, copy);
+		else
+			/* It never stood for anything: the mend may use it. */
+			l->head.standin[i].bad = false;
 		ret = killed();
 	}
 	return ret;
 }
 
-/* Which stand-ins are somebody's current copy, or cannot be read. */
+/*
+ * May a stand-in be written?  A refuge that was left is never used again.  What
+ * stands in one that has no name does not matter, if it can be read.
+ */
+static bool standin_free(struct remap *r, const struct head *h, unsigned int i)
+{
+	if (dmr_is_refuge(DMR_STANDIN_FIRST + i))
+		return h->standin[i].blank;
+	if (r->super->standin[i])
+		return !h->standin[i].bad;
+	return !h->standin[i].unread;
+}
+
+/* Where every copy lives, and which stand-ins are left. */
 static void load_places(struct remap *r, struct load *l)
 {
 	unsigned int i;
@@ -1058,7 +1112,7 @@ static void load_places(struct remap *r, struct load *l)
 	atomic_set(&r->nr_away, 0);
 	r->first_dirty = DMR_NO_MBLOCK;
 	for (i = 0; i < DMR_NR_STANDINS; i++)
-		if (l->head.standin[i].bad)
+		if (!standin_free(r, &l->head, i))
 			__set_bit(i, r->standin_used);
 	for (mb = 0; mb < r->nr_mblocks; mb++) {
 		struct dmr_mblock *m = &r->mblock[mb];
@@ -1090,18 +1144,15 @@ static int load_mend_one(struct remap *r, u32 mb, const struct found *f)
 {
 	struct dmr_mblock *m = &r->mblock[mb];
 	int lesser = f[0].seq > f[1].seq;
-	int i, ret = killed();
+	int i, ret = 0;
 
-	if (ret)
-		return ret;
-	for (i = 0; i < 2; i++) {
-		area_build(r, mb);
-		ret = area_write_copy(r, mb, i ? !lesser : lesser, m->seq + 2);
-		if (ret)
-			return ret;
-	}
-	m->seq += 2;
-	return 0;
+	if (!mb)
+		return area_write_super(r, lesser, 2);
+	for (i = 0; i < 2 && !ret; i++)
+		ret = area_write_copy(r, mb, lesser ^ i, m->seq + 2);
+	if (!ret)
+		m->seq += 2;
+	return ret;
 }
 
 /*
@@ -1131,68 +1182,92 @@ static bool same_but_epoch(struct remap *r, const struct found *f)
 }
 
 /*
- * Erase stand-ins that cannot be read or are torn.  False: one of them cannot be
- * written, or the caller is killed.
+ * Erase the stand-ins that stood for something and could not be read or were torn:
+ * what they may hide is outranked.  Whether they take it does not matter.
  */
-static bool erase_unreadable(struct remap *r, struct load *l)
+static int load_erase(struct remap *r, struct load *l)
 {
-	bool erased = true;
 	unsigned int i;
+	int ret = 0;
 
 	clear_page(page_address(r->page));
-	for (i = 0; i < DMR_NR_STANDINS; i++)
-		if (l->head.standin[i].bad &&
-		    (killed() ||
-		     area_write(r, DMR_STANDIN_FIRST + i, r->page)))
-			erased = false;
-	return erased;
+	for (i = 0; i < DMR_NR_STANDINS && !ret; i++) {
+		if (l->head.standin[i].bad)
+			area_write(r, DMR_STANDIN_FIRST + i, r->page);
+		ret = killed();
+	}
+	return ret;
+}
+
+/* Is anything left that a block's newest two copies have to outrank? */
+static bool is_settled(struct load *l, u32 mb)
+{
+	const struct found *f = l->found[mb];
+
+	return f[0].seq == f[1].seq && !f[0].unseen && !f[1].unseen &&
+	       (mb || !l->unreadable);
 }
 
 /*
- * Two equal durable copies of every block.  Only then may a stand-in that cannot
- * be read be erased: it may hold winner + 1 of any block.  Where even that fails,
- * the blocks that were equal must outrank it too.
+ * Two equal durable copies of every block, the superblock first: what is mended then
+ * may need a name.  Only behind that may a stand-in be erased that may hide winner + 1
+ * of a block.
  */
 static int load_mend(struct remap *r, struct load *l)
 {
 	u32 mb, mended = 0;
-	bool equal;
 	int ret;
 
 	if (r->read_only)
 		return 0;
-	for (equal = false; ; equal = true) {
-		for (mb = 0; mb < r->nr_mblocks; mb++) {
-			const struct found *f = l->found[mb];
-			bool same = f[0].seq == f[1].seq;
-
-			if (same != equal)
-				continue;
-			ret = load_mend_one(r, mb, f);
-			if (ret == -EIO && !mb && same_but_epoch(r, f)) {
-				r->no_raise = true;
-				continue;
-			}
-			if (ret)
-				return ret;
+	for (mb = 0; mb < r->nr_mblocks; mb++) {
+		ret = killed();
+		if (ret)
+			return ret;
+		if (is_settled(l, mb))
+			continue;
+		ret = load_mend_one(r, mb, l->found[mb]);
+		if (!ret)
 			mended++;
-		}
-		/* They are not equal after all. */
-		if (equal || r->no_raise || erase_unreadable(r, l))
-			break;
+		else if (!mb && same_but_epoch(r, l->found[mb]))
+			r->no_raise = true;
+		else
+			return ret;
 	}
 	if (mended) {
 		DMWARN("%s: wrote both copies of %u metadata blocks again",
 		       dmr_name(r), mended);
 		event_report(r, DMR_EV_COPIES, U64_MAX, mended);
 	}
-	return 0;
+	/* A superblock that could not be written is still to be outranked. */
+	return r->no_raise ? 0 : load_erase(r, l);
 }
 
-/* Is this the newest version of a copy, as far as torn stand-ins can tell? */
+/*
+ * Copies of the superblock may differ in the epoch.  Whoever remembers the higher one
+ * would refuse the set as soon as that copy cannot be read, so where they stay as
+ * they are status has the lower one.
+ */
+static void load_epoch(struct remap *r, struct load *l)
+{
+	const struct found *f = l->found[0];
+	int lesser = f[0].seq > f[1].seq;
+	const struct dmr_epoch *epoch = &l->head.epoch[lesser];
+
+	if (!f[lesser].seq || !(r->read_only || r->no_raise))
+		return;
+	/* Only the winner was checked. */
+	if (!dmr_epoch_ok(epoch) ||
+	    dmr_get64(epoch->number) >= dmr_get64(r->super->epoch.number))
+		return;
+	r->super->epoch = *epoch;
+	r->super->before = l->head.before[lesser];
+}
+
+/* Is this the newest version of a copy, as far as its stand-ins can tell? */
 static bool is_known(const struct found *f)
 {
-	return f->seq && f->seq >= f->torn;
+	return f->seq && f->seq >= f->torn && !f->unseen;
 }
 
 /* Is the newest state of a block known?  Says what is missing. */
@@ -1202,25 +1277,21 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 	unsigned int known = is_known(&f[0]) + is_known(&f[1]);
 
 	if (f[0].ambiguous) {
-		DMERR("%s: the copies of metadata block %llu contradict each other",
+		DMERR("%s: the copies of metadata block %llu contradict each other" DO_CHECK,
 		      dmr_name(r), area_home(r, mb, 0));
 		return -EINVAL;
 	}
 	/* What is written next must be valid, too, or both copies would go. */
 	if (f[0].seq > DMR_SEQ_MAX / 2 || f[1].seq > DMR_SEQ_MAX / 2) {
-		DMERR("%s: metadata block %llu has an impossible sequence",
+		DMERR("%s: metadata block %llu has an impossible sequence" DO_CHECK,
 		      dmr_name(r), area_home(r, mb, 0));
 		return -EINVAL;
 	}
-	/*
-	 * A copy may be a home that was left for a stand-in.  One that cannot be
-	 * read hides one copy, nobody knows of what block; a torn one a copy that
-	 * it names.  There must be another.
-	 */
-	if (known > !!l->unreadable)
+	/* A refuge that cannot be read hides one copy, nobody knows which. */
+	if (known > (!mb && l->unreadable))
 		return 0;
 	if (!r->nr_gone)
-		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu",
+		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu" DO_CHECK,
 		      dmr_name(r), area_home(r, mb, 0),
 		      area_home(r, mb, 1));
 	WRITE_ONCE(r->nr_gone, r->nr_gone + 1);
@@ -1233,7 +1304,7 @@ static int load_check(struct remap *r, struct load *l)
 	int ret;
 
 	if (l->unreadable > 1) {
-		DMERR("%s: %u stand-ins cannot be read, and may hide both copies of a block",
+		DMERR("%s: %u stand-ins of the superblock cannot be read, and may hide it" DO_CHECK,
 		      dmr_name(r), l->unreadable);
 		if (!r->accept_stale)
 			return -EIO;
@@ -1269,7 +1340,7 @@ static int load_lookup_one(struct remap *r, u32 slot)
 	}
 	if (r->slot[old].info >> 8 != new->info >> 8)
 		return 0;
-	DMERR("%s: unit %llu is mapped twice, to slots %u and %u",
+	DMERR("%s: unit %llu is mapped twice, to slots %u and %u" DO_CHECK,
 	      dmr_name(r), new->unit, old, slot);
 	return -EINVAL;
 }
@@ -1357,20 +1428,18 @@ static int load_head(struct remap *r, struct scan *s, struct load *l)
 		DMERR("%s: %s", dmr_name(r), why);
 		return -EINVAL;
 	}
+	*r->super = h->super;
 	l->grow = is_longer(r, &h->super);
 	if (l->grow)
-		why = grown_super(r, &h->super, &l->grown);
+		why = add_segment(r, r->super);
 	/* ctr allocated for these. */
-	if (why || !same_segments(r, l->grow ? &l->grown : &h->super)) {
+	if (why || !same_segments(r, r->super)) {
 		DMERR("%s: the set has changed since the table was loaded, load it again",
 		      dmr_name(r));
 		return -EAGAIN;
 	}
 	*r->super = h->super;
 	take_choices(r, r->super);
-	/* What status says: copies of this epoch. */
-	if (!dmr_same_epoch(&r->tag->epoch, &r->super->epoch))
-		WRITE_ONCE(r->nr_tags, 0);
 	l->found[0][0] = h->found[0];
 	l->found[0][1] = h->found[1];
 	return 0;
@@ -1407,6 +1476,7 @@ static void learn_main_id(struct remap *r)
 static int load_grow(struct remap *r, struct load *l)
 {
 	u32 slot = r->seg[r->nr_segs - 1].first_slot;
+	char *why;
 
 	for (; slot < r->nr_slots; slot++) {
 		if (dmr_state(r->slot[slot].info) != DMR_FREE) {
@@ -1415,7 +1485,11 @@ static int load_grow(struct remap *r, struct load *l)
 			return -EBUSY;
 		}
 	}
-	*r->super = l->grown;
+	why = add_segment(r, r->super);
+	if (why) {
+		DMERR("%s: %s", dmr_name(r), why);
+		return -EINVAL;
+	}
 	commit_mark_block(r, 0);
 	DMINFO("%s: the set grows to %u slots", dmr_name(r), r->nr_slots);
 	return 0;
@@ -1441,6 +1515,15 @@ static int load_raise(struct remap *r)
 	event_report(r, DMR_EV_MODE, U64_MAX, 1);
 	event_fails(r, DMR_SPARE, DMR_WRITES, U64_MAX);
 	return 0;
+}
+
+/* What has to be written before I/O may be let in was not: says what can be done. */
+static int load_unwritten(struct remap *r, int ret)
+{
+	if (ret == -EIO)
+		DMERR("%s: no metadata can be written: try dmremapctl assemble --readonly",
+		      dmr_name(r));
+	return ret;
 }
 
 static int do_load(struct remap *r, struct scan *s, struct load *l)
@@ -1469,7 +1552,11 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 	if (!ret && l->rebuild)
 		ret = load_losers(r);
 	if (ret)
-		return ret;
+		return load_unwritten(r, ret);
+	load_epoch(r, l);
+	/* What status says: copies of this epoch. */
+	if (!dmr_same_epoch(&r->tag->epoch, &r->super->epoch))
+		WRITE_ONCE(r->nr_tags, 0);
 	load_count(r);
 	if (l->grow) {
 		ret = load_grow(r, l);
@@ -1482,7 +1569,7 @@ static int do_load(struct remap *r, struct scan *s, struct load *l)
 		return 0;
 	ret = commit_dirty(r);
 	if (ret)
-		return ret;
+		return load_unwritten(r, ret);
 	ret = load_raise(r);
 	if (ret)
 		return ret;

@@ -107,7 +107,9 @@ struct dmr_mblock {
 				 * work looks at it, too
 				 */
 	bool	dirty;		/* belongs to the next commit */
-	bool	failed;		/* its commit could not make it durable twice */
+	bool	failed;		/* its commit could not make it durable twice:
+				 * of the superblock none does any more
+				 */
 };
 
 struct dmr_seg {
@@ -378,6 +380,10 @@ struct remap {
 	unsigned long		epoch_due;	/* when the next one may begin, in
 						 * jiffies
 						 */
+	/*
+	 * Stand-ins that are nobody's to write in this load: they hold a copy, have
+	 * refused one, or could not be read or were torn when it began.
+	 */
 	DECLARE_BITMAP(standin_used, DMR_NR_STANDINS);
 
 	/* The allocator and the probe.  Narrow work, or a quiet device. */
@@ -732,6 +738,7 @@ void area_build(struct remap *r, u32 mb);
 int area_type(u32 mb);
 int area_move_copy(struct remap *r, u32 mb, int copy, u64 seq);
 int area_write_copy(struct remap *r, u32 mb, int copy, u64 seq);
+int area_write_super(struct remap *r, int first, unsigned int ahead);
 bool area_readable(struct remap *r, struct page *page);
 
 /* dm-remap-load.c */

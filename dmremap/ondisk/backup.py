@@ -17,18 +17,20 @@ is described in docs/format.md, and versioned apart from that of the disk.
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
 from dmremap.errors import Failure, Refused
-from dmremap.ondisk._format import ffi, lib
+from dmremap.ondisk._format import lib
 from dmremap.ondisk.area import table_homes
 from dmremap.ondisk.epoch import Raise, with_epoch
 from dmremap.ondisk.head import HEADER, Head, choose_super
 from dmremap.ondisk.layout import (
     BLOCK,
     BLOCK_SECTORS,
+    REFUGES,
+    STANDINS,
     SUPER_HOMES,
     Invalid,
     SlotState,
@@ -38,7 +40,7 @@ from dmremap.ondisk.layout import (
     parse_super,
 )
 from dmremap.ondisk.load import Block, Load, View, body_of, judge, lookup, table_of, words
-from dmremap.ondisk.mend import Write, Writer, mend, sealed
+from dmremap.ondisk.mend import Write, Writer, mend, sealed, with_names, with_state
 
 MAGIC: Final = b"dm-remap backup\n"
 VERSION: Final = 1
@@ -188,6 +190,7 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
         return plan_blank(view, backup)  # an import into a blank area that was cut
     load = Load(view.start, head, backup.uuid)
     top = Block(0, SUPER_HOMES)
+    names = dict(sb.standins)
     if choice.winner is not None:
         try:
             theirs = parse_super(choice.winner.block, choice.winner.place)
@@ -197,13 +200,28 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
             raise Refused(
                 "DMR-E524", f"{path} has the set in another geometry than the backup has it"
             )
+        names |= theirs.standins
         top.seqs, top.places = choice.seqs, choice.places
         top.body, top.base = choice.winner.block[HEADER:], choice.winner.head.seq
     load.blocks = [top]
+    sb = replace(sb, standins=tuple(sorted((_found_names(head, sb) | names).items())))
     judge(view, load, sb)
     if not any(block.seq for block in load.blocks):
         return None
     return _merge(load, backup, path, _may_have_grown(view, sb, path) if not top.seq else False)
+
+
+def _found_names(head: Head, sb: Superblock) -> dict[int, int]:
+    """Return what stand-ins are for by what stands there.
+
+    A name never changes. So where the superblock that had them is gone, a copy is as good as its
+    name.
+    """
+    return {
+        place: found.home
+        for place, (found, _) in head.tables.items()
+        if found.uuid == sb.uuid and place not in REFUGES and sb.table_copy(found.home)
+    }
 
 
 def _only_ours(view: View, head: Head, backup: Backup, path: str) -> None:
@@ -270,15 +288,20 @@ def _contradiction(path: str, home: int) -> Refused:
 
 def _merge(load: Load, backup: Backup, path: str, grown: bool) -> Import:
     """Take the newest state of each block."""
-    bad = load.bad_standins
+    refuges = load.refuges
+    names = load.names
+    hidden = len(refuges) > 1 or (
+        # Nobody knows what those stand for that were named since.
+        not load.blocks[0].seq
+        and any(p in STANDINS and p not in names and p not in REFUGES for p in load.head.unreadable)
+    )
     taken = 0
     risky: list[int] = []
     for block, (seq, body) in zip(load.blocks, backup.states, strict=True):
         if block.ambiguous or (seq == block.seq and body != block.body):
             raise _contradiction(path, block.homes[0])
-        # As in a load: a lone copy may be the old one where a stand-in cannot be read.
-        lone = bool(bad) and not all(block.seqs)
-        unknown = not block.seq or lone or len(bad) > 1
+        # As in a load: what is left may be the old one where a stand-in cannot be read.
+        unknown = hidden or block.known <= (not block.number and bool(refuges))
         if seq > block.seq:
             block.body, block.base, block.rewrite = body, seq, True
             taken += 1
@@ -286,8 +309,12 @@ def _merge(load: Load, backup: Backup, path: str, grown: bool) -> Import:
             block.base += OUTRANK
             block.rewrite = True
             # An older superblock is a matter of the name, unless the set has grown.
-            risky += [block.homes[0]] if block.number or grown or len(bad) > 1 else []
-    load.superblock = backup.superblock
+            risky += [block.homes[0]] if block.number or grown or hidden else []
+    top = load.blocks[0]
+    body = with_names(top.body, names)
+    top.rewrite |= body != top.body
+    top.body = body
+    load.superblock = replace(backup.superblock, standins=tuple(names.items()))
     _settle(load, path)
     return Import(load, taken, len(load.blocks) - taken, tuple(risky), blank=False)
 
@@ -334,11 +361,9 @@ def write_import(imported: Import, write: Writer, epoch: Raise | None = None) ->
     top = load.blocks[0]
     if epoch:
         top.body = with_epoch(top.body, epoch)
-    body = bytearray(top.body)
-    at = ffi.offsetof("struct dmr_super", "state") - HEADER
-    body[at : at + 4] = int(lib.DMR_FORMATTING).to_bytes(4, "little")
     home = SUPER_HOMES[0]
-    data = sealed(load, top, bytes(body), top.base, home, home)
+    body = with_state(top.body, lib.DMR_FORMATTING)
+    data = sealed(load, top, body, top.base, home, home)
     if not write(home, data):
         raise Failure("DMR-E103", f"block {home} cannot be written")
     load.blocks = [*load.blocks[1:], top]

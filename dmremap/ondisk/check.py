@@ -84,8 +84,10 @@ def _leftovers(load: Load) -> None:
     """Say what in the head belongs to nothing."""
     head, sb = load.head, load.superblock
     if not any(one.code == "DMR-C308" for one in load.refusals):
+        used = load.bad_standins
         for place, why in head.bad.items():
-            load.findings.append(Finding("DMR-C203", f"stand-in {place} {why}", (place,)))
+            code = "DMR-C203" if place in used else "DMR-C111"
+            load.findings.append(Finding(code, f"stand-in {place} {why}", (place,)))
     for one in head.supers:
         if one.head.uuid != load.uuid:
             text = f"block {one.place} has a superblock of set {one.head.uuid}"
@@ -98,6 +100,9 @@ def _leftovers(load: Load) -> None:
             load.findings.append(Finding("DMR-C102", text, (place,)))
         elif not where:
             text = f"stand-in {place} stands for block {found.home}, which no table block is at"
+            load.findings.append(Finding("DMR-C108", text, (place,)))
+        elif load.names.get(place) != found.home:
+            text = f"stand-in {place} stands for block {found.home}, and has no such name"
             load.findings.append(Finding("DMR-C108", text, (place,)))
         elif place in faults:
             text = f"stand-in {place} {faults[place]}"

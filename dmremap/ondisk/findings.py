@@ -91,6 +91,12 @@ _CODES: dict[str, FindingCode] = {
         "Main was not looked at, so it is not known whether this spare is an older copy of itself.",
         "Attach the set's main, or name it with --main.",
     ),
+    "DMR-C111": FindingCode(
+        "bad place that was never used",
+        "A stand-in that no copy was ever written to cannot be read, or holds something else. It "
+        "hides nothing, and is not used where it cannot be read.",
+        _NOTHING,
+    ),
     # C2xx: a load puts it right
     "DMR-C201": FindingCode(
         "one copy is missing",
@@ -104,7 +110,8 @@ _CODES: dict[str, FindingCode] = {
     ),
     "DMR-C203": FindingCode(
         "unreadable stand-in",
-        "A stand-in cannot be read or is torn; every block has another way to be known.",
+        "A stand-in that was used cannot be read or is torn; every block has another way to be "
+        "known.",
         _REPAIR,
     ),
     "DMR-C204": FindingCode(
@@ -151,8 +158,9 @@ _CODES: dict[str, FindingCode] = {
         _IMPORT,
     ),
     "DMR-C308": FindingCode(
-        "several unreadable stand-ins",
-        "Two stand-ins that cannot be read may hide both newer copies of a block.",
+        "superblock may be hidden",
+        "Two of the stand-ins that only superblocks use cannot be read, and may hide both of its "
+        "newer copies.",
         _IMPORT,
     ),
     "DMR-C309": FindingCode(

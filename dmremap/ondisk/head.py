@@ -17,6 +17,7 @@ from dmremap.ondisk.layout import (
     HEAD_BLOCKS,
     MAGIC,
     OWN_BLOCKS,
+    REFUGES,
     STANDINS,
     SUPER_HOMES,
     Header,
@@ -68,8 +69,8 @@ class Head:
 
     `tables` are the stand-ins with a valid table block: its header, and the block. `bad` are those
     that cannot be read or are torn, and `torn` has what the first sector of those torn ones says
-    that are not all of zeroes there. `end` is where the device ends, if it does here, and
-    `behind` the header of the first table block.
+    that are not all of zeroes there: None if nothing that a stand-in may say. `end` is where the
+    device ends, if it does here, and `behind` the header of the first table block.
     """
 
     end: int = 0
@@ -87,6 +88,27 @@ class Head:
     def uuids(self) -> list[UUID]:
         """The sets that have a superblock here."""
         return list(dict.fromkeys(one.head.uuid for one in self.supers))
+
+    @property
+    def left(self) -> set[int]:
+        """The superblock's own stand-ins that are not blank: none of them is used again."""
+        taken = {one.place for one in self.supers} | self.bad.keys() | self.tables.keys()
+        return taken.intersection(REFUGES)
+
+    def torn_of(self, place: int, uuid: UUID | None) -> Torn | None:
+        """Return what a torn stand-in was of this set; standin_torn() in the kernel."""
+        torn = self.torn.get(place)
+        if torn is None or torn.uuid != uuid:
+            return None
+        if place in REFUGES:
+            fits = torn.kind == lib.DMR_TYPE_SUPER and torn.home in SUPER_HOMES
+        else:
+            fits = torn.kind == lib.DMR_TYPE_TABLE
+        return torn if fits else None
+
+    def hides(self, place: int) -> bool:
+        """Whether a bad stand-in may hide something. One that begins with zeroes does not."""
+        return place in self.unreadable or place in self.torn
 
     def fault(self, home: int) -> str:
         """Return why the home of a superblock has none."""
@@ -198,7 +220,7 @@ def choose_super(head: Head, uuid: UUID) -> Choice:
     out = Choice()
     for one in head.supers:
         home = one.head.home
-        if home not in SUPER_HOMES or (home != one.place and one.place not in STANDINS):
+        if home not in SUPER_HOMES or (home != one.place and one.place not in REFUGES):
             continue
         if one.head.uuid != uuid:
             out.overwritten |= one.ready and home == one.place

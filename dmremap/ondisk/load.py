@@ -37,6 +37,7 @@ from dmremap.ondisk.head import (
 from dmremap.ondisk.layout import (
     BLOCK,
     BLOCK_SECTORS,
+    REFUGES,
     SUPER_HOMES,
     Invalid,
     SlotState,
@@ -145,8 +146,9 @@ class Block:
     """A block of the metadata: what its candidates say. Number 0 is the superblock.
 
     `seqs` and `places` are of the newest candidate for copy A and copy B; sequence 0: there is
-    none. `torn` is the highest sequence that a torn stand-in names for each. `body` is what follows
-    the header of the winner. `base` is what a new sequence has to exceed; it is the winner's unless
+    none. `torn` is the highest sequence that a torn stand-in names for each, and `unseen` says
+    whether one that is named for it cannot be read. `body` is what follows the header of the
+    winner. `base` is what a new sequence has to exceed; it is the winner's unless
     somebody raises it. `rewrite` asks for both copies to be written again although they are equal.
     `faults` says of a place why it does not count.
     """
@@ -158,6 +160,7 @@ class Block:
     seqs: list[int] = field(default_factory=lambda: [0, 0])
     places: list[int] = field(default_factory=lambda: [0, 0])
     torn: list[int] = field(default_factory=lambda: [0, 0])
+    unseen: list[bool] = field(default_factory=lambda: [False, False])
     body: bytes = _EMPTY
     ambiguous: bool = False
     base: int = 0
@@ -172,13 +175,16 @@ class Block:
 
     @property
     def known(self) -> int:
-        """How many copies are the newest of their own, as far as torn stand-ins can tell."""
-        return sum(seq >= max(torn, 1) for seq, torn in zip(self.seqs, self.torn, strict=True))
+        """How many copies are the newest of their own, as far as their stand-ins can tell."""
+        return sum(
+            seq >= max(torn, 1) and not unseen
+            for seq, torn, unseen in zip(self.seqs, self.torn, self.unseen, strict=True)
+        )
 
     @property
     def settled(self) -> bool:
-        """Whether both copies say the same."""
-        return self.seqs[0] == self.seqs[1] > 0 and not self.rewrite
+        """Whether both copies say the same, and nothing is left that they have to outrank."""
+        return self.seqs[0] == self.seqs[1] > 0 and not self.rewrite and not any(self.unseen)
 
     @property
     def kind(self) -> int:
@@ -269,9 +275,24 @@ class Load:
         return sum(block.place(c) != block.homes[c] for block in self.blocks for c in (0, 1))
 
     @property
+    def names(self) -> dict[int, int]:
+        """The stand-ins that were ever used, and the home of the table copy each stands for."""
+        return dict(self.superblock.standins) if self.superblock else {}
+
+    @property
     def bad_standins(self) -> list[int]:
-        """The stand-ins that cannot be read, or are torn."""
-        return sorted(self.head.bad)
+        """The stand-ins that were ever used and cannot be read, or are torn: a load erases them."""
+        return sorted(place for place in self.head.bad if place in self.names or place in REFUGES)
+
+    @property
+    def refuges(self) -> list[int]:
+        """The superblock's own stand-ins that may hide any of its copies."""
+        head = self.head
+        return [
+            place
+            for place in REFUGES
+            if place in head.bad and head.hides(place) and head.torn_of(place, self.uuid) is None
+        ]
 
     def refuse(self, number: int, code: str, reason: str, blocks: Iterable[int] = ()) -> None:
         """Note that the load ends here."""
@@ -442,30 +463,30 @@ def _read_tables(view: View, load: Load, sb: Superblock, progress: Progress | No
             if progress:
                 progress(done, total)
         number += segment.table_blocks
+    names = dict(sb.standins)
     for place, (head, block) in load.head.tables.items():
-        if copy_of := sb.table_copy(head.home):
+        if names.get(place) == head.home and (copy_of := sb.table_copy(head.home)):
             _candidate(load, sb, load.blocks[copy_of[0]], copy_of[1], place, block)
 
 
-def _vague(load: Load, sb: Superblock) -> list[int]:
-    """Note what torn stand-ins may hide; return those that may hide a copy of any block.
+def _hidden(load: Load, sb: Superblock) -> None:
+    """Note what stand-ins that are torn or cannot be read may hide, by their names.
 
-    standin_torn() and load_standins() in the kernel.
+    standin_torn() and load_standin() in the kernel. One that was never named hides nothing.
     """
-    head = load.head
-    out = [place for place in head.bad if place in head.unreadable]
-    for place, torn in head.torn.items():
-        copy_of: tuple[int, int] | None = None
-        if torn and torn.uuid == load.uuid and torn.kind == lib.DMR_TYPE_TABLE:
-            copy_of = sb.table_copy(torn.home)
-        elif torn and torn.uuid == load.uuid and torn.kind == lib.DMR_TYPE_SUPER:
-            copy_of = (0, SUPER_HOMES.index(torn.home)) if torn.home in SUPER_HOMES else None
-        if torn is None or copy_of is None:
-            out.append(place)
-        elif copy_of[0] < len(load.blocks):
-            named = load.blocks[copy_of[0]].torn
-            named[copy_of[1]] = max(named[copy_of[1]], torn.seq)
-    return sorted(out)
+    head, names = load.head, dict(sb.standins)
+    for place in filter(head.hides, head.bad):
+        torn = head.torn_of(place, load.uuid)
+        if torn and place in REFUGES:
+            top = load.blocks[0].torn
+            copy = SUPER_HOMES.index(torn.home)
+            top[copy] = max(top[copy], torn.seq)
+        elif (copy_of := sb.table_copy(names.get(place, 0))) and copy_of[0] < len(load.blocks):
+            block, copy = load.blocks[copy_of[0]], copy_of[1]
+            if torn and torn.home == names[place]:
+                block.torn[copy] = max(block.torn[copy], torn.seq)
+            else:
+                block.unseen[copy] = True
 
 
 def _check_blocks(load: Load, sb: Superblock) -> None:
@@ -475,12 +496,15 @@ def _check_blocks(load: Load, sb: Superblock) -> None:
     if sb.ro_compat & ~lib.DMR_RO_COMPAT_KNOWN:
         reason = "the metadata needs a newer dm-remap to be written (ro_compat)"
         load.refuse(errno.EINVAL, "DMR-C312", reason)
-    bad = _vague(load, sb)
+    _hidden(load, sb)
+    bad = load.refuges
+    load.blocks[0].rewrite |= bool(bad)
     if len(bad) > 1:
         load.refuse(
             errno.EIO,
             "DMR-C308",
-            f"stand-ins {listed(bad)} cannot be read, and may hide both copies of a block",
+            f"the superblock's stand-ins {listed(bad)} cannot be read, and may hide both copies "
+            "of it",
             bad,
         )
     gone: list[Block] = []
@@ -500,7 +524,7 @@ def _check_blocks(load: Load, sb: Superblock) -> None:
                 f"block {block.homes[0]} has sequence {block.seq}, which no set reaches",
                 block.homes,
             )
-        elif block.known <= bool(bad):
+        elif block.known <= (not block.number and bool(bad)):
             gone.append(block)
             if len(gone) == 1:
                 load.refusals.append(

@@ -2,12 +2,14 @@
 """Write what a load would write: load_mend() and the commit behind it, as the kernel does them.
 
 Of a block whose copies are unequal both are written again, the lesser one first, with the winner's
-sequence + 2; then stand-ins that cannot be read are erased; then entries that become bad are
-committed, copy A of all blocks before copy B. A copy goes where it lives, and to a free stand-in
-where that cannot be written. What a load may change besides, the driver's id of main, it does not.
+sequence + 2, the superblock before all others; then stand-ins that were used and cannot be read are
+erased; then entries that become bad are committed, copy A of all blocks before copy B. A copy goes
+where it lives, and where that cannot be written to a stand-in, whose name is durable in both
+superblocks before. What a load may change besides, the epoch and the driver's id of main, it does
+not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +18,7 @@ from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.device import BlockDevice
 from dmremap.ondisk.epoch import Raise, with_epoch
 from dmremap.ondisk.head import HEADER
-from dmremap.ondisk.layout import BLOCK, STANDINS
+from dmremap.ondisk.layout import BLOCK, REFUGES, STANDINS
 from dmremap.ondisk.load import Block, Load
 
 Writer = Callable[[int, bytes], bool]
@@ -61,25 +63,79 @@ def sealed(load: Load, block: Block, body: bytes, seq: int, home: int, place: in
     return bytes(raw)
 
 
+def with_names(body: bytes, names: Mapping[int, int]) -> bytes:
+    """Return the body of a superblock in which stand-ins have these names."""
+    raw = bytearray(HEADER) + body
+    sb = ffi.from_buffer("struct dmr_super *", raw)
+    for place, home in names.items():
+        sb.standin[place - STANDINS[0]] = lib.dmr_h64(home)
+    return bytes(raw[HEADER:])
+
+
+def with_state(body: bytes, state: int) -> bytes:
+    """Return the body of a superblock in another state."""
+    raw = bytearray(HEADER) + body
+    ffi.from_buffer("struct dmr_super *", raw).state = lib.dmr_h32(state)
+    return bytes(raw[HEADER:])
+
+
 class _Mender:
     def __init__(self, load: Load, write: Writer) -> None:
         self.load = load
         self.write = write
         self.done: list[Write] = []
         self.moved: dict[tuple[int, int], int] = {}
-        self.used = set(load.bad_standins)
+        self.names = dict(load.names)
+        self.top = next(block for block in load.blocks if not block.number)
+        self.unfinished = load.blocks[0] is not self.top
+        """The superblock comes last, and what was cut before that is no set."""
+        head = load.head
+        self.used = head.left | set(load.bad_standins)
+        self.used |= {place for place in head.unreadable if place in STANDINS}
         self.used |= {b.place(c) for b in load.blocks for c in (0, 1) if b.place(c) in STANDINS}
 
+    def standin(self, block: Block, copy: int) -> int | None:
+        """Return a free stand-in for a copy; find_standin() and find_refuge() in the kernel."""
+        home = block.homes[copy]
+        # From both ends, for neighbours often fail together.
+        free = [place for place in STANDINS[:: -1 if copy else 1] if place not in self.used]
+        if not block.number:
+            return next((place for place in free if place in REFUGES), None)
+        if self.load.superblock is None or self.load.superblock.table_copy(home) is None:
+            return None
+        named = (place for place in free if self.names.get(place) == home)
+        unused = (p for p in free if p not in self.names and p not in REFUGES)
+        return next(named, None) or next(unused, None)
+
+    def name(self, place: int, home: int) -> None:
+        """Make a name durable in both superblocks, unless it is."""
+        if self.names.get(place) == home:
+            return
+        self.names[place] = home
+        self.top.body = with_names(self.top.body, {place: home})
+        self.super(0, 1, f"superblock, with a name for stand-in {place}")
+
+    def super(self, first: int, ahead: int, what: str) -> None:
+        """Write both copies of the superblock; area_write_super() in the kernel."""
+        body = self.top.body
+        if self.unfinished:
+            body = with_state(body, lib.DMR_FORMATTING)
+        for copy in (first, 1 - first):
+            self.copy(self.top, copy, self.top.base + ahead, body, f"{what}, copy {'AB'[copy]}")
+        self.top.base += ahead
+
     def copy(self, block: Block, copy: int, seq: int, body: bytes, what: str) -> None:
-        """Write one copy: where it lives, else on a free stand-in. write_copy() in the kernel."""
+        """Write one copy: where it lives, else on a stand-in. area_write_copy() in the kernel."""
         home = block.homes[copy]
         places = [self.moved.get((block.number, copy), block.place(copy))]
-        for tries in range(1 + _TRIES):
+        for tries in range(1 + (_TRIES if block.number else len(REFUGES))):
             if tries:
-                free = next((place for place in STANDINS if place not in self.used), None)
+                free = self.standin(block, copy)
                 if free is None:
                     break
                 self.used.add(free)
+                if block.number:
+                    self.name(free, home)
                 places.append(free)
             data = sealed(self.load, block, body, seq, home, places[-1])
             if self.write(places[-1], data):
@@ -94,31 +150,22 @@ class _Mender:
 
     def both(self, block: Block) -> None:
         lesser = int(block.seqs[0] > block.seqs[1])
+        if not block.number:
+            self.unfinished = False
+            self.super(lesser, 2, "superblock")
+            return
         for copy in (lesser, 1 - lesser):
             # An entry that becomes bad is live here: it may be all that says that its unit is
             # mapped, if the newer one is lost before every block has two copies.
-            what = f"{_name(block)}, copy {'AB'[copy]}"
+            what = f"table block, copy {'AB'[copy]}"
             self.copy(block, copy, block.base + 2, block.body, what)
         block.base += 2
 
-    def super(self, top: Block, body: bytes, more: str = "") -> None:
-        """Commit another superblock, copy A before copy B."""
-        for copy in (0, 1):
-            self.copy(top, copy, top.base + 1, body, f"superblock, copy {'AB'[copy]}{more}")
-
-    def erase(self) -> bool:
-        """Erase what cannot be read; False if one of them cannot be written either."""
-        erased = True
+    def erase(self) -> None:
+        """Erase what was used and cannot be read: whether it takes that does not matter."""
         for place in self.load.bad_standins:
             if self.write(place, bytes(BLOCK)):
                 self.done.append(Write(place, None, 0, "stand-in, erased", bytes(BLOCK)))
-            else:
-                erased = False
-        return erased
-
-
-def _name(block: Block) -> str:
-    return "table block" if block.number else "superblock"
 
 
 def mend(load: Load, write: Writer, epoch: Raise | None = None) -> list[Write]:
@@ -131,13 +178,10 @@ def mend(load: Load, write: Writer, epoch: Raise | None = None) -> list[Write]:
     if load.refusals:
         raise ValueError(f"refused: {load.refusals[0].reason}")
     work = _Mender(load, write)
-    for settled in (False, True):
-        for block in load.blocks:
-            if block.settled is settled:
-                work.both(block)
-        # Where one cannot be erased, the blocks that were equal must outrank it too.
-        if settled or work.erase():
-            break
+    for block in load.blocks:
+        if not block.settled:
+            work.both(block)
+    work.erase()
     # The kernel's list of dirty blocks has the one that was marked last first.
     changed = [block for block in reversed(load.blocks) if block.number in load.changed]
     for copy in (0, 1):
@@ -145,13 +189,14 @@ def mend(load: Load, write: Writer, epoch: Raise | None = None) -> list[Write]:
             what = f"table block, copy {'AB'[copy]}, with an entry that becomes bad"
             work.copy(block, copy, block.base + 1, load.changed[block.number], what)
     if epoch:
-        top = next(block for block in load.blocks if not block.number)
-        work.super(top, with_epoch(top.body, epoch), f", with epoch {epoch.epoch.number}")
+        work.top.body = with_epoch(work.top.body, epoch)
+        work.super(0, 1, f"superblock, with epoch {epoch.epoch.number}")
     return work.done
 
 
 def commit_super(load: Load, write: Writer, body: bytes) -> list[Write]:
     """Write another superblock, copy A before copy B. Both are equal, as mend() leaves them."""
     work = _Mender(load, write)
-    work.super(load.blocks[0], body)
+    work.top.body = body
+    work.super(0, 1, "superblock")
     return work.done

@@ -2,8 +2,7 @@
 /*
  * Metadata blocks in two copies with stand-ins: the part of the model that
  * metadata.pml and growth.pml share.  kernel/dm-remap-load.c is what it is a
- * model of, function by function, but that it has no names of stand-ins yet;
- * README.md says what was left out.
+ * model of, function by function; README.md says what was left out.
  *
  * Whoever includes it defines NMB (metadata blocks; block 0 is the superblock), NXI
  * (stand-ins of the superblock), NSI (those of tables, two at most), REFUSALS

@@ -46,6 +46,7 @@ from unit.areas import (
     SET,
     Disk,
     fresh,
+    give_names,
     mapped,
     reseal,
     superblock,
@@ -64,7 +65,7 @@ from dmremap.ondisk import (
     write_mapped_area,
 )
 from dmremap.ondisk.check import examine
-from dmremap.ondisk.layout import pack_super, pack_table
+from dmremap.ondisk.layout import REFUGES, pack_super, pack_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +138,7 @@ def _forge(random: Random, disk: Disk) -> None:
     home = HOMES[index][copy]
     place = random.randrange(128, 140)
     near = random.randrange(3, 8)
-    match random.randrange(8):
+    match random.randrange(9):
         case 0:
             disk[home] = table(index, copy, _entries(random, index), near)
         case 1:
@@ -147,6 +148,8 @@ def _forge(random: Random, disk: Disk) -> None:
         case 3:
             target = random.choice([0, 255, 1, home, HOMES[0][0], 10**6, (1 << 64) - 1])
             disk[place] = reseal(table(index, copy, [], near), target, place)
+            if random.random() < 0.5:
+                give_names(disk, {place: target})
         case 4:
             disk[home] = table(index, copy, [], near, uuid=OTHER)
         case 5:
@@ -156,6 +159,10 @@ def _forge(random: Random, disk: Disk) -> None:
         case 6:
             at = random.choice([0, 255])
             disk[at] = _hostile_super(random, at)
+        case 7:
+            at = random.choice([0, 255])
+            seq = random.randrange(1, 5)
+            disk[REFUGES[0]] = pack_super(superblock(seq=seq), at, REFUGES[0])
         case _:
             at, state = random.choice([0, 255]), random.choice(list(SetState))
             uuid = random.choice([SET, SET, OTHER])
@@ -171,7 +178,11 @@ def damaged(random: Random) -> Disk:
         some = _entries(random, index)
         for copy in (0, 1):
             disk[homes[copy]] = table(index, copy, some, 5)
-    places = [0, 255, *(home for homes in HOMES for home in homes), *range(128, 134)]
+    every = [home for both in HOMES for home in both]
+    give_names(
+        disk, {place: random.choice(every) for place in range(128, 134) if random.random() < 0.6}
+    )
+    places = [0, 255, *every, *range(128, 134), *REFUGES[:2]]
     for _ in range(random.choice([0, 1, 1, 1, 2, 2, 3, 5])):
         if random.random() < 0.5:
             _damage_raw(random, disk, *random.sample(places, 2))

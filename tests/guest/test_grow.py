@@ -410,8 +410,8 @@ def test_superblocks_that_cannot_be_written(grow: Ctl, half: RemapSet) -> None:
 
 
 def test_one_superblock_is_written_and_then_the_other(grow: Ctl, half: RemapSet) -> None:
-    # Superblock 1 fails at home and on three stand-ins, which is when the load gives up.
-    half.spare.add(128 * 8, 128 * 8, "write", "medium", 4)
+    # Superblock 1 fails at home and on all eight refuges, which is when the load gives up.
+    half.spare.add(128 * 8, 128 * 8, "write", "medium", 9)
     answer = grow("set")
     assert answer.data["spare_sectors"] == SPARE
     assert "second attempt" in answer.whole["warnings"][0]

@@ -50,7 +50,7 @@ from guest.remapset import (
 )
 
 from dmremap.ondisk import BLOCK, SUPER_HOMES, Entry, SlotState, Superblock
-from dmremap.ondisk.layout import ENTRIES, pack_super, pack_table
+from dmremap.ondisk.layout import ENTRIES, REFUGES, STANDINS, pack_super, pack_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,6 @@ GOOD = 1000
 MAPPED = list(range(FIRST, LATER + 1))
 SPARE = MIB + MIB // 2
 JUNK = b"\xa5" * BLOCK
-STANDINS = range(128, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,9 +403,23 @@ def home_refuses(copy: int, standins: int = 0) -> Callable[[Stopped], None]:
     return damage
 
 
-def standin_stays_bad(one: Stopped) -> None:
-    one.fail(140, "read")
-    one.fail(140, "write")
+def named(place: int, copy: int, index: int = 1) -> Callable[[Stopped], None]:
+    """Have a stand-in be named for a copy that never came there, or came home again."""
+
+    def damage(one: Stopped) -> None:
+        superblock = replace(one.superblock, standins=((place, one.home(copy, index)),))
+        for home in SUPER_HOMES:
+            one.put(home, pack_super(superblock, home))
+
+    return damage
+
+
+def stays_bad(place: int) -> Callable[[Stopped], None]:
+    def damage(one: Stopped) -> None:
+        one.fail(place, "read")
+        one.fail(place, "write")
+
+    return damage
 
 
 REPAIRABLE: dict[str, tuple[Callable[[Stopped], None], set[str]]] = {
@@ -422,12 +435,18 @@ REPAIRABLE: dict[str, tuple[Callable[[Stopped], None], set[str]]] = {
         all_of(overwritten(255), overwritten((0, 0)), older_copy(1), unreadable((1, 2))),
         {"DMR-C201", "DMR-C202"},
     ),
-    "an unreadable stand-in": (unreadable(254), {"DMR-C203"}),
+    "an unreadable refuge": (unreadable(REFUGES[-1]), {"DMR-C203"}),
+    "an unreadable stand-in": (all_of(named(254, 0), unreadable(254)), {"DMR-C203"}),
     "a torn stand-in and an older copy": (
-        all_of(overwritten(140), older_copy(1)),
+        all_of(named(140, 1), overwritten(140), older_copy(1)),
         {"DMR-C202", "DMR-C203"},
     ),
-    "a stand-in that stays unreadable": (standin_stays_bad, {"DMR-C203"}),
+    "a torn stand-in of a copy that is gone": (
+        all_of(named(140, 0), overwritten(140), overwritten((0, 1))),
+        {"DMR-C201", "DMR-C203"},
+    ),
+    "a stand-in that stays unreadable": (all_of(named(140, 1), stays_bad(140)), {"DMR-C203"}),
+    "a refuge that stays unreadable": (stays_bad(REFUGES[1]), {"DMR-C203"}),
     "a cut move and a lone copy": (
         all_of(moved, overwritten((1, 0))),
         {"DMR-C104", "DMR-C201", "DMR-C204"},
@@ -470,12 +489,24 @@ def test_repair_writes_what_a_load_writes(case: str, ctl: Ctl, one: Stopped) -> 
         one.starts()
 
 
+def test_stand_ins_that_were_never_used_are_left_alone(ctl: Ctl, one: Stopped) -> None:
+    """Two, which might hide two copies had they a name, and what no load reads."""
+    all_of(unreadable(128), overwritten(254), overwritten(9), overwritten(17))(one)
+    with nothing_written(one):
+        answer = ctl("check", one.device)
+        assert (answer.code, answer.data["verdict"]) == (0, "clean")
+        assert answer.findings == {"DMR-C109": [17], "DMR-C110": [254]}
+        assert ctl("repair", one.device, "--yes").data["result"] == "clean"
+    one.starts()
+    assert one.area[254 * BLOCK :][:BLOCK] == JUNK
+
+
 def test_a_dry_run_says_what_would_be_written(ctl: Ctl, one: Stopped) -> None:
-    all_of(newer_superblock(0), older_copy(1), overwritten(140))(one)
+    all_of(newer_superblock(0), older_copy(1), overwritten(REFUGES[0]))(one)
     with nothing_written(one):
         would = ctl("repair", one.device, "--dry-run")
     assert (would.code, would.data["result"]) == (0, "would repair")
-    assert would.written == [255, 0, one.home(1), one.home(0), 140]
+    assert would.written == [255, 0, one.home(1), one.home(0), REFUGES[0]]
     done = ctl("repair", one.device, "--yes")
     assert done.data["writes"] == would.data["writes"]
     assert ctl("check", one.device).code == 0
@@ -548,12 +579,17 @@ DAMAGED: dict[str, tuple[Callable[[Stopped], None], str, int]] = {
     ),
     "both unreadable": (all_of(unreadable((0, 1)), unreadable((1, 1))), "DMR-C306", errno.EIO),
     "a lone copy and a torn stand-in": (
-        all_of(overwritten((1, 1)), overwritten(130)),
+        all_of(named(130, 0), overwritten((1, 1)), overwritten(130)),
         "DMR-C307",
         errno.EIO,
     ),
-    "two unreadable stand-ins": (
-        all_of(unreadable(128), overwritten(254)),
+    "a lone superblock and an unreadable refuge": (
+        all_of(overwritten(0), unreadable(REFUGES[0])),
+        "DMR-C307",
+        errno.EIO,
+    ),
+    "two unreadable refuges": (
+        all_of(unreadable(REFUGES[0]), overwritten(REFUGES[-1])),
         "DMR-C308",
         errno.EIO,
     ),
@@ -652,7 +688,9 @@ def test_a_home_that_refuses_goes_to_a_stand_in(ctl: Ctl, one: Stopped) -> None:
     one.put(one.home(0))
     one.fail(one.home(0), "write")
     answer = ctl("repair", one.device, "--yes")
-    first, second = answer.data["writes"]
+    # Its name is durable before anything stands there.
+    assert answer.written == [*SUPER_HOMES, 128, one.home(1)]
+    first, second = answer.data["writes"][2:]
     assert (first["block"], first["home"]) == (128, one.home(0))
     assert (second["block"], second["home"]) == (one.home(1), one.home(1))
     answer = ctl("check", one.device)
@@ -667,14 +705,15 @@ def test_a_home_that_refuses_goes_to_a_stand_in(ctl: Ctl, one: Stopped) -> None:
 def test_a_copy_that_can_be_written_nowhere(ctl: Ctl, one: Stopped) -> None:
     one.put(one.home(0))
     damaged = one.area
-    # The lesser copy is written, then nothing more.
+    # The lesser copy is written, then no table block more.
     one.fail(one.home(1), "write")
     one.fail(STANDINS[0], "write", count=len(STANDINS))
     answer = ctl("repair", one.device, "--yes")
     assert (answer.code, answer.error) == (1, "DMR-E103")
     for place in (one.home(1), 128, 129, 130):
         assert str(place) in answer.message
-    assert changed(damaged, one.area) == [one.home(0)]
+    # And the names of what was tried.
+    assert changed(damaged, one.area) == [*SUPER_HOMES, one.home(0)]
     answer = ctl("check", one.device)
     assert (answer.code, list(answer.findings)) == (1, ["DMR-C202"])
     one.set.heal()
@@ -705,7 +744,7 @@ def test_a_flush_that_fails_once(ctl: Ctl, one: Stopped) -> None:
     one.put(one.home(0))
     one.set.spare.add(0, 0, "flush", "medium", 1)
     answer = ctl("repair", one.device, "--yes")
-    assert answer.written == [128, one.home(1)]
+    assert answer.written == [*SUPER_HOMES, 128, one.home(1)]
     one.starts()
 
 
@@ -841,7 +880,7 @@ def test_a_home_that_refuses_what_is_imported(ctl: Ctl, one: Stopped, tmp_path: 
         one.put(one.home(copy))
         one.fail(one.home(copy), "write")
     answer = ctl("import", "--metadata", file, one.device, "--force", "--yes")
-    assert set(answer.written) == {128, 129, *SUPER_HOMES}
+    assert set(answer.written) == {128, 254, *SUPER_HOMES}
     one.starts()
     assert one.set.status.copies == 2
 

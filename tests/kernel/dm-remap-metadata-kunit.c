@@ -118,6 +118,33 @@ static void seal_table(struct kunit *test, u64 block, u64 seq, u64 home)
 	dmr_seal(block_at(test, block), DMR_TYPE_TABLE, uuid, seq, home, block);
 }
 
+/* In both superblocks, which have their sequences still. */
+static void put_name(struct kunit *test, u64 place, u64 home)
+{
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+		sb->standin[place - DMR_STANDIN_FIRST] = dmr_put64(home);
+		seal_super(test, homes[0][copy], dmr_get64(sb->h.seq));
+	}
+}
+
+static void expect_name(struct kunit *test, u64 place, u64 home)
+{
+	int copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		const struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+		KUNIT_EXPECT_EQ_MSG(test,
+				    dmr_get64(sb->standin[place -
+							  DMR_STANDIN_FIRST]),
+				    home, "stand-in %llu, copy %d", place, copy);
+	}
+}
+
 static void put_segment(struct dmr_segment *segment, u64 start)
 {
 	segment->start = dmr_put64(start);
@@ -198,6 +225,34 @@ static void unwritable(struct kunit *test, u64 block, unsigned int blocks)
 	fake_disk_bad(metadata_test(test)->spare, WRITE,
 		      block * DMR_BLOCK_SECTORS, blocks * DMR_BLOCK_SECTORS,
 		      BLK_STS_MEDIUM);
+}
+
+/* Nothing is bad any more. */
+static void heal(struct kunit *test)
+{
+	struct fake_disk *spare = metadata_test(test)->spare;
+
+	fake_disk_bad(spare, READ, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	fake_disk_bad(spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
+	spare->dead = BLK_STS_OK;
+	spare->dies_after = 0;
+}
+
+/* What was written could be read again. */
+static void expect_unreadable(struct kunit *test, u64 block)
+{
+	u8 *bad = metadata_test(test)->spare->bad[READ];
+
+	KUNIT_EXPECT_NE_MSG(test, bad[block * DMR_BLOCK_SECTORS], 0,
+			    "block %llu", block);
+}
+
+static void expect_erased(struct kunit *test, u64 block)
+{
+	KUNIT_EXPECT_PTR_EQ_MSG(test,
+				memchr_inv(block_at(test, block), 0,
+					   DMR_BLOCK_SIZE),
+				NULL, "block %llu", block);
 }
 
 /* A copy that is at its home, with that sequence, and valid. */
@@ -719,17 +774,31 @@ static void one_superblock(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 4 + 2 * RAISE);
 }
 
+/* The newer one counts, and the other one is written first. */
 static void newer_superblock(struct kunit *test)
 {
+	static const char * const order[] = {
+		" SW255+1 SW0+1 SW0+1 SW255+1 Sf",
+		" SW0+1 SW255+1 SW0+1 SW255+1 Sf",
+	};
 	struct remap *r;
+	int copy;
 
-	strscpy(super_at(test, 255)->name, "newer", DMR_NAME_SIZE);
-	seal_super(test, 255, SUPER_SEQ + 1);
-	KUNIT_EXPECT_EQ(test, start(test), 0);
-	r = metadata_test(test)->r;
-	KUNIT_EXPECT_STREQ(test, r->super->name, "newer");
-	KUNIT_EXPECT_STREQ(test, super_at(test, 0)->name, "newer");
-	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 3 + RAISE);
+	for (copy = 0; copy < 2; copy++) {
+		u64 home = homes[0][copy], other = homes[0][!copy];
+
+		put_set(test);
+		strscpy(super_at(test, home)->name, "newer", DMR_NAME_SIZE);
+		seal_super(test, home, SUPER_SEQ + 1);
+		r = create(test);
+		KUNIT_ASSERT_EQ(test, inspect(test), 0);
+		fake_traced();
+		KUNIT_EXPECT_EQ(test, load_set(r), 0);
+		KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), order[copy]));
+		KUNIT_EXPECT_STREQ(test, r->super->name, "newer");
+		KUNIT_EXPECT_STREQ(test, super_at(test, other)->name, "newer");
+		KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 3 + RAISE);
+	}
 }
 
 static void contradicting_superblocks(struct kunit *test)
@@ -755,7 +824,7 @@ static void no_superblock(struct kunit *test)
 	unreadable(test, 255);
 	create(test);
 	expect_refused(test, -ENODATA,
-		       "no set with this uuid on the spare: check the device names");
+		       "no superblock of the set can be read: run dmremapctl check");
 	memset(block_at(test, 256), 0, (DISK - 256) * DMR_BLOCK_SIZE);
 	r = create(test);
 	r->has_uuid = false;
@@ -763,7 +832,7 @@ static void no_superblock(struct kunit *test)
 		       "spare area is neither blank (all zeros) nor a set");
 }
 
-/* A superblock counts where it belongs and in stand-ins only. */
+/* A superblock counts where it belongs and in its own stand-ins only. */
 static void superblock_in_a_wrong_place(struct kunit *test)
 {
 	memcpy(block_at(test, 255), block_at(test, 0), DMR_BLOCK_SIZE);
@@ -777,7 +846,9 @@ static void superblock_in_a_wrong_place(struct kunit *test)
 	put_super(super_at(test, 127));
 	dmr_seal(block_at(test, 127), DMR_TYPE_SUPER, uuid, 99, 0, 127);
 	put_super(super_at(test, 130));
-	dmr_seal(block_at(test, 130), DMR_TYPE_SUPER, uuid, 99, 256, 130);
+	dmr_seal(block_at(test, 130), DMR_TYPE_SUPER, uuid, 99, 0, 130);
+	put_super(super_at(test, 136));
+	dmr_seal(block_at(test, 136), DMR_TYPE_SUPER, uuid, 99, 256, 136);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2 + RAISE);
@@ -790,13 +861,13 @@ static void superblock_in_a_stand_in(struct kunit *test)
 
 	strscpy(super_at(test, 255)->name, "newer", DMR_NAME_SIZE);
 	seal_super(test, 255, SUPER_SEQ + 1);
-	memcpy(block_at(test, 254), block_at(test, 255), DMR_BLOCK_SIZE);
-	dmr_seal(block_at(test, 254), DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 0,
-		 254);
+	memcpy(block_at(test, 248), block_at(test, 255), DMR_BLOCK_SIZE);
+	dmr_seal(block_at(test, 248), DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 0,
+		 248);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_EQ(test, t->r->mblock[0].standin[0], 254);
+	KUNIT_EXPECT_EQ(test, t->r->mblock[0].standin[0], 248);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->r->nr_away), 1);
-	KUNIT_EXPECT_EQ(test, seq_at(test, 254), SUPER_SEQ + 1 + RAISE);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 248), SUPER_SEQ + 1 + RAISE);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
 }
 
@@ -1243,6 +1314,83 @@ static void epoch_that_cannot_begin(struct kunit *test)
 	r = inspect_tagged(test);
 	KUNIT_EXPECT_EQ(test, load(test), 0);
 	KUNIT_EXPECT_FALSE(test, r->no_raise);
+	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
+}
+
+/* One copy of the superblock says that an epoch has begun, the other does not. */
+static void put_half_epoch(struct kunit *test, int copy)
+{
+	struct dmr_super *sb = super_at(test, homes[0][copy]);
+
+	put_set(test);
+	put_tagged_super(test);
+	sb->before = sb->epoch;
+	sb->epoch.number = dmr_put64(EPOCH + 1);
+	sb->epoch.id = dmr_put64(EPOCH_ID + 1);
+	seal_super(test, homes[0][copy], SUPER_SEQ + 1);
+}
+
+/* Status has the lower one, or the set is refused when the higher one is lost. */
+static void expect_shown(struct kunit *test, bool read_only, u64 number)
+{
+	struct remap *r = inspect_tagged(test);
+
+	r->read_only = read_only;
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, r->no_raise, !read_only);
+	KUNIT_EXPECT_EQ(test, dmr_get64(r->super->epoch.number), number);
+	KUNIT_EXPECT_EQ(test, dmr_get64(r->super->epoch.id),
+			number - EPOCH + EPOCH_ID);
+	KUNIT_EXPECT_EQ(test, dmr_get64(r->super->before.number), number - 1);
+	KUNIT_EXPECT_EQ(test, r->nr_tags, number == EPOCH ? DMR_NR_TAGS : 0);
+}
+
+static void epoch_that_half_began(struct kunit *test)
+{
+	static const struct dmr_epoch impossible[] = {
+		{ 0, cpu_to_le64(EPOCH_ID) },
+		{ cpu_to_le64(EPOCH), 0 },
+		{ cpu_to_le64(DMR_EPOCH_MAX + 1), cpu_to_le64(EPOCH_ID) },
+	};
+	struct dmr_super *lesser;
+	unsigned int i;
+	int copy;
+
+	put_tags(test, EPOCH, EPOCH_ID);
+	for (copy = 0; copy < 2; copy++) {
+		lesser = super_at(test, homes[0][!copy]);
+		heal(test);
+		put_half_epoch(test, copy);
+		expect_shown(test, true, EPOCH);
+		KUNIT_EXPECT_EQ(test, seq_at(test, homes[0][!copy]), SUPER_SEQ);
+		unwritable(test, 0, DMR_HEAD_BLOCKS);
+		expect_shown(test, false, EPOCH);
+		/* In a stand-in of its own, too. */
+		memcpy(block_at(test, 152), lesser, DMR_BLOCK_SIZE);
+		dmr_seal(block_at(test, 152), DMR_TYPE_SUPER, uuid, SUPER_SEQ,
+			 homes[0][!copy], 152);
+		memset(lesser, 0, DMR_BLOCK_SIZE);
+		expect_shown(test, true, EPOCH);
+		expect_shown(test, false, EPOCH);
+		memset(block_at(test, 152), 0, DMR_BLOCK_SIZE);
+		/* What only has an older sequence is not the lower one. */
+		memcpy(lesser, super_at(test, homes[0][copy]), DMR_BLOCK_SIZE);
+		lesser->epoch.number = dmr_put64(EPOCH + 2);
+		seal_super(test, homes[0][!copy], SUPER_SEQ);
+		expect_shown(test, true, EPOCH + 1);
+		/* Nobody checks more than the winner, so these may be there. */
+		for (i = 0; i < ARRAY_SIZE(impossible); i++) {
+			lesser->epoch = impossible[i];
+			seal_super(test, homes[0][!copy], SUPER_SEQ);
+			expect_shown(test, true, EPOCH + 1);
+			expect_shown(test, false, EPOCH + 1);
+		}
+	}
+	/* Where they can be written both have the next one. */
+	heal(test);
+	put_half_epoch(test, 0);
+	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
 	expect_epoch(test, EPOCH + 2, DMR_NR_TAGS);
 }
 
@@ -1944,6 +2092,8 @@ static void contradicting_copies(struct kunit *test)
 	put_entry(test, 1, 1, 101, DMR_MAPPED, 0);
 	memcpy(block_at(test, 128), block_at(test, 256), DMR_BLOCK_SIZE);
 	seal_table(test, 128, TABLE_SEQ + 1, 256);
+	KUNIT_EXPECT_EQ(test, start(test), -EINVAL);
+	put_name(test, 128, 256);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	KUNIT_EXPECT_EQ(test, slots_first(metadata_test(test)->r, 0, UNITS), 1);
 }
@@ -2012,6 +2162,7 @@ static void unit_that_has_moved(struct kunit *test)
 static void put_stand_in(struct kunit *test, u64 place)
 {
 	put_set(test);
+	put_name(test, place, 256);
 	put_entry(test, 1, 1, 100, DMR_MAPPED, 0);
 	seal_table(test, 294, TABLE_SEQ + 1, 294);
 	memcpy(block_at(test, place), block_at(test, 294), DMR_BLOCK_SIZE);
@@ -2081,122 +2232,330 @@ static void stand_in_that_rots(struct kunit *test)
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " Sr334+2 Sr128+1"));
 }
 
-/* Headers of stand-ins that belong to nobody. */
+/* Stand-ins that hold what they are not named for, or nothing to be believed. */
 static void hostile_stand_ins(struct kunit *test)
 {
 	static const u64 bad_homes[] = {
-		0, 255, 128, 129, 258, 293, 298, 333, 336, 1ull << 32, U64_MAX,
-		NOWHERE - 1, 256 - (1ull << 63),
+		0, 255, 128, 129, 258, 293, 294, 298, 333, 336, 1ull << 32,
+		U64_MAX, NOWHERE - 1, 256 - (1ull << 63),
 	};
 	struct remap *r;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(bad_homes); i++) {
-		struct dmr_table *t = table_at(test, 128 + i);
+		struct dmr_table *t = table_at(test, 137 + i);
 
 		t->entry[0].state_gen = dmr_put32(DMR_BAD);
-		seal_table(test, 128 + i, 99, bad_homes[i]);
+		seal_table(test, 137 + i, 99, bad_homes[i]);
+		put_name(test, 137 + i, 256);
 	}
 	/* Of another set, of another place, not sound inside. */
-	put_super(super_at(test, 150));
-	dmr_seal(block_at(test, 150), DMR_TYPE_TABLE, other_uuid, 99, 256, 150);
-	table_at(test, 151)->entry[0].unit = dmr_put64(UNITS);
-	seal_table(test, 151, 99, 256);
+	put_super(super_at(test, 160));
+	dmr_seal(block_at(test, 160), DMR_TYPE_TABLE, other_uuid, 99, 256, 160);
+	put_name(test, 160, 256);
+	table_at(test, 161)->entry[0].unit = dmr_put64(UNITS);
+	seal_table(test, 161, 99, 256);
+	put_name(test, 161, 256);
+	/* Without a name, and where a table cannot be. */
+	table_at(test, 128)->entry[0].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 128, 99, 256);
+	table_at(test, 136)->entry[0].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 136, 99, 256);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	r = metadata_test(test)->r;
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_bad), 0);
-	/* They are free. */
-	KUNIT_EXPECT_TRUE(test, bitmap_empty(r->standin_used, DMR_NR_STANDINS));
-	for (i = 1; i < MBLOCKS; i++)
-		expect_table(test, homes[i][0], TABLE_SEQ);
-}
-
-/* A wrong checksum counts as unreadable, and may hide the newest copy. */
-static void torn_stand_ins(struct kunit *test)
-{
-	u8 *torn = block_at(test, 200);
-
-	/* Every block has two copies: it hides none, and is erased. */
-	torn[77] = 1;
-	KUNIT_EXPECT_EQ(test, start(test), 0);
-	KUNIT_EXPECT_PTR_EQ(test, memchr_inv(torn, 0, DMR_BLOCK_SIZE), NULL);
-	expect_table(test, 256, TABLE_SEQ);
-	/* A lone copy may be the home that was left for it. */
-	torn[77] = 1;
-	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
-	KUNIT_EXPECT_EQ(test, start(test), -EIO);
-	KUNIT_EXPECT_EQ(test, torn[77], 1);
-	put_set(test);
-	memset(block_at(test, 255), 0, DMR_BLOCK_SIZE);
-	KUNIT_EXPECT_EQ(test, start(test), -EIO);
-	/* Two may hide both copies of a block. */
-	put_set(test);
-	unreadable(test, 201);
-	KUNIT_EXPECT_EQ(test, start(test), -EIO);
-	KUNIT_EXPECT_EQ(test, torn[77], 1);
-	torn[77] = 0;
-	KUNIT_EXPECT_EQ(test, start(test), 0);
-}
-
-/*
- * One with a header is held against the copy that it names.  Where the header
- * cannot be believed it may hide any.  Copy B of block 1 is a lone copy here.
- */
-static void headers_of_torn_stand_ins(struct kunit *test)
-{
-	static const struct {
-		int type;
-		const u8 *uuid;
-		u64 seq, home;
-		int error;
-	} rows[] = {
-		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 256, 0 },
-		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ, 294, 0 },
-		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 294, -EIO },
-		{ DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 295, 0 },
-		{ DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 255, 0 },
-		{ DMR_TYPE_TABLE, uuid, 1, 258, -EIO },
-		{ DMR_TYPE_SUPER, uuid, 1, 256, -EIO },
-		{ DMR_TYPE_TAG, uuid, 1, 255, -EIO },
-		{ DMR_TYPE_TABLE, uuid, 0, 256, -EIO },
-		{ DMR_TYPE_TABLE, uuid, DMR_SEQ_MAX + 1, 256, -EIO },
-		{ DMR_TYPE_TABLE, other_uuid, 1, 256, -EIO },
-	};
-	u8 *torn = block_at(test, 200);
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(rows); i++) {
-		put_set(test);
-		memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
-		dmr_seal(torn, rows[i].type, rows[i].uuid, rows[i].seq,
-			 rows[i].home, 200);
-		torn[DMR_BLOCK_SIZE - 1]++;
-		KUNIT_EXPECT_EQ_MSG(test, start(test), rows[i].error, "row %u",
-				    i);
-		KUNIT_EXPECT_EQ_MSG(test, torn[0], rows[i].error ? 'd' : 0,
-				    "row %u", i);
-	}
-}
-
-/* One that cannot be erased: every block outranks whatever it hides. */
-static void stand_in_that_stays(struct kunit *test)
-{
-	struct remap *r;
-	unsigned int i;
-
-	unreadable(test, 200);
-	unwritable(test, 200, 1);
-	KUNIT_EXPECT_EQ(test, start(test), 0);
-	r = metadata_test(test)->r;
-	for (i = 1; i < MBLOCKS; i++) {
-		expect_table(test, homes[i][0], TABLE_SEQ + 2);
-		expect_table(test, homes[i][1], TABLE_SEQ + 2);
-	}
-	KUNIT_EXPECT_TRUE(test, test_bit(200 - DMR_STANDIN_FIRST,
+	/* They are free, but for the superblock's own. */
+	KUNIT_EXPECT_TRUE(test, test_bit(136 - DMR_STANDIN_FIRST,
 					 r->standin_used));
 	KUNIT_EXPECT_EQ(test, bitmap_weight(r->standin_used, DMR_NR_STANDINS),
 			1);
+	for (i = 1; i < MBLOCKS; i++)
+		expect_table(test, homes[i][0], TABLE_SEQ);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + RAISE);
+}
+
+/* Where nobody has ever written nothing is hidden. */
+static void stand_ins_never_used(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	unsigned int i;
+	u64 place;
+
+	/* Lone copies, each at home. */
+	for (i = 1; i < MBLOCKS; i++)
+		memset(block_at(test, homes[i][i % 2]), 0, DMR_BLOCK_SIZE);
+	memset(block_at(test, 0), 0, DMR_BLOCK_SIZE);
+	unreadable(test, 128);
+	unreadable(test, 201);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_unreadable(test, 128);
+	expect_unreadable(test, 201);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->r->standin_used,
+					    DMR_NR_STANDINS), 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
+	for (place = 128; place < 255; place++)
+		if (!dmr_is_refuge(place))
+			unreadable(test, place);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	for (place = 128; place < 255; place++)
+		if (!dmr_is_refuge(place))
+			expect_unreadable(test, place);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->r->standin_used,
+					    DMR_NR_STANDINS),
+			DMR_NR_STANDINS - DMR_NR_REFUGES);
+	/* Nothing was written for their sake. */
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + 2 * RAISE);
+	for (i = 1; i < MBLOCKS; i++)
+		expect_table(test, homes[i][1], TABLE_SEQ + 2);
+}
+
+/* One with a name may hide a version of that copy, and of no other. */
+static void unreadable_stand_in(struct kunit *test)
+{
+	const char *trace;
+	struct remap *r;
+	unsigned int i;
+
+	put_name(test, 128, 256);
+	put_name(test, 129, 294);
+	unreadable(test, 128);
+	create(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(metadata_test(test)->r), 0);
+	/* Outranked in both copies before it is erased. */
+	trace = fake_traced();
+	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, " SW256+1 SW294+1 SW128+1 SW0+1 SW255+1 Sf"));
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, bitmap_weight(r->standin_used, DMR_NR_STANDINS),
+			1);
+	expect_table(test, 256, TABLE_SEQ + 2);
+	expect_table(test, 294, TABLE_SEQ + 2);
+	for (i = 2; i < MBLOCKS; i++) {
+		expect_table(test, homes[i][0], TABLE_SEQ);
+		expect_table(test, homes[i][1], TABLE_SEQ);
+	}
+	/* Whether it takes that does not matter: there is a next load. */
+	unreadable(test, 128);
+	unwritable(test, 128, 1);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_unreadable(test, 128);
+	expect_table(test, 294, TABLE_SEQ + 4);
+	/* The other copy suffices. */
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_table(test, 256, TABLE_SEQ + 6);
+	/* The winner is the highest one, known or not. */
+	put_entry(test, 1, 0, 100, DMR_MAPPED, 0);
+	seal_table(test, 256, TABLE_SEQ + 7, 256);
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, slots_first(metadata_test(test)->r, 0, UNITS), 1);
+	expect_table(test, 294, TABLE_SEQ + 9);
+	/* Not without the other copy, and not where that is unknown, too. */
+	unreadable(test, 129);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	heal(test);
+	unreadable(test, 128);
+	memset(block_at(test, 294), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	expect_unreadable(test, 128);
+	expect_table(test, 256, TABLE_SEQ + 9);
+	heal(test);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+}
+
+/* The header of a torn stand-in, and what is there or not beside it. */
+struct torn {
+	u64 name;		/* of the stand-in, 0: never used */
+	int type;
+	const u8 *uuid;
+	u64 seq, home;
+	int error;
+	u64 written;		/* added to the sequence of the lone copy */
+};
+
+static void check_torn(struct kunit *test, const struct torn *rows,
+		       unsigned int nr, u64 place, u64 gone, u64 left)
+{
+	u8 *torn = block_at(test, place);
+	unsigned int i;
+	u64 seq;
+
+	for (i = 0; i < nr; i++) {
+		const struct torn *row = &rows[i];
+		bool stays = row->error || !(row->name || dmr_is_refuge(place));
+
+		put_set(test);
+		if (row->name)
+			put_name(test, place, row->name);
+		memset(block_at(test, gone), 0, DMR_BLOCK_SIZE);
+		seq = seq_at(test, left);
+		dmr_seal(torn, row->type, row->uuid, row->seq, row->home, place);
+		torn[DMR_BLOCK_SIZE - 1]++;
+		KUNIT_EXPECT_EQ_MSG(test, start(test), row->error, "row %u", i);
+		KUNIT_EXPECT_EQ_MSG(test, torn[0], stays ? 'd' : 0, "row %u",
+				    i);
+		KUNIT_EXPECT_EQ_MSG(test, seq_at(test, left),
+				    seq + row->written, "row %u", i);
+	}
+	memset(torn, 0, DMR_BLOCK_SIZE);
+}
+
+/*
+ * One whose header says that it is for this copy hides none that is newer than
+ * that.  With any other header it is as good as unreadable.  Copy B of block 1 is
+ * a lone one here.
+ */
+static void torn_stand_ins(struct kunit *test)
+{
+	static const struct torn rows[] = {
+		{ 256, DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 256, 0, 2 },
+		{ 294, DMR_TYPE_TABLE, uuid, TABLE_SEQ, 294, 0, 2 },
+		{ 294, DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 294, -EIO, 0 },
+		{ 295, DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 295, 0, 2 },
+		{ 256, DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 294, 0, 2 },
+		{ 294, DMR_TYPE_TABLE, uuid, 1, 256, -EIO, 0 },
+		{ 294, DMR_TYPE_TABLE, uuid, 1, 258, -EIO, 0 },
+		{ 294, DMR_TYPE_SUPER, uuid, 1, 294, -EIO, 0 },
+		{ 294, DMR_TYPE_SUPER, uuid, 1, 255, -EIO, 0 },
+		{ 294, DMR_TYPE_TAG, uuid, 1, 294, -EIO, 0 },
+		{ 294, DMR_TYPE_TABLE, uuid, 0, 294, -EIO, 0 },
+		{ 294, DMR_TYPE_TABLE, uuid, DMR_SEQ_MAX + 1, 294, -EIO, 0 },
+		{ 294, DMR_TYPE_TABLE, other_uuid, 1, 294, -EIO, 0 },
+		{ 0, DMR_TYPE_TABLE, uuid, TABLE_SEQ + 1, 294, 0, 2 },
+		{ 0, DMR_TYPE_TABLE, other_uuid, 1, 294, 0, 2 },
+	};
+	u8 *torn = block_at(test, 201);
+
+	check_torn(test, rows, ARRAY_SIZE(rows), 201, 256, 294);
+	/* Zeroes in its first sector: nothing was ever completed there. */
+	put_set(test);
+	put_name(test, 201, 294);
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	torn[512] = 1;
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, torn[512], 0);
+	torn[511] = 1;
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	KUNIT_EXPECT_EQ(test, torn[511], 1);
+	/* With both copies there it is only erased, and outranked if need be. */
+	put_set(test);
+	put_name(test, 201, 294);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, torn[511], 0);
+	expect_table(test, 256, TABLE_SEQ + 2);
+	seal_table(test, 201, TABLE_SEQ + 3, 294);
+	torn[DMR_BLOCK_SIZE - 1]++;
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_erased(test, 201);
+	expect_table(test, 256, TABLE_SEQ + 2);
+	expect_table(test, 294, TABLE_SEQ + 2);
+}
+
+/* The same of the superblock, whose copy B is the lone one. */
+static void torn_refuges(struct kunit *test)
+{
+	static const struct torn rows[] = {
+		{ 0, DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 0, 0, 2 + RAISE },
+		{ 0, DMR_TYPE_SUPER, uuid, SUPER_SEQ, 255, 0, 2 + RAISE },
+		{ 0, DMR_TYPE_SUPER, uuid, SUPER_SEQ + 1, 255, -EIO, 0 },
+		{ 0, DMR_TYPE_SUPER, uuid, 1, 256, -EIO, 0 },
+		{ 0, DMR_TYPE_TABLE, uuid, 1, 255, -EIO, 0 },
+		{ 0, DMR_TYPE_TABLE, uuid, 1, 256, -EIO, 0 },
+		{ 0, DMR_TYPE_SUPER, uuid, 0, 255, -EIO, 0 },
+		{ 0, DMR_TYPE_SUPER, uuid, DMR_SEQ_MAX + 1, 255, -EIO, 0 },
+		{ 0, DMR_TYPE_SUPER, other_uuid, 1, 255, -EIO, 0 },
+	};
+
+	check_torn(test, rows, ARRAY_SIZE(rows), 200, 0, 255);
+}
+
+/* Nobody knows which copy of the superblock one of its own hides. */
+static void unreadable_refuges(struct kunit *test)
+{
+	struct metadata_test *t = metadata_test(test);
+	const char *trace;
+	struct remap *r;
+	unsigned int i;
+
+	/* The tables have nothing to do with it. */
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	unreadable(test, 152);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_erased(test, 152);
+	KUNIT_EXPECT_TRUE(test, test_bit(152 - DMR_STANDIN_FIRST,
+					 t->r->standin_used));
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 2 + RAISE);
+	expect_table(test, 256, TABLE_SEQ + 2);
+	for (i = 2; i < MBLOCKS; i++)
+		expect_table(test, homes[i][0], TABLE_SEQ);
+	/* It is outranked before it is erased, and again if it refuses that. */
+	unreadable(test, 152);
+	unwritable(test, 152, 1);
+	create(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(t->r), 0);
+	trace = fake_traced();
+	KUNIT_EXPECT_NOT_NULL(test, strstr(trace, " SW0+1 SW255+1 SW152+1! SW0+1 SW255+1 Sf"));
+	expect_unreadable(test, 152);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + 6 + 3 * RAISE);
+	/* It stays where they cannot be written again. */
+	unreadable(test, 152);
+	unwritable(test, 0, DMR_HEAD_BLOCKS);
+	fake_disk_bad(t->spare, WRITE, 152 * DMR_BLOCK_SECTORS,
+		      DMR_BLOCK_SECTORS, BLK_STS_OK);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_TRUE(test, t->r->no_raise);
+	expect_unreadable(test, 152);
+	fake_disk_bad(t->spare, WRITE, 0, DMR_HEAD_BLOCKS * DMR_BLOCK_SECTORS,
+		      BLK_STS_OK);
+	/* With one superblock it may be the newer one. */
+	memset(block_at(test, 255), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 6 + 3 * RAISE);
+	put_set(test);
+	memset(block_at(test, 0), 0, DMR_BLOCK_SIZE);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	/* Two may hide both. */
+	put_set(test);
+	unreadable(test, 248);
+	KUNIT_EXPECT_EQ(test, start(test), -EIO);
+	expect_unreadable(test, 248);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+	r = create(test);
+	r->read_only = true;
+	r->accept_stale = true;
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	fake_disk_bad(t->spare, READ, 152 * DMR_BLOCK_SECTORS,
+		      DMR_BLOCK_SECTORS, BLK_STS_OK);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_erased(test, 248);
+}
+
+/* What a load takes while it mends is not erased behind that. */
+static void stand_in_of_a_mend(struct kunit *test)
+{
+	struct remap *r;
+
+	((u8 *)block_at(test, 128))[0] = 1;
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	unwritable(test, 256, 1);
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[0], 128);
+	expect_name(test, 128, 256);
+	expect_table(test, 128, TABLE_SEQ + 2);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 1 + RAISE);
+	/* Nothing is to be mended any more. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_table(test, 128, TABLE_SEQ + 2);
+	expect_table(test, 294, TABLE_SEQ + 2);
 }
 
 /*----------------------------------------------------------------
@@ -2291,7 +2650,7 @@ static void commit_to_stand_ins(struct kunit *test)
 	unwritable(test, 128, 2);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "SW256+1! SW128+1! SW129+1! SW130+1 SW294+1");
+			   "SW256+1! SW0+1 SW255+1 SW128+1! SW0+1 SW255+1 SW129+1! SW0+1 SW255+1 SW130+1 SW294+1");
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 1);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 130), TABLE_SEQ + 1);
@@ -2305,13 +2664,13 @@ static void commit_to_stand_ins(struct kunit *test)
 	commit_mark_slot(r, 260);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "SW257+1 SW130+1! SW131+1 SW295+1! SW132+1 SW294+1");
+			   "SW257+1 SW130+1! SW0+1 SW255+1 SW131+1 SW295+1! SW0+1 SW255+1 SW254+1 SW294+1");
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 2);
 	/* A load finds all of it. */
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	r = metadata_test(test)->r;
 	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[0], 131);
-	KUNIT_EXPECT_EQ(test, r->mblock[2].standin[1], 132);
+	KUNIT_EXPECT_EQ(test, r->mblock[2].standin[1], 254);
 	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 3);
 }
 
@@ -2325,7 +2684,7 @@ static void commit_fails(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	/* Its copy B is left as it is. */
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "SW296+1 SW256+1! SW128+1! SW129+1! SW130+1! SW334+1");
+			   "SW296+1 SW256+1! SW0+1 SW255+1 SW128+1! SW0+1 SW255+1 SW129+1! SW0+1 SW255+1 SW130+1! SW334+1");
 	KUNIT_EXPECT_FALSE(test, slot_durable(r, 3));
 	KUNIT_EXPECT_FALSE(test, slot_durable(r, 251));
 	KUNIT_EXPECT_TRUE(test, slot_durable(r, 252));
@@ -2336,6 +2695,7 @@ static void commit_fails(struct kunit *test)
 	expect_table(test, 334, TABLE_SEQ + 1);
 	/* Nothing is written in mode ro. */
 	commit_mark_slot(r, 260);
+	commit_mark_block(r, 0);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
@@ -2370,7 +2730,7 @@ static void commit_takes_its_time(struct kunit *test)
 	unwritable(test, 128, 127);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "SW296+1! SW128+1! SW129+1! SW130+1!");
+			   "SW296+1! SW0+1 SW255+1 SW128+1! SW0+1 SW255+1 SW129+1! SW0+1 SW255+1 SW130+1!");
 	KUNIT_EXPECT_FALSE(test, slot_durable(r, 3));
 
 	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
@@ -2378,7 +2738,8 @@ static void commit_takes_its_time(struct kunit *test)
 	unwritable(test, 256, 1);
 	r->suspend_deadline = (fake.now + HZ) | 1;
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
-	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1! SW128+1 SW294+1");
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW256+1! SW0+1 SW255+1 SW131+1 SW294+1");
 
 	fake_disk_bad(t->spare, WRITE, 0, DISK * DMR_BLOCK_SECTORS, BLK_STS_OK);
 	/* Where this copy lives by now, and all other stand-ins. */
@@ -2386,7 +2747,8 @@ static void commit_takes_its_time(struct kunit *test)
 	unwritable(test, 128, 127);
 	r->suspend_deadline = (fake.now + HZ) | 1;
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
-	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW128+1! SW129+1!");
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW131+1! SW0+1 SW255+1 SW132+1!");
 }
 
 static void commit_of_a_name(struct kunit *test)
@@ -2528,6 +2890,232 @@ static void retire_in_mode_ro(struct kunit *test)
 	expect_retired(test, SUPER_SEQ + 3 + RAISE);
 }
 
+/* The superblock is written twice before the tables, and has its own sequence. */
+static void commit_of_all(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 300);
+	u8 name[DMR_NAME_SIZE] = "north";
+	u64 seq = SUPER_SEQ + RAISE;
+
+	commit_set_name(r, name);
+	commit_mark_slot(r, 260);
+	unwritable(test, 256, 1);
+	unwritable(test, 334, 1);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	/*
+	 * A name is durable in both before its stand-in is written.  Copy B takes
+	 * the last one.
+	 */
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW0+1 SW255+1 SW257+1 SW296+1 SW256+1! SW0+1 SW255+1 SW128+1 SW295+1 SW334+1! SW0+1 SW255+1 SW254+1 SW294+1");
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), seq + 3);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), seq + 3);
+	KUNIT_EXPECT_EQ(test, r->mblock[0].seq, seq + 3);
+	KUNIT_EXPECT_STREQ(test, super_at(test, 255)->name, "north");
+	expect_name(test, 128, 256);
+	expect_name(test, 254, 334);
+	expect_table(test, 128, TABLE_SEQ + 1);
+	expect_table(test, 254, TABLE_SEQ + 1);
+	expect_table(test, 294, TABLE_SEQ + 1);
+	expect_table(test, 296, TABLE_SEQ + 1);
+	/* A name is given once. */
+	commit_mark_slot(r, 3);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW128+1 SW294+1");
+	/* A load has nothing to mend. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), seq + 3 + RAISE);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[0], 128);
+	KUNIT_EXPECT_EQ(test, r->mblock[3].standin[1], 254);
+	expect_table(test, 128, TABLE_SEQ + 2);
+}
+
+/* The power fails after so many writes of a commit whose home refuses. */
+static void cut_commit(struct kunit *test, unsigned int writes)
+{
+	struct metadata_test *t = metadata_test(test);
+	struct remap *r;
+
+	heal(test);
+	memset(block_at(test, 128), 0, 2 * DMR_BLOCK_SIZE);
+	put_set(test);
+	r = start_dirty(test, 3, 4);
+	unwritable(test, 256, 1);
+	t->spare->dies_after = writes + 1;
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	heal(test);
+	unwritable(test, 256, 1);
+	expect_erased(test, 128);
+}
+
+static void cut_while_naming(struct kunit *test)
+{
+	const unsigned int bit = 128 - DMR_STANDIN_FIRST;
+	struct remap *r;
+
+	/* One superblock has it: the load makes that two, */
+	cut_commit(test, 2);
+	KUNIT_EXPECT_EQ(test, dmr_get64(super_at(test, 0)->standin[bit]), 256);
+	KUNIT_EXPECT_EQ(test, dmr_get64(super_at(test, 255)->standin[bit]), 0);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_name(test, 128, 256);
+	/* or, if it cannot be read, none. */
+	cut_commit(test, 2);
+	unreadable(test, 0);
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	expect_name(test, 128, 0);
+	/* Both have it, and nothing is there: it is free to that copy alone. */
+	cut_commit(test, 3);
+	expect_name(test, 128, 256);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + RAISE + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), SUPER_SEQ + RAISE + 1);
+	unwritable(test, 294, 1);
+	r = start_dirty(test, 3, 4);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW256+1! SW128+1 SW294+1! SW0+1 SW255+1 SW254+1");
+}
+
+/* Without a name nothing is written, and of superblocks nothing any more. */
+static void name_that_fails(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 300);
+	u8 name[DMR_NAME_SIZE] = "north";
+	u64 seq = SUPER_SEQ + RAISE;
+
+	unwritable(test, 256, 1);
+	unwritable(test, 255, 1);
+	unwritable(test, 136, 113);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW296+1 SW256+1! SW0+1 SW255+1! SW248+1! SW232+1! SW216+1! SW200+1! SW184+1! SW168+1! SW152+1! SW136+1! SW334+1");
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
+	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_MODE], 1);
+	KUNIT_EXPECT_FALSE(test, slot_durable(r, 3));
+	KUNIT_EXPECT_TRUE(test, slot_durable(r, 300));
+	expect_erased(test, 128);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), seq + 1);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), seq);
+	/* Another one with that sequence would contradict the first. */
+	heal(test);
+	commit_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	r->mode = DMR_MODE_RW;
+	commit_set_name(r, name);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	KUNIT_EXPECT_EQ(test, area_write_super(r, 1, 1), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "");
+	/* The next load has both. */
+	KUNIT_ASSERT_EQ(test, start(test), 0);
+	expect_name(test, 128, 256);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 255), seq + 3 + RAISE);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, slots_first(r, 0, UNITS), 300);
+}
+
+/* First one that is named for the copy, then one that was never used. */
+static void choice_of_a_stand_in(struct kunit *test)
+{
+	struct remap *r;
+	u64 place;
+
+	/* All of these are for another copy. */
+	for (place = 128; place < 136; place++)
+		put_name(test, place, 294);
+	put_name(test, 140, 256);
+	put_name(test, 141, 256);
+	unwritable(test, 256, 1);
+	unwritable(test, 140, 1);
+	r = start_dirty(test, 3, 4);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW256+1! SW140+1! SW141+1 SW294+1");
+	/* None that is the superblock's own, nor one that cannot be read. */
+	unwritable(test, 141, 1);
+	unreadable(test, 137);
+	((u8 *)block_at(test, 138))[77] = 1;
+	table_at(test, 139)->entry[0].state_gen = dmr_put32(DMR_BAD);
+	seal_table(test, 139, 99, 256);
+	unwritable(test, 139, 1);
+	r = start_dirty(test, 3, 4);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW141+1! SW140+1! SW0+1 SW255+1 SW138+1 SW294+1");
+	expect_name(test, 138, 256);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 138), TABLE_SEQ + 2);
+	/* Three tries, and what has refused has its name. */
+	unwritable(test, 138, 1);
+	unwritable(test, 142, 2);
+	commit_mark_slot(r, 3);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW138+1! SW0+1 SW255+1 SW139+1! SW0+1 SW255+1 SW142+1! SW0+1 SW255+1 SW143+1!");
+	expect_name(test, 143, 256);
+	expect_name(test, 144, 0);
+}
+
+/* What is named for one copy is never another's, nor is a superblock's own. */
+static void stand_ins_of_others(struct kunit *test)
+{
+	struct remap *r;
+	u64 place;
+
+	for (place = 128; place < 255; place++)
+		if (!dmr_is_refuge(place))
+			put_name(test, place, 294);
+	unwritable(test, 294, 1);
+	r = start_dirty(test, 3, 4);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1 SW294+1! SW254+1");
+	unwritable(test, 256, 1);
+	commit_mark_slot(r, 3);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), -EIO);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1!");
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
+}
+
+/* A superblock goes to one of its own that is blank, and nowhere else. */
+static void choice_of_a_refuge(struct kunit *test)
+{
+	struct remap *r = start_dirty(test, 3, 4);
+	u64 place;
+
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	((u8 *)block_at(test, 248))[DMR_BLOCK_SIZE - 1] = 1;
+	seal_table(test, 232, 1, 256);
+	unwritable(test, 255, 1);
+	unwritable(test, 216, 1);
+	/* The load begins an epoch. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	r = metadata_test(test)->r;
+	KUNIT_EXPECT_EQ(test, r->mblock[0].standin[1], 200);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 200), r->mblock[0].seq);
+	/* What it has left, and what was tried, is not used again. */
+	unwritable(test, 200, 1);
+	commit_mark_block(r, 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1 SW200+1! SW184+1");
+	/* Copy A looks for one from the other end. */
+	unwritable(test, 0, 1);
+	commit_mark_block(r, 0);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW0+1! SW136+1 SW184+1");
+	/* None is left, though each other stand-in is. */
+	heal(test);
+	unwritable(test, 136, 1);
+	for (place = 136; place < 255; place += 16)
+		if (place != 136 && place != 184 && place != 200)
+			seal_table(test, place, 1, 256);
+	r = create(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(r), 0);
+	KUNIT_EXPECT_TRUE(test, r->no_raise);
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " SW136+1!"));
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 2);
+}
+
 /* One of four blocks, where they live now, for 15 s. */
 static void spare_answers(struct kunit *test)
 {
@@ -2587,7 +3175,7 @@ static void scrub_in_order(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	fake_traced();
 	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_GOOD);
-	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr128+1");
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "Sr254+1");
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 1);
 }
 
@@ -2666,17 +3254,17 @@ static void scrub_of_both_copies(struct kunit *test)
 	unreadable(test, 256);
 	unreadable(test, 294);
 	unwritable(test, 294, 1);
-	unwritable(test, 128, 2);
+	unwritable(test, 253, 2);
 	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 0), DMR_SCRUB_WRITTEN);
 	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_WRITTEN);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "Sr256+1! Sr0+1 SW256+1 Sr256+1 Sr294+1! Sr0+1 SW294+1! SW128+1! SW129+1! SW130+1 Sr130+1");
+			   "Sr256+1! Sr0+1 SW256+1 Sr256+1 Sr294+1! Sr0+1 SW294+1! SW0+1 SW255+1 SW254+1! SW0+1 SW255+1 SW253+1! SW0+1 SW255+1 SW252+1 Sr252+1");
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 1);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 2);
 	KUNIT_EXPECT_EQ(test, start(test), 0);
 	r = metadata_test(test)->r;
 	KUNIT_EXPECT_EQ(test, slots_first(r, 1003, 1003), 3);
-	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[1], 130);
+	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[1], 252);
 	KUNIT_EXPECT_EQ(test, fake.events[DMR_EV_COPIES], 2);
 }
 
@@ -2690,9 +3278,25 @@ static void scrub_fails(struct kunit *test)
 	unwritable(test, 128, 127);
 	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_FAILED);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "Sr294+1! Sr0+1 SW294+1! SW128+1! SW129+1! SW130+1!");
+			   "Sr294+1! Sr0+1 SW294+1! SW0+1 SW255+1 SW254+1! SW0+1 SW255+1 SW253+1! SW0+1 SW255+1 SW252+1!");
 	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RW);
 	KUNIT_EXPECT_EQ(test, atomic_read(&r->nr_away), 0);
+}
+
+/* Without superblocks that say the same it cannot. */
+static void scrub_cannot_name(struct kunit *test)
+{
+	struct remap *r = start_mapped(test);
+
+	unreadable(test, 294);
+	unwritable(test, 294, 1);
+	unwritable(test, 255, 1);
+	unwritable(test, 136, 113);
+	KUNIT_EXPECT_EQ(test, commit_scrub(r, 1, 1), DMR_SCRUB_FAILED);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "Sr294+1! Sr0+1 SW294+1! SW0+1 SW255+1! SW248+1! SW232+1! SW216+1! SW200+1! SW184+1! SW168+1! SW152+1! SW136+1!");
+	expect_erased(test, 254);
+	KUNIT_EXPECT_EQ(test, r->mode, DMR_MODE_RO);
 }
 
 /* A spare that is away burns no stand-in. */
@@ -2990,6 +3594,60 @@ static void put_grown(struct kunit *test, u64 end, u32 slots)
 	}
 }
 
+/* No stand-in can be named for a table that the superblocks do not know yet. */
+static void growth_without_stand_ins(struct kunit *test)
+{
+	struct remap *r;
+
+	put_extension(test);
+	r = create_longer(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	memset(block_at(test, 336), 0, DMR_BLOCK_SIZE);
+	unwritable(test, 336, 1);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(r), -EIO);
+	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " SW336+1!"));
+	expect_erased(test, 128);
+	expect_name(test, 128, 0);
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->nr_segments), 2);
+	/* The set as it was starts, and so does the grown one at last. */
+	KUNIT_EXPECT_EQ(test, start(test), 0);
+	heal(test);
+	put_extension(test);
+	create_longer(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 255)->nr_segments), 3);
+}
+
+/* What the mend names before it is there still when the set has grown. */
+static void growth_with_names(struct kunit *test)
+{
+	struct remap *r;
+
+	put_name(test, 130, 294);
+	put_extension(test);
+	r = create_longer(test);
+	KUNIT_ASSERT_EQ(test, inspect(test), 0);
+	memset(block_at(test, 256), 0, DMR_BLOCK_SIZE);
+	unwritable(test, 256, 1);
+	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_EQ(test, r->mblock[1].standin[0], 128);
+	expect_name(test, 128, 256);
+	expect_name(test, 130, 294);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 0)->nr_segments), 3);
+	KUNIT_EXPECT_EQ(test, dmr_get32(super_at(test, 255)->nr_segments), 3);
+	/* The name, the segment, the epoch. */
+	KUNIT_EXPECT_EQ(test, seq_at(test, 0), SUPER_SEQ + 2 + RAISE);
+	expect_table(test, 128, TABLE_SEQ + 2);
+	/* Its tables are like others from now on. */
+	unwritable(test, 336, 1);
+	commit_mark_slot(r, 2 * SEGMENT_SLOTS);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	expect_name(test, 129, 336);
+}
+
 /* Somebody else has grown the set since ctr, which allocated for this much. */
 static void grown_by_another(struct kunit *test)
 {
@@ -3100,6 +3758,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(epoch_of_a_load),
 	KUNIT_CASE(tag_that_main_refuses),
 	KUNIT_CASE(epoch_that_cannot_begin),
+	KUNIT_CASE(epoch_that_half_began),
 	KUNIT_CASE(last_epoch),
 	KUNIT_CASE(epoch_of_an_hour),
 	KUNIT_CASE(epoch_after_stop),
@@ -3125,9 +3784,12 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(stand_in_that_dies),
 	KUNIT_CASE(stand_in_that_rots),
 	KUNIT_CASE(hostile_stand_ins),
+	KUNIT_CASE(stand_ins_never_used),
+	KUNIT_CASE(unreadable_stand_in),
 	KUNIT_CASE(torn_stand_ins),
-	KUNIT_CASE(headers_of_torn_stand_ins),
-	KUNIT_CASE(stand_in_that_stays),
+	KUNIT_CASE(torn_refuges),
+	KUNIT_CASE(unreadable_refuges),
+	KUNIT_CASE(stand_in_of_a_mend),
 	KUNIT_CASE(order_of_a_commit),
 	KUNIT_CASE(images_of_states),
 	KUNIT_CASE(commit_to_stand_ins),
@@ -3140,12 +3802,19 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(retire_half),
 	KUNIT_CASE(retire_to_a_stand_in),
 	KUNIT_CASE(retire_in_mode_ro),
+	KUNIT_CASE(commit_of_all),
+	KUNIT_CASE(cut_while_naming),
+	KUNIT_CASE(name_that_fails),
+	KUNIT_CASE(choice_of_a_stand_in),
+	KUNIT_CASE(stand_ins_of_others),
+	KUNIT_CASE(choice_of_a_refuge),
 	KUNIT_CASE(spare_answers),
 	KUNIT_CASE(scrub_in_order),
 	KUNIT_CASE(scrub_of_one_copy),
 	KUNIT_CASE(scrub_of_what_is_wrong),
 	KUNIT_CASE(scrub_of_both_copies),
 	KUNIT_CASE(scrub_fails),
+	KUNIT_CASE(scrub_cannot_name),
 	KUNIT_CASE(scrub_without_an_answer),
 	KUNIT_CASE(scrub_loses_the_spare),
 	KUNIT_CASE(scrub_makes_room_for_a_suspend),
@@ -3155,6 +3824,8 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(format_goes_on),
 	KUNIT_CASE(main_of_a_format),
 	KUNIT_CASE(growth),
+	KUNIT_CASE(growth_without_stand_ins),
+	KUNIT_CASE(growth_with_names),
 	KUNIT_CASE(grown_by_another),
 	KUNIT_CASE(random_areas),
 	{ }

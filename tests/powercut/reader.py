@@ -2,7 +2,8 @@
 """What a set of dm-remap says about its blocks, read from the images of its two legs.
 
 The superblock is chosen by dmremap.ondisk. The tables are read here once more, by the plain rule
-that of all valid candidates the highest sequence wins: judge.py compares that with the check.
+that of all valid candidates, at home and on stand-ins named for it, the highest sequence wins:
+judge.py compares that with the check.
 """
 
 from __future__ import annotations
@@ -117,14 +118,22 @@ def _homes(superblock: Superblock) -> list[tuple[int, int, int]]:
     ]
 
 
+def _places(superblock: Superblock) -> Iterator[tuple[int, int]]:
+    """Yield where copies of table blocks may be, and the home of the only one that counts there."""
+    yield from superblock.standins
+    for a, b, _ in _homes(superblock):
+        yield a, a
+        yield b, b
+
+
 def _entries(device: ImageDevice, superblock: Superblock) -> Iterator[Entry]:
     """Yield what the newest version of each table block says."""
     versions: dict[int, list[tuple[int, bytes]]] = {}
     homes = _homes(superblock)
-    for place in (*STANDINS, *(home for a, b, _ in homes for home in (a, b))):
+    for place, home in _places(superblock):
         block = device.read_block(0, place)
         found = header(block, lib.DMR_TYPE_TABLE, place) if block else None
-        if block and found and found.uuid == superblock.uuid:
+        if block and found and (found.uuid, found.home) == (superblock.uuid, home):
             versions.setdefault(found.home, []).append((found.seq, block))
     first = 0
     for a, b, used in homes:
@@ -147,14 +156,14 @@ class Copies:
     unequal: int
     """How many blocks have copies of different sequence."""
     away: int
-    """How many stand-ins hold a block."""
+    """How many stand-ins hold a table block."""
     both: dict[int, tuple[int, bool]]
     """The units that have an entry in both copies: the generation, and whether it holds data.
 
     A copy does not count that a refused write, or the medium, has destroyed.
     """
     torn: int = 0
-    """How many stand-ins are torn."""
+    """How many stand-ins of table blocks are torn."""
 
 
 def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
@@ -164,16 +173,15 @@ def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
     newest: dict[int, tuple[int, bytes]] = {}
     away = torn = 0
     damaged: dict[int, int] = {}
-    for place in (*STANDINS, *(home for a, b, _ in homes for home in (a, b))):
+    for place, home in _places(superblock):
         block = device.read_block(0, place)
         found = header(block, lib.DMR_TYPE_TABLE, place) if block else None
-        if block and found and found.uuid == superblock.uuid:
-            newest[found.home] = max((found.seq, block), newest.get(found.home, (0, b"")))
+        if block and found and (found.uuid, found.home) == (superblock.uuid, home):
+            newest[home] = max((found.seq, block), newest.get(home, (0, b"")))
             away += place in STANDINS
-        elif block and any(block) and not _is_super(block, place):
+        elif block and any(block):
             torn += place in STANDINS
-            seq, named = (int.from_bytes(block[at : at + 8], "little") for at in (32, 40))
-            home = named if place in STANDINS else place
+            seq = int.from_bytes(block[32:40], "little")
             damaged[home] = max(damaged.get(home, 0), seq if place in STANDINS else 1)
     units: tuple[dict[int, tuple[int, bool]], ...] = ({}, {})
     for *pair, used in homes:
@@ -186,7 +194,3 @@ def copies(spare: bytes | bytearray | mmap, superblock: Superblock) -> Copies:
     seqs = [[newest.get(home, (0, b""))[0] for home in (a, b)] for a, b, _ in homes]
     both = {unit: min(units[0][unit], units[1][unit]) for unit in units[0].keys() & units[1]}
     return Copies(sum(a != b for a, b in seqs), away, both, torn)
-
-
-def _is_super(block: bytes, place: int) -> bool:
-    return header(block, lib.DMR_TYPE_SUPER, place) is not None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Small areas in memory, whose blocks can be damaged one by one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -69,6 +69,20 @@ def table(
     home = HOMES[index][copy]
     block = pack_table(uuid, list(entries), index * 252, home, seq)
     return block if place is None else reseal(block, home, place)
+
+
+def give_names(disk: "Disk", names: Mapping[int, int], ahead: int = 0) -> None:
+    """Say in both superblocks what stand-ins are for: the home of a table copy.
+
+    `ahead` is added to their sequence.
+    """
+    for home in (0, 255):
+        raw = bytearray(disk[home])
+        sb = ffi.from_buffer("struct dmr_super *", raw)
+        for place, stands_for in names.items():
+            sb.standin[place - lib.DMR_STANDIN_FIRST] = lib.dmr_h64(stands_for)
+        sb.h.seq = lib.dmr_h64(lib.dmr_h64(sb.h.seq) + ahead)
+        disk[home] = reseal(bytes(raw), home, home)
 
 
 def entries_of(load: Load) -> list[Entry]:

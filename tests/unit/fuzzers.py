@@ -112,13 +112,26 @@ RULES = {
     "home": ("dm-remap-load.c", "||\n\t    dmr_get64(t->h.home) != home)", ")"),
     "ambiguous": ("dm-remap-load.c", "if (f[0].ambiguous)", "if (0)"),
     "unreadable": ("dm-remap-load.c", "if (l->unreadable > 1)", "if (0)"),
-    "lone": ("dm-remap-load.c", "if (known > !!l->unreadable)", "if (known)"),
-    "newer": ("dm-remap-load.c", "return f->seq && f->seq >= f->torn;", "return f->seq;"),
-    "torn": (
+    "lone": ("dm-remap-load.c", "if (known > (!mb && l->unreadable))", "if (known)"),
+    "newer": ("dm-remap-load.c", "f->seq >= f->torn && !f->unseen;", "!f->unseen;"),
+    "unseen": ("dm-remap-load.c", "f->seq >= f->torn && !f->unseen;", "f->seq >= f->torn;"),
+    "torn": ("dm-remap-load.c", "f->torn = max(f->torn, torn);", ";"),
+    "torn and not its own": (
         "dm-remap-load.c",
-        "l->found[mb][copy].torn = max(l->found[mb][copy].torn, torn);",
-        ";",
+        "else if (torn || (its_own && !read_standin(r, place, name)))",
+        "else if (its_own && !read_standin(r, place, name))",
     ),
+    "named": (
+        "dm-remap-load.c",
+        "u64 name = dmr_get64(r->super->standin[i]);",
+        "u64 name = l->head.standin[i].home + 1 ? l->head.standin[i].home : 0;",
+    ),
+    "refuge": (
+        "dm-remap-load.c",
+        "if (home != block && !dmr_is_refuge(block))",
+        "if (home != block && !is_standin(block))",
+    ),
+    "name first": ("dm-remap-area.c", "if (mb && name_standin(r, place, home))", "if (0)"),
     "torn superblock": ("dm-remap-load.c", "f->torn = max(f->torn, seq);", ";"),
     "torn another's": (
         "dm-remap-load.c",

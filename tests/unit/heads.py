@@ -12,11 +12,11 @@ from unit.areas import AREA_BLOCKS, HOMES, JUNK, OTHER, SET, Disk, fresh, reseal
 
 from dmremap.ondisk import BLOCK, SetState, Superblock, Tag, segment_for
 from dmremap.ondisk._format import ffi, lib
-from dmremap.ondisk.layout import SUPER_HOMES, pack_super, pack_tag
+from dmremap.ondisk.layout import REFUGES, STANDINS, SUPER_HOMES, header, pack_super, pack_tag
 
 SEQ: Final = 6
 """Of the superblock before anything happens to it."""
-_PLACES: Final = (0, 255, 128, 129, 130, 254)
+_PLACES: Final = (0, 255, 128, 129, 136, 152, 254)
 
 
 class HeadDisk(Disk):
@@ -80,7 +80,7 @@ def _version(random: Random, uuid: UUID) -> Superblock:
     """Return some version of a superblock."""
     state = SetState.FORMATTING if random.random() < 0.15 else SetState.READY
     sb = _named(uuid, random.randrange(SEQ - 2, SEQ + 3), state)
-    if random.random() < 0.15:
+    if random.random() < 0.3:
         sb = replace(sb, **random.choice(_variants(sb.seq)))  # type: ignore[arg-type]
     return sb
 
@@ -100,7 +100,7 @@ def _some_super(random: Random, place: int) -> bytes:
     """Return a superblock for a place: of this set or another, newer or older, usable or not."""
     home = place if place in SUPER_HOMES else random.choice(SUPER_HOMES)
     block = _packed(_version(random, OTHER if random.random() < 0.15 else SET), home, place)
-    if random.random() < 0.1:
+    if random.random() < 0.15:
         raw = bytearray(block)
         at, size, value = random.choice(_UNUSABLE)
         raw[at : at + size] = value.to_bytes(size, "little")
@@ -148,9 +148,38 @@ def _mains(random: Random, disk: Disk, _place: int) -> None:
     disk[home] = pack_tag(Tag(random.choice((SET, OTHER)), "x", 1 << 20, 2048, 512), home)
 
 
+def _name(random: Random, disk: Disk, place: int, stands_for: int) -> None:
+    """Say what a stand-in is for, in what superblocks there are."""
+    for home in SUPER_HOMES if random.random() < 0.9 else ():
+        if header(disk[home], lib.DMR_TYPE_SUPER, home):
+            raw = bytearray(disk[home])
+            sb = ffi.from_buffer("struct dmr_super *", raw)
+            sb.standin[place - STANDINS[0]] = lib.dmr_h64(stands_for)
+            disk[home] = reseal(bytes(raw), home, home)
+
+
+def _standin_gone(random: Random, disk: Disk, _place: int) -> None:
+    """A copy was moved, and the place that it went to cannot be read any more."""
+    index, copy = random.randrange(3), random.randrange(2)
+    _name(random, disk, 140 + copy, HOMES[index][copy])
+    disk.bad.add(140 + copy)
+    if random.random() < 0.3:
+        disk[HOMES[index][1 - copy]] = JUNK
+
+
+def _refuge_gone(random: Random, disk: Disk, _place: int) -> None:
+    """The superblock was moved, once or twice, and these places are bad, too."""
+    for place in random.sample(REFUGES, random.choice((1, 2))):
+        disk[place] = JUNK
+        if random.random() < 0.5:
+            disk.bad.add(place)
+
+
 def _table_away(random: Random, disk: Disk, _place: int) -> None:
     """A table block on a stand-in, whole or torn."""
     index, copy, place = random.randrange(3), random.randrange(2), random.randrange(128, 140)
+    if place not in REFUGES:
+        _name(random, disk, place, HOMES[index][copy])
     uuid, seq = random.choice((SET, SET, OTHER)), random.randrange(1, 4)
     block = table(index, copy, [], seq, place=place, uuid=uuid)
     if random.random() < 0.2:
@@ -197,6 +226,8 @@ _ACCIDENTS: Final[tuple[Callable[[Random, Disk, int], None], ...]] = (
     _formatted_over,
     _mains,
     _table_away,
+    _standin_gone,
+    _refuge_gone,
     _astray,
     _commit,
     _format,

@@ -25,6 +25,7 @@ class Result(ctypes.Structure):
         ("place", ctypes.c_uint32 * 4096),
         ("why", ctypes.c_char * 256),
         ("super", ctypes.c_uint8 * BLOCK),
+        ("epoch", ctypes.c_uint64 * 2),
     ]
 
 

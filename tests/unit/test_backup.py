@@ -8,7 +8,19 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.areas import HOMES, JUNK, OTHER, SB, SET, Disk, fresh, mapped, superblock, table
+from unit.areas import (
+    HOMES,
+    JUNK,
+    OTHER,
+    SB,
+    SET,
+    Disk,
+    fresh,
+    give_names,
+    mapped,
+    superblock,
+    table,
+)
 
 from dmremap.errors import DmRemapError, Failure, Refused
 from dmremap.ondisk import BLOCK, Entry, SetState, SlotState, View
@@ -192,6 +204,7 @@ def test_a_set_that_has_grown_since() -> None:
 def test_a_lone_copy_that_may_be_old() -> None:
     disk = fresh(ENTRIES, seq=7)
     backup = saved(disk)
+    give_names(disk, {140: B1}, 1)  # since the backup was made
     disk[A1] = JUNK
     disk.bad.add(140)
     assert not examine(disk).accepted
@@ -199,12 +212,39 @@ def test_a_lone_copy_that_may_be_old() -> None:
     assert plan.risky == (A1,)
     assert examine(disk).blocks[2].seq == 7 + OUTRANK + 2
     assert disk[140] == bytes(BLOCK)
+    assert examine(disk).names == {140: B1}
 
 
-def test_two_unreadable_standins_make_everything_doubtful() -> None:
+@pytest.mark.parametrize("supers", [False, True])
+def test_names_that_the_backup_does_not_have(supers: bool) -> None:
+    """They are in the superblocks, or where these are gone in the stand-ins themselves."""
     disk = fresh(ENTRIES, seq=7)
     backup = saved(disk)
-    disk.bad |= {140, 141}
+    give_names(disk, {140: A1, 141: B1}, 1)
+    more = [*ENTRIES, mapped(270, 99)]
+    for place, copy in ((140, 0), (141, 1)):
+        disk[place] = table(1, copy, [e for e in more if e.slot // 252 == 1], 9, place=place)
+    disk[HOMES[2][0]] = disk[HOMES[2][1]] = JUNK
+    if not supers:
+        disk[0] = disk[255] = JUNK
+    plan = brought_back(disk, backup)
+    assert HOMES[2][0] in plan.risky
+    assert A1 not in plan.risky
+    load = examine(disk)
+    assert load.names == {140: A1, 141: B1}
+    assert load.blocks[2].places == [140, 141]
+    assert load.counts.mapped == len([e for e in more if e.state != SlotState.BAD])
+    # What cannot be read may have been given a name since.
+    disk = fresh(ENTRIES, seq=7)
+    disk[0] = disk[255] = JUNK
+    disk.bad.add(150)
+    assert len(planned(disk, backup).risky) == 4
+
+
+def test_two_unreadable_refuges_make_everything_doubtful() -> None:
+    disk = fresh(ENTRIES, seq=7)
+    backup = saved(disk)
+    disk.bad |= {136, 152}
     plan = brought_back(disk, backup)
     assert len(plan.risky) == 4
     assert all(block.seq > OUTRANK for block in examine(disk).blocks)

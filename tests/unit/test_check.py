@@ -18,6 +18,7 @@ from unit.areas import (
     SET,
     Disk,
     fresh,
+    give_names,
     mapped,
     reseal,
     superblock,
@@ -148,13 +149,14 @@ def contradiction(disk: Disk) -> None:
 
 
 def lone_with_bad_standin(disk: Disk) -> None:
+    give_names(disk, {130: B1})
     disk[A1] = JUNK
     disk.bad.add(130)
 
 
-def two_bad_standins(disk: Disk) -> None:
-    disk.bad.add(128)
-    disk[254] = JUNK
+def two_bad_refuges(disk: Disk) -> None:
+    disk.bad.add(136)
+    disk[248] = JUNK
 
 
 def twice(disk: Disk) -> None:
@@ -205,7 +207,7 @@ def truncated(disk: Disk) -> None:
     [
         (gone, "DMR-C306", errno.EIO, True),
         (lone_with_bad_standin, "DMR-C307", errno.EIO, True),
-        (two_bad_standins, "DMR-C308", errno.EIO, True),
+        (two_bad_refuges, "DMR-C308", errno.EIO, True),
         (contradiction, "DMR-C309", errno.EINVAL, False),
         (twice, "DMR-C310", errno.EINVAL, False),
         (both_supers, "DMR-C301", errno.ENODATA, False),
@@ -257,6 +259,7 @@ def test_an_unknown_compatible_feature_is_ignored() -> None:
 @pytest.mark.parametrize("home", ["old", "bad", "junk"])
 def test_a_copy_on_a_standin(copy: int, home: str) -> None:
     disk = fresh(ENTRIES)
+    give_names(disk, {130: HOMES[1][copy]})
     new = [mapped(252, 1000), mapped(253, 1001)]
     disk[HOMES[1][1 - copy]] = table(1, 1 - copy, new, 2)
     disk[130] = table(1, copy, new, 2, place=130)
@@ -278,6 +281,7 @@ def test_a_copy_on_a_standin(copy: int, home: str) -> None:
 @pytest.mark.parametrize("copy", [0, 1])
 def test_a_copy_does_not_go_home_while_its_standin_can_be_read(copy: int) -> None:
     disk = fresh(ENTRIES, seq=3)
+    give_names(disk, {131: HOMES[1][copy]})
     disk[HOMES[1][copy]] = JUNK
     disk[131] = table(1, copy, [], 2, place=131)  # a commit was cut, or its write was
     load = examine(disk)
@@ -291,7 +295,9 @@ def test_a_lone_superblock_and_a_bad_standin(home: int) -> None:
     disk = fresh(ENTRIES)
     disk[home] = JUNK
     assert examine(disk).accepted
-    disk.bad.add(140)
+    disk.bad.add(140)  # a table's, and never used
+    assert examine(disk).accepted
+    disk.bad.add(152)
     load = examine(disk)
     assert [(one.code, one.errno) for one in load.refusals] == [("DMR-C307", errno.EIO)]
     assert load.stale
@@ -300,15 +306,53 @@ def test_a_lone_superblock_and_a_bad_standin(home: int) -> None:
 def test_a_superblock_on_standins_only() -> None:
     disk = fresh()
     newest = superblock(seq=8, name="renamed")
-    disk[128], disk[200] = pack_super(newest, 255, 128), pack_super(newest, 0, 200)
+    disk[136], disk[200] = pack_super(newest, 255, 136), pack_super(newest, 0, 200)
     load = examine(disk)
     assert load.superblock == newest
     assert load.severity is Severity.INFO
-    assert load.blocks[0].places == [200, 128]
+    assert load.blocks[0].places == [200, 136]
+    # On one that is a table's it counts for nothing.
+    disk = fresh()
+    disk[128], disk[201] = pack_super(newest, 255, 128), pack_super(newest, 0, 201)
+    assert examine(disk).superblock == SB
+
+
+def test_what_was_never_used_hides_nothing() -> None:
+    """However many of them, and with what is left of anything else."""
+    disk = fresh(ENTRIES)
+    disk.bad |= {130, 131, 254}
+    disk[132], disk[133] = JUNK, JUNK[:512] + bytes(BLOCK - 512)
+    disk[134] = table(1, 0, [], 99, place=134)
+    disk[A1] = JUNK
+    load = examine(disk)
+    assert load.accepted
+    assert {
+        one.code for one in load.findings if one.blocks and one.blocks[0] in range(130, 255)
+    } == {
+        "DMR-C108",
+        "DMR-C111",
+    }
+    mended(disk)
+    assert [number for number, _ in disk.log] == [A1, B1]
+
+
+def test_one_refuge_that_cannot_be_read() -> None:
+    disk = fresh(ENTRIES)
+    disk.bad.add(136)
+    disk.stuck.add(136)
+    done = mend(examine(disk), disk.write)
+    # It may hide a version of either copy, which both outrank from now on.
+    assert [one.place for one in done] == [0, 255]
+    assert seqs(disk, 0, 255) == [4, 4]
+    disk.stuck.clear()
+    disk.log.clear()
+    mended(disk)
+    assert [number for number, _ in disk.log] == [0, 255, 136]
 
 
 def test_one_torn_standin_is_erased_last() -> None:
     disk = fresh(ENTRIES)
+    give_names(disk, {140: A1})
     disk[140] = JUNK
     load = examine(disk)
     assert codes(load) >= {"DMR-C203"}
@@ -321,39 +365,92 @@ def test_one_torn_standin_is_erased_last() -> None:
 
 def test_a_tag_on_a_standin_is_torn_too() -> None:
     disk = fresh()
+    give_names(disk, {140: A1})
     disk[140] = reseal(pack_tag(Tag(SET, "x", 4096, 2048, 512), 1), 1, 140)
     assert "DMR-C203" in codes(examine(disk))
 
 
-def test_where_a_standin_cannot_be_erased_everything_outranks_it() -> None:
+def test_what_cannot_be_read_is_outranked() -> None:
+    """Whether it can be erased or not: it may hide a version of the copy that it is named for."""
     disk = fresh(ENTRIES)
+    give_names(disk, {140: A1})
     disk.bad.add(140)
     disk.stuck.add(140)
-    disk[A1] = JUNK
+    disk[B1] = JUNK
+    assert not examine(disk).accepted  # nobody knows whether A is the newest
     disk[B1] = table(1, 1, [mapped(252, 1000)], 5)
-    assert not examine(disk).accepted  # a lone copy and a bad stand-in
-    disk[A1] = table(1, 0, [mapped(252, 1000)], 4)
     done = mend(examine(disk), disk.write)
-    assert [one.place for one in done] == [A1, B1, 0, 255, *HOMES[0], *HOMES[2]]
-    assert seqs(disk, 0, 255, *HOMES[0], *HOMES[1], *HOMES[2]) == [4, 4, 3, 3, 7, 7, 3, 3]
+    assert [one.place for one in done] == [A1, B1]
+    assert seqs(disk, A1, B1) == [7, 7]
+    # With equal copies, too.
+    assert [one.place for one in mend(examine(disk), disk.write)] == [A1, B1]
+    disk.stuck.clear()
+    assert [one.place for one in mend(examine(disk), disk.write)] == [A1, B1, 140]
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_standin_is_for_one_copy(torn: bool) -> None:
+    """What it holds for another one counts for nothing; torn it may be anything of its own."""
+    disk = fresh(ENTRIES)
+    give_names(disk, {140: A1})
+    disk[140] = table(2, 0, [], 9, place=140)
+    if torn:
+        disk[140] = disk[140][:2048] + JUNK[2048:]
+    load = examine(disk)
+    assert load.accepted
+    assert load.counts.mapped == 5
+    assert load.blocks[2].unseen == [torn, False]
 
 
 def test_a_place_that_cannot_be_written() -> None:
     disk = fresh(ENTRIES, seq=2)
-    disk.bad.add(A1)
-    disk.stuck |= {A1, 128, 129}
-    disk[132] = table(0, 1, ENTRIES[:4], 1, place=132)  # older than its home: free
+    give_names(disk, {132: HOMES[0][1], 135: A1})
+    disk.bad |= {A1, 131}
+    disk.stuck |= {A1, 135, 128}
+    disk[132] = table(0, 1, ENTRIES[:4], 1, place=132)  # older than its home, and named
     done = mend(examine(disk), disk.write)
-    assert [one.place for one in done] == [130, B1]
+    # First the one that has its name, then those that were never used, each with a name first.
+    assert [one.place for one in done] == [0, 255, 0, 255, 129, B1]
+    assert seqs(disk, 0, 255) == [4, 4]
     load = examine(disk)
     assert load.severity is Severity.INFO
     assert load.away == 1
+    assert load.names == {132: HOMES[0][1], 135: A1, 128: A1, 129: A1}
+    for log, stuck in enumerate((disk.log[:1], disk.log[:2])):
+        # The name is durable in both superblocks before the stand-in is written.
+        again = fresh(ENTRIES, seq=2)
+        again.stuck |= {A1, *((255, *range(136, 255, 16)) if log else (0, *range(136, 255, 16)))}
+        again.bad.add(A1)
+        with pytest.raises(Failure, match="cannot be written anywhere"):
+            mend(examine(again), again.write)
+        assert [place for place, _ in again.log] == [0][:log], stuck
     disk = fresh(ENTRIES)
     disk.bad.add(A1)
     disk.stuck |= {A1, 128, 129, 130}
     with pytest.raises(Failure, match="128, 129, 130"):
         mend(examine(disk), disk.write)
-    assert disk.log == []
+    assert {place for place, _ in disk.log} == {0, 255}
+
+
+def test_neighbours_are_not_the_two_copies_of_a_block() -> None:
+    disk = fresh(ENTRIES)
+    disk[A1] = table(1, 0, ENTRIES[4:5], 2)
+    disk.stuck |= {0, 255, A1, B1}
+    done = [one.place for one in mend(examine(disk), disk.write)]
+    assert done == [136, 248, 254, 136, 248, 128]
+    assert examine(disk).blocks[2].places == [128, 254]
+
+
+def test_a_superblock_that_cannot_be_written() -> None:
+    disk = fresh(ENTRIES)
+    disk.bad.add(0)
+    disk.stuck |= {0, 136}
+    disk[152] = JUNK[:10].ljust(BLOCK, b"\0")  # somebody was there
+    load = examine(disk)
+    assert not load.accepted  # it may have hidden a copy
+    disk[152] = table(0, 0, place=152)
+    mended(disk)
+    assert [number for number, _ in disk.log] == [168, 255]
 
 
 def test_a_move_that_was_cut() -> None:
@@ -436,6 +533,7 @@ def test_a_table_block_of_another_version_is_no_copy() -> None:
 
 def test_standins_that_say_nothing() -> None:
     disk = fresh(ENTRIES)
+    give_names(disk, {131: A1, 134: A1, 135: B1})
     disk[131] = table(1, 0, [], 1, place=131, uuid=OTHER)
     disk[132] = reseal(table(1, 0), 270, 132)  # a slot is there
     disk[133] = pack_super(superblock(uuid=OTHER), 0, 133)
@@ -460,6 +558,7 @@ def test_standins_that_say_nothing() -> None:
 
 def test_equal_sequences_are_told_apart_by_what_they_say_only() -> None:
     disk = fresh(ENTRIES)
+    give_names(disk, {131: A1, 133: B1, 134: A1})
     disk[131] = table(1, 0, ENTRIES[4:5], 1, place=131)
     assert examine(disk).accepted
     # A home may hold what it refused to write: the copy lives on its stand-in, the last of several.
@@ -468,10 +567,10 @@ def test_equal_sequences_are_told_apart_by_what_they_say_only() -> None:
     load = examine(disk)
     assert load.blocks[2].places == [134, B1]
     assert load.blocks[2].older == [131]
-    disk[132] = pack_super(SB, 255, 132)
-    disk[133] = pack_super(SB, 0, 133)
-    assert examine(disk).blocks[0].places == [133, 132]
-    disk[133] = disk[134] = bytes(BLOCK)
+    disk[152] = reseal(disk[255], 255, 152)
+    disk[168] = reseal(disk[0], 0, 168)
+    assert examine(disk).blocks[0].places == [168, 152]
+    disk[134] = bytes(BLOCK)
     disk[131] = table(1, 0, [mapped(252, 9)], 1, place=131)
     assert [one.code for one in examine(disk).refusals] == ["DMR-C309"]
     # A higher one ends the dispute.
@@ -575,6 +674,7 @@ def test_several_segments() -> None:
     load = examine(disk)
     assert load.accepted
     assert (load.counts.slots, load.counts.mapped) == (352, 2)
+    give_names(disk, {140: rest.copy_b})
     disk[140] = reseal(disk[rest.copy_b], rest.copy_b, 140)
     disk[rest.copy_b] = JUNK
     load = examine(disk)
@@ -589,12 +689,13 @@ CHOICES = st.sampled_from(["good", "old", "new", "none", "differs"])
     a=CHOICES,
     b=CHOICES,
     away=st.sampled_from(["none", "old", "new", "same A", "same B"]),
-    bad=st.integers(0, 2),
+    bad=st.sampled_from(["", "A", "B", "AB"]),
 )
 @settings(max_examples=300, deadline=None)
-def test_every_mixture_is_mended_or_refused(a: str, b: str, away: str, bad: int) -> None:
+def test_every_mixture_is_mended_or_refused(a: str, b: str, away: str, bad: str) -> None:
     """Whatever a table block looks like, a load that is accepted ends with two equal copies."""
     disk = fresh(ENTRIES, seq=5)
+    give_names(disk, {128: HOMES[1][away in ("new", "same B")], 140: A1, 141: B1})
     for copy, how in enumerate((a, b)):
         match how:
             case "old":
@@ -613,18 +714,17 @@ def test_every_mixture_is_mended_or_refused(a: str, b: str, away: str, bad: int)
         case "same A" | "same B":
             copy = int(away[-1] == "B")
             disk[128] = table(1, copy, [mapped(252, 1000)], 5, place=128)
-    disk.bad |= {140, 141} if bad == 2 else {140} if bad else set()
+    disk.bad |= {140 + "AB".index(copy) for copy in bad}
     load = examine(disk)
     block = load.blocks[2]
-    none = not any(block.seqs)
-    lone = not all(block.seqs)
-    refused = none or block.ambiguous or bad == 2 or (lone and bad > 0)
+    known = any(block.seqs[copy] and "AB"[copy] not in bad for copy in (0, 1))
+    refused = block.ambiguous or not known
     assert load.accepted is not refused
     if refused:
         assert load.severity is Severity.DAMAGED
         return
     top = block.seq
-    unequal = block.seqs[0] != block.seqs[1]
+    unequal = block.seqs[0] != block.seqs[1] or bool(bad)
     after = mended(disk)
     assert after.blocks[2].seqs == [top + 2 * unequal] * 2
     assert after.blocks[2].body == block.body

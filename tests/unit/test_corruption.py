@@ -42,6 +42,7 @@ REASONS = (
     "ctr: metadata needs a newer dm-remap (incompat)",
     "ctr: metadata needs a newer dm-remap to be written (ro_compat)",
     "ctr: no set with this uuid on the spare: check the device names",
+    "ctr: no superblock of the set can be read: run dmremapctl check",
     "ctr: spare area is blank, but the table is read-only",
     "ctr: spare area is neither blank (all zeros) nor a set",
     "ctr: spare_len is less than the set has recorded",
@@ -72,22 +73,21 @@ REASONS = (
     "ctr: the set's unit is not main's logical block size",
     "ctr: the spare is an older copy of itself: run dmremapctl check",
     "ctr: the two superblocks contradict each other: run dmremapctl check",
-    "load: dm: # stand-ins cannot be read, and may hide both copies of a block",
+    "load: dm: # stand-ins of the superblock cannot be read, and may hide it: run dmremapctl check",
     "load: dm: block # of the spare area cannot be written",
-    "load: dm: both copies of metadata block # are gone, it and block #",
-    "load: dm: metadata block # cannot be written anywhere",
-    "load: dm: metadata block # has an impossible sequence",
-    "load: dm: no metadata can be written any more, nothing new will be mapped",
+    "load: dm: both copies of metadata block # are gone, it and block #: run dmremapctl check",
+    "load: dm: metadata block # has an impossible sequence: run dmremapctl check",
+    "load: dm: no metadata can be written: try dmremapctl assemble --readonly",
     "load: dm: superblock: data lies outside of main",  # of an area that is to be formatted
-    "load: dm: the copies of metadata block # contradict each other",
-    "load: dm: the extension is in use, run dmremapctl grow",
-    "load: dm: unit # is mapped twice, to slots # and #",
+    "load: dm: the copies of metadata block # contradict each other: run dmremapctl check",
+    "load: dm: unit # is mapped twice, to slots # and #: run dmremapctl check",
 )
 
 # What the loader can say besides: of areas this small, with this disk, none of it can come up.
 OTHERS = (
     "load: dm: the spare no longer holds the set that the table was loaded for",
     "load: dm: the set has changed since the table was loaded, load it again",
+    "load: dm: the extension is in use, run dmremapctl grow",  # it was empty in ctr
     "ctr: superblock: unknown state",  # such a superblock is not READY, so there is no set
     "ctr: superblock: more than # slots",
     "ctr: spare area is over # GiB: format it with dmremapctl create",
@@ -158,7 +158,8 @@ def test_the_reasons_are_those_of_the_loader(program: Path) -> None:
     del program
     texts = set()
     for name in ("dm-remap-format.h", "dm-remap-load.c", "dm-remap-identity.c"):
-        source = re.sub(r'"\s*\n\s*"', "", (KERNEL / name).read_text())
+        source = (KERNEL / name).read_text().replace('" DO_CHECK', ': run dmremapctl check"')
+        source = re.sub(r'"\s*\n\s*"', "", source)
         texts |= set(re.findall(r'(?:return|error =|fault =) "([^"]+)"', source))
         texts |= set(re.findall(r'DMERR(?:_LIMIT)?\("%s: ([^"]+)"', source))
     known = {text.partition(": ")[2].removeprefix("dm: ") for text in REASONS + OTHERS}

@@ -8,7 +8,7 @@ import hashlib
 import lzma
 
 import pytest
-from unit.areas import GOLDEN, HOMES, SB, SET, Disk, fresh, mapped, superblock, table
+from unit.areas import GOLDEN, HOMES, SB, SET, Disk, fresh, give_names, mapped, superblock, table
 
 from dmremap.ondisk import BLOCK, Entry, SlotState
 from dmremap.ondisk.backup import decode
@@ -35,9 +35,9 @@ def used() -> Disk:
     more = [mapped(252, 17), mapped(253, 18)]
     disk[HOMES[1][0]] = table(1, 0, more, 6)
     disk[129] = table(1, 1, more, 6, place=129)
-    renamed = superblock(name="loft", seq=3)
+    renamed = superblock(name="loft", seq=3, standins=((129, HOMES[1][1]),))
     disk[0] = pack_super(renamed, 0)
-    disk[128] = pack_super(renamed, 255, 128)
+    disk[136] = pack_super(renamed, 255, 136)
     return disk
 
 
@@ -45,7 +45,8 @@ def cut() -> Disk:
     """Return a set whose commit and whose move were cut, with a torn stand-in."""
     disk = fresh([*ENTRIES, mapped(601, 4096, 1)], seq=5)
     disk[HOMES[1][0]] = table(1, 0, [mapped(252, 17), mapped(253, 18)], 6)
-    disk[200] = b"torn" * (BLOCK // 4)
+    give_names(disk, {201: HOMES[1][1]})
+    disk[201] = b"torn" * (BLOCK // 4)
     return disk
 
 
@@ -104,7 +105,7 @@ def test_what_a_repair_writes() -> None:
     assert [(one.place, one.sequence) for one in done] == [
         (HOMES[1][1], 8),
         (HOMES[1][0], 8),
-        (200, 0),
+        (201, 0),
         (HOMES[0][0], 6),
         (HOMES[0][1], 6),
     ]

@@ -363,8 +363,8 @@ def test_the_highest_sequence_wins_wherever_it_is(image: BlockDevice) -> None:
     sb = superblock(seq=1)
     format_area(image, sb)
     newest = replace(sb, seq=30, name="renamed")
-    image.write_block(0, 254, pack_super(newest, 0, 254))
-    image.write_block(0, 128, pack_super(replace(sb, seq=20, name="older"), 255, 128))
+    image.write_block(0, 248, pack_super(newest, 0, 248))
+    image.write_block(0, 136, pack_super(replace(sb, seq=20, name="older"), 255, 136))
     assert look(View(image, 0)).superblock == newest
 
 
@@ -398,7 +398,7 @@ def test_two_sets_in_one_area_are_a_problem(image: BlockDevice) -> None:
 
 def test_two_sets_on_stand_ins_are_a_problem(image: BlockDevice) -> None:
     """Each is one that the kernel takes if it is told which: nobody has told us."""
-    for place, uuid in ((130, SET), (131, OTHER)):
+    for place, uuid in ((136, SET), (152, OTHER)):
         image.write_block(0, place, pack_super(superblock(uuid), 0, place))
         assert not look(View(image, 0), uuid).refusals
     found = find(View(image, 0))
@@ -408,7 +408,7 @@ def test_two_sets_on_stand_ins_are_a_problem(image: BlockDevice) -> None:
 
 def test_what_another_set_has_left_is_no_problem(image: BlockDevice) -> None:
     format_area(image, superblock())
-    image.write_block(0, 130, pack_super(superblock(OTHER, seq=99), 0, 130))
+    image.write_block(0, 136, pack_super(superblock(OTHER, seq=99), 0, 136))
     (load,) = find(View(image, 0))
     assert (load.uuid, load.refusals) == (SET, [])
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -48,10 +49,13 @@ def table(home: int, seq: int, *slots: Slot) -> bytes:
     return pack_table(SET, list(slots), 0, home, seq)
 
 
-def spare(*slots: Slot, content: dict[int, bytes] | None = None) -> bytearray:
-    """Return a spare with these mappings, and with this in its slots."""
+def spare(
+    *slots: Slot, content: dict[int, bytes] | None = None, names: dict[int, int] | None = None
+) -> bytearray:
+    """Return a spare with these mappings, with this in its slots, and names of stand-ins."""
     image = bytearray(SIZE)
-    blocks = {home: pack_super(SUPER, home) for home in (0, 255)}
+    superblock = replace(SUPER, standins=tuple((names or {}).items()))
+    blocks = {home: pack_super(superblock, home) for home in (0, 255)}
     for index in range(SUPER.segments[0].table_blocks):
         for first in HOMES:
             blocks[first + index] = pack_empty_table(SET, first + index)
@@ -139,8 +143,16 @@ def test_copies_that_differ_and_stand_ins_are_counted() -> None:
         ffi.from_buffer("char[]", standin), lib.DMR_TYPE_TABLE, SET.bytes, 4, HOMES[1], 130
     )
     image[130 * BLOCK : 131 * BLOCK] = standin
-    assert copies(image, SUPER) == Copies(1, 1, {})
+    # Without a name it is nothing.
+    assert copies(image, SUPER) == Copies(1, 0, {})
+    assert load(image).lookup == {}
+    named = replace(SUPER, standins=((130, HOMES[1]),))
+    image[:BLOCK] = pack_super(replace(named, seq=2), 0)
+    assert copies(image, named) == Copies(1, 1, {})
     assert load(image).lookup == {8: mapped(7, 8)}
+    named = replace(SUPER, standins=((130, HOMES[0]),))
+    image[:BLOCK] = pack_super(replace(named, seq=3), 0)
+    assert load(image).lookup == {}
 
 
 def test_when_a_write_is_durable() -> None:
@@ -352,7 +364,7 @@ def test_a_write_through_that_is_none_is_noticed() -> None:
 
 def test_what_only_the_check_refuses_is_refused() -> None:
     """A lone copy beside a torn stand-in: the reader would take it, a load does not."""
-    image = spare(mapped(0, 9))
+    image = spare(mapped(0, 9), names={128: HOMES[1]})
     load(image)
     assert checked(image).lookup == load(image).lookup
     image[HOMES[0] * BLOCK : (HOMES[0] + 1) * BLOCK] = b"\x5a" * BLOCK

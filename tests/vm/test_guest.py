@@ -16,10 +16,11 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}
-# These test the control plane and ask the kernel for little, or for what KUnit tries as well: one
-# kernel will do.
+# These test the control plane, or what depends on no kernel, or what KUnit tries as well, and ask
+# the kernel for little: one will do.
 USUALLY_ON = {
     "test_offline.py": "6.12",
+    "test_fixed_places.py": "6.12",
     "test_rules.py": "6.1",
     "test_monitor.py": "6.1",
     "test_monitor_udev.py": "6.12",

@@ -141,7 +141,29 @@ static bool honest;			/* nothing was sealed by hand */
 char area_name[64];
 
 static bool valid(const block_t *b, int type, u64 place);
+static bool is_refuge(u64 block);
 static struct remap r;
+
+static struct dmr_super winner;		/* as the load finds it */
+static struct dmr_super super[2];	/* its copies, as they were written since */
+static bool written[2];
+
+/* A stand-in is written when both superblocks say what it is for, or to be erased. */
+static void check_standin(u64 place, const block_t *b)
+{
+	u64 home = le64toh(b->h.home);
+	u32 copy;
+
+	for (copy = 0; copy < 2; copy++) {
+		const struct dmr_super *sb = written[copy] ? &super[copy] : &winner;
+		u64 name = le64toh(sb->standin[place - 128]);
+
+		if (is_refuge(place) ? b->h.seq && (le16toh(b->h.type) != 1 || home % 255) :
+		    !name || (b->h.seq && (le16toh(b->h.type) != 2 || home != name)))
+			fail("block %llu, a stand-in for %llu, is written for %llu", place, name,
+			     home);
+	}
+}
 
 /* Nothing is written to main but its tag, when both superblocks say the same already. */
 static void write_tag(u64 block, const block_t *b)
@@ -209,6 +231,8 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 			if (line.read_only)
 				fail("block %llu is written, and the table is read-only", block);
 			writes++;
+			if (block >= 128 && block < 255)
+				check_standin(block, (block_t *)page);
 			if (stuck[block])
 				return -EIO;
 			memcpy(&disk[block], page, DMR_BLOCK_SIZE);
@@ -217,6 +241,12 @@ int shim_io(struct block_device *bdev, sector_t sector, struct bio_vec *vecs, un
 			/* The second copy of it is the one that counts. */
 			if (le16toh(disk[block].h.type) == 1 && le64toh(disk[block].h.home) == 255)
 				newest_epoch = disk[block].super.epoch;
+			if (le16toh(disk[block].h.type) == 1) {
+				u32 copy = le64toh(disk[block].h.home) == 255;
+
+				super[copy] = disk[block].super;
+				written[copy] = true;
+			}
 		} else if (bad[block]) {
 			return -EIO;
 		} else if (used[block]) {
@@ -563,7 +593,44 @@ static u64 some_home(void)
 	return i == base.nr ? rnd(2) * 255 : base.home[i][rnd(2)];
 }
 
-static u64 some_standin(void) { return 128 + (one_in(4) ? rnd(127) : rnd(12)); }
+static u64 some_standin(void)
+{
+	switch (rnd(8)) {
+	case 0:
+	case 1:
+		return 128 + rnd(127);
+	case 2:
+		return 136 + 16 * rnd(3);
+	default:
+		return 128 + rnd(12);
+	}
+}
+
+static bool is_refuge(u64 block) { return block >= 136 && block < 255 && block % 16 == 8; }
+
+/* A stand-in for the copy with this home: mostly one of the right sort, with its name. */
+static u64 standin_for(u64 home)
+{
+	u64 place = some_standin();
+	u32 copy;
+
+	if (one_in(8))
+		return place;
+	if (home == 0 || home == 255)
+		return 136 + 16 * (one_in(2) ? rnd(8) : rnd(2));
+	if (is_refuge(place))
+		place++;
+	for (copy = 0; copy < 2; copy++) {
+		block_t *b = &disk[copy * 255];
+
+		if (!used[copy * 255] || !valid(b, 1, copy * 255))
+			continue;
+		b->super.standin[place - 128] = htole64(home);
+		reseal(b, copy * 255);
+	}
+	return place;
+}
+
 static u64 some_place(void) { return one_in(3) ? some_standin() : some_home(); }
 static u64 any_place(void) { return one_in(8) ? rnd(line.area) : some_place(); }
 
@@ -792,7 +859,7 @@ static void forge(void)
 	bool super = mb == base.nr;
 	u64 home = super ? copy * 255 : base.home[mb][copy];
 	u64 other = super ? 255 - home : base.home[mb][!copy];
-	u64 seq, place = how ? home : some_standin();
+	u64 seq, place = how ? home : standin_for(home);
 	block_t b = disk[home];
 
 	honest = false;
@@ -830,7 +897,7 @@ static void forge(void)
 /* What a copy that lives on a stand-in looks like; its home has something old or nothing. */
 static void move_away(void)
 {
-	u64 home = some_home(), place = some_standin();
+	u64 home = some_home(), place = standin_for(home);
 	block_t b = disk[home];
 	u32 i;
 
@@ -919,11 +986,20 @@ void damage(void)
 		/* A stand-in whose write was cut: some sectors of a copy, with or without the first. */
 		if (base.blank)
 			break;
-		a = some_home();
-		b = some_standin();
+		i = rnd(base.nr + 1);
+		n = rnd(2);
+		a = i == base.nr ? n * 255 : base.home[i][n];
+		b = standin_for(a);
 		honest = false;
 		t = disk[a];
-		seal(&t, le16toh(t.h.type) == 2 ? 2 : 1, ours, le64toh(t.h.seq) - 1 + rnd(4), a, b);
+		seal(&t, le16toh(t.h.type) == 2 ? 2 : 1, one_in(8) ? theirs : ours,
+		     le64toh(t.h.seq) - 1 + rnd(4), one_in(8) ? some_home() : a, b);
+		/* The other copy is gone: then it matters what this one hides. */
+		if (one_in(3)) {
+			n = i == base.nr ? 255 - a : base.home[i][!n];
+			touched[n] = true;
+			bad[n] = 1;
+		}
 		if (one_in(3))
 			edit(b);
 		else
@@ -988,7 +1064,7 @@ void damage(void)
 	case 12:
 		memset(stuck, one_in(8), sizeof(stuck));
 		for (n = 1 + rnd(6); n; n--)
-			stuck[one_in(2) ? some_home() : 128 + rnd(8)] = 1;
+			stuck[one_in(2) ? some_home() : one_in(3) ? 254 - rnd(8) : 128 + rnd(8)] = 1;
 		any_stuck = true;
 		break;
 	case 13:
@@ -1032,7 +1108,7 @@ void overwrite(void)
 	if (where == 0)
 		place = tag_place[n];
 	if (where == 1)
-		place = some_standin();
+		place = standin_for(home);
 	b = where ? edit(place) : &main_tags[n];
 	if (where == 1 && used[home])
 		*b = disk[home];
@@ -1289,11 +1365,18 @@ static const char *main_ok(const struct dmr_super *sb)
 static struct opinion want;
 static const u8 *set_uuid;		/* as the superblock has it */
 
-/* What the headers of torn stand-ins say. */
-static struct { u32 type; u64 home, seq; bool placed; } torn_head[127];
+/* What the headers of torn stand-ins say, of copies that they may be for. */
+static struct { u32 type; u64 home, seq; } torn_head[127];
 static u32 nr_torn;
 
-/* How many copies are there, and no torn stand-in says that it was for a newer one. */
+/* Stand-ins that say nothing, and what they are named for. */
+static u64 unseen[127];
+static u32 nr_unseen;
+
+/*
+ * How many copies are there, and no torn stand-in says that it was for a newer one, and
+ * none that is named for it says nothing?
+ */
 static u32 newest(u32 type, const u64 *homes, const u64 *best)
 {
 	u32 i, copy, n = 0;
@@ -1304,13 +1387,15 @@ static u32 newest(u32 type, const u64 *homes, const u64 *best)
 		for (i = 0; i < nr_torn; i++)
 			old |= torn_head[i].type == type && torn_head[i].home == homes[copy] &&
 			       torn_head[i].seq > best[copy];
+		for (i = 0; i < nr_unseen; i++)
+			old |= unseen[i] == homes[copy];
 		n += !old;
 	}
 	return n;
 }
 
 /* One table block; @block counts from 0. */
-static void opine_block(u64 a, u64 b, u32 slots, u32 bad_standins, u64 (*named)[2], u32 nr_named)
+static void opine_block(u64 a, u64 b, u32 slots, u64 (*named)[2], u32 nr_named)
 {
 	u64 best[2] = { 0, 0 }, homes[2] = { a, b }, top = 0;
 	const struct dmr_table *winner = NULL;
@@ -1340,7 +1425,7 @@ static void opine_block(u64 a, u64 b, u32 slots, u32 bad_standins, u64 (*named)[
 	}
 	if (ambiguous)
 		want.refuse = "ambiguous";
-	if (newest(2, homes, best) < (bad_standins ? 2 : 1)) {
+	if (!newest(2, homes, best)) {
 		want.gone++;
 		if (!line.accept_stale)
 			want.refuse = "gone";
@@ -1426,38 +1511,39 @@ static void opine_blank(const u8 *uuid)
 	memset(want.unchanged, 0, sizeof(want.unchanged));
 }
 
-/* Does a torn stand-in name a block of the set?  That hides a copy of it, and of no other. */
-static void opine_torn(u64 place)
+/*
+ * A stand-in that is neither whole nor begins with zeroes.  A torn one is a version of the
+ * copy that it is for, and of no other.  Returns whether any copy of the superblock may
+ * be hidden by it.
+ */
+static bool opine_bad(u64 place, u64 name)
 {
 	const struct dmr_header *h = &disk[place].h;
-	u64 seq = le64toh(h->seq);
+	u64 seq = le64toh(h->seq), home = le64toh(h->home);
+	bool says = readable(place) && !memcmp(h->magic, "dm-remap", 8) &&
+		    !memcmp(h->uuid, set_uuid, 16) && seq && !(seq >> 63);
+	u32 type = le16toh(h->type);
 
-	torn_head[nr_torn].type = 0;
-	if (!memcmp(h->magic, "dm-remap", 8) && !memcmp(h->uuid, set_uuid, 16) && seq && !(seq >> 63)) {
-		torn_head[nr_torn].type = le16toh(h->type);
-		torn_head[nr_torn].home = le64toh(h->home);
-		torn_head[nr_torn].seq = seq;
+	if (is_refuge(place))
+		says &= type == 1 && (home == 0 || home == 255);
+	else
+		says &= type == 2 && home == name;
+	if (says) {
+		torn_head[nr_torn].type = type;
+		torn_head[nr_torn].home = home;
+		torn_head[nr_torn++].seq = seq;
+	} else if (name) {
+		unseen[nr_unseen++] = name;
 	}
-	torn_head[nr_torn].placed = torn_head[nr_torn].type == 1 &&
-		(torn_head[nr_torn].home == 0 || torn_head[nr_torn].home == 255);
-	nr_torn++;
-}
-
-static void opine_torn_homes(u64 from, u64 to)
-{
-	u32 i;
-
-	for (i = 0; i < nr_torn; i++)
-		torn_head[i].placed |= torn_head[i].type == 2 && torn_head[i].home >= from &&
-				       torn_head[i].home < to;
+	return !says && is_refuge(place);
 }
 
 static void opine(void)
 {
 	const struct dmr_super *sb = NULL, *half = NULL;
 	const u8 *first = NULL;
-	u64 best[2] = { 0, 0 }, named[127][2], torn_at[127], end = 256;
-	u32 bad_standins = 0, nr_named = 0, torn_standins = 0, i, k;
+	u64 best[2] = { 0, 0 }, named[127][2], bad_at[127], end = 256;
+	u32 bad_refuges = 0, nr_named = 0, bad_standins = 0, i, k;
 	bool foreign = false, overwritten = false, ambiguous = false, torn = false;
 
 	want.refuse = NULL;
@@ -1471,7 +1557,8 @@ static void opine(void)
 		u64 home, seq;
 
 		if (!readable(i)) {
-			bad_standins += standin;
+			if (standin)
+				bad_at[bad_standins++] = i;
 			continue;
 		}
 		if (!used[i] || is_zero(s, DMR_BLOCK_SIZE))
@@ -1481,13 +1568,13 @@ static void opine(void)
 				named[nr_named][0] = le64toh(s->h.home);
 				named[nr_named++][1] = i;
 			} else if (!is_zero(s, 512)) {
-				torn_at[torn_standins++] = i;
+				bad_at[bad_standins++] = i;
 			}
 			continue;
 		}
 		home = le64toh(s->h.home);
 		seq = le64toh(s->h.seq);
-		if (!on_disk(i, 1) || (home != 0 && home != 255) || (home != i && !standin))
+		if (!on_disk(i, 1) || (home != 0 && home != 255) || (home != i && !is_refuge(i)))
 			continue;
 		if (!first)
 			first = line.has_uuid ? ours : s->h.uuid;
@@ -1536,28 +1623,22 @@ static void opine(void)
 	if (want.refuse)
 		return;
 	want.top_seq = le64toh(sb->h.seq);
-	nr_torn = 0;
-	for (i = 0; i < torn_standins; i++)
-		opine_torn(torn_at[i]);
-	for (i = 0; i < le32toh(sb->nr_segments); i++) {
-		u32 n = (le32toh(sb->segment[i].slots) + 251) / 252;
-
-		end = le64toh(sb->segment[i].start) + le64toh(sb->segment[i].blocks);
-		opine_torn_homes(end - le64toh(sb->segment[i].blocks),
-				 end - le64toh(sb->segment[i].blocks) + n);
-		opine_torn_homes(end - n, end);
+	winner = *sb;
+	written[0] = written[1] = false;
+	nr_torn = nr_unseen = 0;
+	for (i = 0; i < bad_standins; i++)
+		bad_refuges += opine_bad(bad_at[i], le64toh(sb->standin[bad_at[i] - 128]));
+	/* What stands in a stand-in counts if that is its name. */
+	for (i = k = 0; i < nr_named; i++) {
+		if (named[i][0] != le64toh(sb->standin[named[i][1] - 128]))
+			continue;
+		named[k][0] = named[i][0];
+		named[k++][1] = named[i][1];
 	}
-	if (line.area > le64toh(sb->area_blocks)) {
-		u32 n = (most_slots(line.area - end, line.unit) + 251) / 252;
-
-		opine_torn_homes(end, end + n);
-		opine_torn_homes(line.area - n, line.area);
-	}
-	for (i = 0; i < nr_torn; i++)
-		bad_standins += !torn_head[i].placed;
-	if (bad_standins > 1 && !line.accept_stale)
-		want.refuse = "standins";
-	if (newest(1, (const u64[]){ 0, 255 }, best) < (bad_standins ? 2 : 1)) {
+	nr_named = k;
+	if (bad_refuges > 1 && !line.accept_stale)
+		want.refuse = "refuges";
+	if (newest(1, (const u64[]){ 0, 255 }, best) < (bad_refuges ? 2 : 1)) {
 		want.gone++;
 		if (!line.accept_stale)
 			want.refuse = "superblock";
@@ -1568,8 +1649,8 @@ static void opine(void)
 
 		end = start + size;
 		for (k = 0; k < n; k++)
-			opine_block(start + k, end - n + k, slots - k * 252 < 252 ? slots - k * 252 : 252,
-				    bad_standins, named, nr_named);
+			opine_block(start + k, end - n + k,
+				    slots - k * 252 < 252 ? slots - k * 252 : 252, named, nr_named);
 	}
 	if (line.area > le64toh(sb->area_blocks)) {
 		u32 slots = most_slots(line.area - end, line.unit), n = (slots + 251) / 252, old;
@@ -1592,8 +1673,7 @@ static void opine(void)
 		}
 		for (k = 0; k < n; k++)
 			opine_block(end + k, line.area - n + k,
-				    slots - k * 252 < 252 ? slots - k * 252 : 252, bad_standins,
-				    named, nr_named);
+				    slots - k * 252 < 252 ? slots - k * 252 : 252, named, nr_named);
 		if (!is_zero(&want.entry[old], slots * sizeof(want.entry[0])))
 			want.refuse = "extension in use";
 	}
@@ -1806,7 +1886,8 @@ static void check_epoch(void)
 	bool may_fail = any_stuck || blocks < line.area || old_epoch == 1ull << 62;
 
 	if (line.read_only || r.no_raise) {
-		if (tag_writes || now != old_epoch || (r.no_raise && !may_fail))
+		/* Lower if one superblock says so. */
+		if (tag_writes || now > old_epoch || (r.no_raise && !may_fail))
 			fail("epoch %llu, and %u writes of the tag", now, tag_writes);
 		return;
 	}

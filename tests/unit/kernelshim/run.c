@@ -19,6 +19,7 @@ struct result {
 	u32 place[4096];
 	char why[256];
 	struct dmr_super super;		/* that was chosen, all zeroes if inspect failed */
+	struct dmr_epoch shown;		/* by status, when it is loaded */
 };
 
 __u32 dmr_crc32c_raw(__u32 crc, const void *data, size_t len)
@@ -141,6 +142,7 @@ int run(u8 *data, u64 blocks, u8 *bad, u8 *stuck, const u8 *uuid, u32 unit, u64 
 		out->no_raise = r.no_raise;
 		out->medium = r.errors_medium;
 		out->rate = r.breaker.rate;
+		out->shown = r.super->epoch;
 		slots_destroy(&r);
 		free(r.mblock);
 	}

@@ -244,13 +244,9 @@ static inline void bitmap_zero(unsigned long *m, unsigned int n)
 	memset(m, 0, (n + 63) / 64 * 8);
 }
 static inline void __set_bit(unsigned int b, unsigned long *m) { m[b / 64] |= 1ul << b % 64; }
-static inline unsigned long find_first_zero_bit(const unsigned long *m, unsigned long n)
+static inline bool test_bit(unsigned int b, const unsigned long *m)
 {
-	unsigned long i;
-
-	for (i = 0; i < n && (m[i / 64] >> i % 64 & 1); i++)
-		;
-	return i;
+	return m[b / 64] >> b % 64 & 1;
 }
 static inline int atomic_read(const atomic_t *a) { return a->v; }
 static inline void atomic_set(atomic_t *a, int v) { a->v = v; }
