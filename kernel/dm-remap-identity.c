@@ -54,6 +54,7 @@
  * device as long as it is held, because dtr comes before these go: only so can
  * another target be looked at, and named.
  */
+#include <linux/bitops.h>
 #include <linux/mutex.h>
 #include <linux/random.h>
 
@@ -147,6 +148,7 @@ void identity_read(struct remap *r)
 
 	WRITE_ONCE(r->nr_tags, 0);
 	r->lost_tags = 0;
+	r->newest_tags = 0;
 	r->tag_fault = NULL;
 	memset(r->tag, 0, sizeof(*r->tag));
 	if (bdev_nr_sectors(r->main->bdev) < DMR_TAG_SECTORS)
@@ -164,12 +166,16 @@ void identity_read(struct remap *r)
 		if (dmr_get64(found->h.seq) > dmr_get64(r->tag->h.seq)) {
 			memcpy(r->tag, found, sizeof(*r->tag));
 			nr = 0;
+			r->newest_tags = 0;
 			r->tag_fault = NULL;
 		} else if (found->h.seq == r->tag->h.seq &&
 			   !same_tag(found, r->tag)) {
 			r->tag_fault = "the copies of main's tag contradict each other";
 		}
-		nr += found->h.seq == r->tag->h.seq;
+		if (found->h.seq == r->tag->h.seq) {
+			r->newest_tags |= BIT(i);
+			nr++;
+		}
 	}
 	WRITE_ONCE(r->nr_tags, nr);
 	if (nr && !r->tag_fault)
@@ -228,6 +234,38 @@ static bool suspend_waits(struct remap *r)
 	return !r->quiet && READ_ONCE(r->suspend_deadline);
 }
 
+/*
+ * Which copy of the tag is written next, of those that are left?  A cut may tear it.
+ * So the only one that holds the newest epoch is not, before another has the one that
+ * begins.  Where several do they are first: the others may be places that have
+ * failed, and two of these would be all that is ever tried.
+ */
+static unsigned int next_tag(struct remap *r, unsigned long left,
+			     unsigned long written)
+{
+	unsigned long newest = left & r->newest_tags;
+	unsigned long others = left & ~r->newest_tags;
+
+	if (newest && (written || hweight_long(r->newest_tags) > 1))
+		return __ffs(newest);
+	return __ffs(others ?: newest);
+}
+
+/* Write r->tag to one of its places.  Durable when it returns 0. */
+static int write_tag(struct remap *r, unsigned int copy)
+{
+	struct dmr_tag *tag = page_address(r->tag_page);
+	u64 place = dmr_tag_block(copy);
+
+	spin_lock_irq(&r->lock);
+	memcpy(tag, r->tag, sizeof(*tag));
+	spin_unlock_irq(&r->lock);
+	dmr_seal(tag, DMR_TYPE_TAG, (u8 *)&r->uuid,
+		 dmr_get64(tag->epoch.number), place, place);
+	return dmr_write_durable(r, r->main->bdev, place * DMR_BLOCK_SECTORS,
+				 r->tag_page, DMR_BLOCK_SIZE, REQ_META);
+}
+
 /**
  * identity_write_tag() - write r->tag to all of its places on main
  * @r: the target
@@ -235,41 +273,41 @@ static bool suspend_waits(struct remap *r)
  * One copy after the other, each durable before the next, so that a cut leaves the
  * old tag or the new one.  Given up after two that fail, or some time: then the tag
  * stays behind, which no load minds, and a copy of the spare is not told from the
- * spare itself for so much longer.  A suspend that waits ends it, too, and the next
- * resume goes on.
+ * spare itself for so much longer; if no copy was written the next hour tries again.
+ * A suspend that waits ends it, too, and the next resume goes on.
  */
 void identity_write_tag(struct remap *r)
 {
-	struct dmr_tag *tag = page_address(r->tag_page);
 	unsigned long deadline = jiffies + TAG_TIME;
-	unsigned int copy, good = 0, failed = 0;
+	unsigned long left = BIT(DMR_NR_TAGS) - 1, written = 0;
+	unsigned int failed = 0;
 
 	if (!r->tagged)
 		return;
-	for (copy = 0; copy < DMR_NR_TAGS && failed < 2 &&
-	     !time_after(jiffies, deadline); copy++) {
-		u64 place = dmr_tag_block(copy);
+	while (left && failed < 2 && !time_after(jiffies, deadline)) {
+		unsigned int copy = next_tag(r, left, written);
 
 		if (suspend_waits(r)) {
 			WRITE_ONCE(r->tag_due, true);
-			return;
+			break;
 		}
-		spin_lock_irq(&r->lock);
-		memcpy(tag, r->tag, sizeof(*tag));
-		spin_unlock_irq(&r->lock);
-		dmr_seal(tag, DMR_TYPE_TAG, (u8 *)&r->uuid,
-			 dmr_get64(tag->epoch.number), place, place);
-		if (dmr_write_durable(r, r->main->bdev,
-				      place * DMR_BLOCK_SECTORS, r->tag_page,
-				      DMR_BLOCK_SIZE, REQ_META))
+		left &= ~BIT(copy);
+		if (write_tag(r, copy)) {
+			/* It may hold anything now. */
+			r->newest_tags &= ~BIT(copy);
 			failed++;
-		else
-			good++;
+		} else {
+			written |= BIT(copy);
+		}
 	}
-	WRITE_ONCE(r->nr_tags, good);
-	if (good < DMR_NR_TAGS)
-		DMWARN_LIMIT("%s: main took %u of %u copies of its tag",
-			     dmr_name(r), good, DMR_NR_TAGS);
+	if (written)
+		r->newest_tags = written;
+	else
+		WRITE_ONCE(r->used, true);
+	WRITE_ONCE(r->nr_tags, hweight_long(written));
+	if (hweight_long(written) < DMR_NR_TAGS && !READ_ONCE(r->tag_due))
+		DMWARN_LIMIT("%s: main took %lu of %u copies of its tag",
+			     dmr_name(r), hweight_long(written), DMR_NR_TAGS);
 }
 
 /* Have epoch_work run within so many jiffies. */

@@ -354,8 +354,9 @@ struct remap {
 						 * its highest epoch
 						 */
 	unsigned long		lost_tags;	/* of its places, a bit each: those
-						 * that cannot be read
+						 * that could not be read
 						 */
+	unsigned long		newest_tags;	/* ... that hold its highest epoch */
 	const char		*tag_fault;	/* why it is not to be believed */
 	struct page		*page;		/* one metadata block */
 	struct dmr_super	*super;		/* the set's, as last written */

@@ -14,21 +14,26 @@ _FAILURES: Final = 2  # after so many it is given up: each may take a failing di
 def renew_tag(copies: Mapping[int, Tag], tag: Tag, write: Writer) -> list[Write]:
     """Write every copy, each durable before the next; return those that main took.
 
-    `copies` is what is there. Those that do not hold the newest epoch come first: the last one that
-    does must not be torn by a cut before there is another.
+    `copies` is what is there. The only one that holds the newest epoch must not be torn by a cut
+    before there is another. Where several do, and agree, they come first, for the others may be
+    places that fail; next_tag() in the kernel.
     """
     newest = newest_tag(copies.values())
     last = newest.epoch.number if newest else 0
     new = {place for place, one in copies.items() if one.epoch.number == last}
+    agreed = newest is not None and not newest.fault
+    left = list(TAG_BLOCKS)
     done: list[Write] = []
     failed = 0
-    for place in sorted(TAG_BLOCKS, key=new.__contains__):
+    while left and failed < _FAILURES:
+        first = bool(done) or (agreed and len(new) > 1)
+        place = next((one for one in left if (one in new) is first), left[0])
+        left.remove(place)
         data = pack_tag(tag, place)
         if write(place, data):
             what = f"main's tag, copy {TAG_BLOCKS.index(place) + 1}"
             done.append(Write(place, place, tag.epoch.number, what, data))
-            continue
-        failed += 1
-        if failed == _FAILURES:
-            break
+        else:
+            new.discard(place)
+            failed += 1
     return done

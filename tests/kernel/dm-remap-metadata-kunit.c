@@ -1254,20 +1254,35 @@ static void tag_that_main_refuses(struct kunit *test)
 	r = inspect_tagged(test);
 	fake_traced();
 	KUNIT_EXPECT_EQ(test, load_set(r), 0);
+	/* A place that stayed behind comes last. */
+	KUNIT_EXPECT_NOT_NULL(test,
+			      strstr(fake_traced(),
+				     " MW8+8! MW1024+8 MW1536+8 MW2040+8 MW512+8!"));
+	expect_epoch(test, EPOCH + 2, 3);
+	/* The only one of the newest epoch is not at risk before there is another. */
+	put_tag_of(test, 2, uuid, EPOCH, EPOCH_ID);
+	put_tag_of(test, 3, uuid, EPOCH, EPOCH_ID);
+	r = inspect_tagged(test);
+	fake_traced();
+	KUNIT_EXPECT_EQ(test, load_set(r), 0);
 	KUNIT_EXPECT_NOT_NULL(test, strstr(fake_traced(), " MW8+8! MW512+8!"));
-	expect_epoch(test, EPOCH + 2, 0);
-	/* It is two behind by then, which no load minds. */
-	inspect_tagged(test);
+	KUNIT_EXPECT_EQ(test, r->nr_tags, 0);
+	KUNIT_EXPECT_TRUE(test, r->used);
+	memcpy(tag_at(test, 3), tag_at(test, 4), DMR_BLOCK_SIZE);
+	dmr_seal(tag_at(test, 3), DMR_TYPE_TAG, uuid, EPOCH + 2,
+		 dmr_tag_block(3), dmr_tag_block(3));
+	r = inspect_tagged(test);
 	KUNIT_EXPECT_EQ(test, load(test), 0);
+	KUNIT_EXPECT_FALSE(test, r->used);
 	fake_disk_bad(t->main, WRITE, 0, UNITS, 0);
 	inspect_tagged(test);
 	KUNIT_EXPECT_EQ(test, load(test), 0);
-	expect_epoch(test, EPOCH + 4, DMR_NR_TAGS);
+	expect_epoch(test, EPOCH + 5, DMR_NR_TAGS);
 	/* One that is slow has ten seconds. */
 	t->main->ticks = 4 * HZ;
 	inspect_tagged(test);
 	KUNIT_EXPECT_EQ(test, load(test), 0);
-	expect_epoch(test, EPOCH + 5, 3);
+	expect_epoch(test, EPOCH + 6, 3);
 }
 
 /* A spare that takes no superblock: mode ro, and the tag is left alone. */

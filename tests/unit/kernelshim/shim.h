@@ -42,6 +42,8 @@ typedef struct { int x; } spinlock_t;
 #define DECLARE_BITMAP(n, b)	unsigned long n[((b) + 63) / 64]
 #define ____cacheline_aligned_in_smp
 #define BIT(n)			(1ul << (n))
+#define __ffs(x)		((unsigned int)__builtin_ctzl(x))
+#define hweight_long(x)		((unsigned long)__builtin_popcountl(x))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define READ_ONCE(x)		(x)
 #define data_race(x)		(x)
