@@ -53,7 +53,7 @@ from guest.remapset import (
     tag_main,
 )
 
-from dmremap.ondisk.layout import TAG_BLOCKS
+from dmremap.ondisk.layout import REFUGES, TAG_BLOCKS
 from dmremap.table import parse_remap
 
 if TYPE_CHECKING:
@@ -114,8 +114,12 @@ def failures() -> list[Failure]:
 
 
 def telling(failure: Failure) -> bool:
-    """Say whether it is of a block that differs from all others; stand-ins are alike."""
-    return failure.leg == "main" or failure.sector // 8 in (0, 1, 128, 254, 255, 256, 257, 258)
+    """Say whether it is of a block that differs from all others.
+
+    Stand-ins are alike, but for those at both ends, which are the first to be used.
+    """
+    blocks = (0, 1, 128, REFUGES[0], REFUGES[-1], 254, 255, COPY_A, SLOTS, COPY_B)
+    return failure.leg == "main" or failure.sector // 8 in blocks
 
 
 class Place:
@@ -136,11 +140,15 @@ class Place:
         if kind != "blank":
             self.begin()
             main.add(self.start + MAPPED[0], len(MAPPED), "write", "medium")
+            if kind == "uneven":
+                spare.add(COPY_A * 8, 8, "write", "medium")
             write(Path("/dev/mapper", NAME), MAPPED[0], pattern(MAPPED[0], len(MAPPED), 1))
             main.clear()
+            spare.clear()
             dm_remove(NAME)
         if kind == "uneven":
-            write(spare.path, COPY_A * 8, bytes(4096))
+            # One copy of the table, on a stand-in that has its name.
+            write(spare.path, COPY_B * 8, bytes(4096))
         self.image = read(self.disks[1], 0, SMALLEST_AREA)
         self.head = read(self.disks[0], 0, self.start) if self.start else b""
 
