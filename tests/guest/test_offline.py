@@ -397,8 +397,9 @@ def home_refuses(copy: int, standins: int = 0) -> Callable[[Stopped], None]:
     def damage(one: Stopped) -> None:
         one.put(one.home(0))
         one.fail(one.home(copy), "write")
-        if standins:
-            one.fail(STANDINS[0], "write", count=standins)
+        if standins:  # where this copy looks first
+            first = STANDINS[-standins] if copy else STANDINS[0]
+            one.fail(first, "write", count=standins)
 
     return damage
 
@@ -495,7 +496,7 @@ def test_stand_ins_that_were_never_used_are_left_alone(ctl: Ctl, one: Stopped) -
     with nothing_written(one):
         answer = ctl("check", one.device)
         assert (answer.code, answer.data["verdict"]) == (0, "clean")
-        assert answer.findings == {"DMR-C109": [17], "DMR-C110": [254]}
+        assert answer.findings == {"DMR-C109": [17], "DMR-C111": [254]}
         assert ctl("repair", one.device, "--yes").data["result"] == "clean"
     one.starts()
     assert one.area[254 * BLOCK :][:BLOCK] == JUNK
@@ -543,11 +544,11 @@ def test_copies_on_stand_ins_stay_there(ctl: Ctl, running: Stopped) -> None:
     assert one.set.status.copies == 1
     one.set.remove()
     answer = ctl("check", one.device, "--blocks")
-    assert (answer.code, answer.findings) == (0, {"DMR-C101": [home, 128]})
-    assert answer.data["blocks"][2]["copies"][1]["place"] == 128
+    assert (answer.code, answer.findings) == (0, {"DMR-C101": [home, STANDINS[-1]]})
+    assert answer.data["blocks"][2]["copies"][1]["place"] == STANDINS[-1]
     one.put(one.home(0))
     answer = ctl("repair", one.device, "--yes")
-    assert answer.written == [one.home(0), 128]
+    assert answer.written == [one.home(0), STANDINS[-1]]
     one.starts(newest)
     assert one.set.status.copies == 1
 
@@ -710,7 +711,7 @@ def test_a_copy_that_can_be_written_nowhere(ctl: Ctl, one: Stopped) -> None:
     one.fail(STANDINS[0], "write", count=len(STANDINS))
     answer = ctl("repair", one.device, "--yes")
     assert (answer.code, answer.error) == (1, "DMR-E103")
-    for place in (one.home(1), 128, 129, 130):
+    for place in (one.home(1), 254, 253, 252):
         assert str(place) in answer.message
     # And the names of what was tried.
     assert changed(damaged, one.area) == [*SUPER_HOMES, one.home(0)]
@@ -880,7 +881,7 @@ def test_a_home_that_refuses_what_is_imported(ctl: Ctl, one: Stopped, tmp_path: 
         one.put(one.home(copy))
         one.fail(one.home(copy), "write")
     answer = ctl("import", "--metadata", file, one.device, "--force", "--yes")
-    assert set(answer.written) == {128, 254, *SUPER_HOMES}
+    assert set(answer.written) == {STANDINS[0], STANDINS[-1], *SUPER_HOMES}
     one.starts()
     assert one.set.status.copies == 2
 

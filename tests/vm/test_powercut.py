@@ -50,6 +50,7 @@ SPARE_SIZE = GROWN_BLOCKS * BLOCK
 PIECE = 8
 NETWORK = ("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
 SAMPLES = 10  # cuts that the kernel loads
+ENDS = (STANDINS[0], STANDINS[-1])
 HALVES = (3, 6)  # the rounds in which a commit half fails, first copy A's half, then copy B's
 
 Piece = tuple[int, int]
@@ -84,8 +85,8 @@ class Plan:
 
     Round 0: main fails; then sectors that are not mapped are given up. Round 1: main fails
     elsewhere, slots fail that are in use and some that are free, and so do homes of table blocks
-    and a stand-in; one home can be neither read nor written any more, which a scrub finds out. What
-    fails on the spare is done in part. Round 2: more of it, so that some sectors move twice.
+    and two stand-ins; one home can be neither read nor written any more, which a scrub finds out.
+    What fails on the spare is done in part. Round 2: more of it, so that some sectors move twice.
     Round 3: copy A of the table can be written nowhere: what is mapped or moved is in doubt.
     Round 4: main takes again what it has refused. Round 5: the set is loaded anew, grows, and
     goes on. Rounds 6 to 8: the same with copy B, but it does not grow.
@@ -124,9 +125,9 @@ class Plan:
         more = GROWN_BLOCKS - SPARE_BLOCKS
         slots = lib.dmr_segment_slots(more, SECTOR)
         extension = homes_of(Segment(SPARE_BLOCKS, more, slots, lib.dmr_table_blocks(slots)))
-        # Both homes of a table block, one of another, and the first stand-in.
+        # Both homes of a table block, one of another, and the stand-ins that each copy tries first.
         homes = [tables[0][2], tables[1][2], random.choice(tables)[1]]
-        self.bad_spare = {sector_in(block, random) for block in (*homes, STANDINS[0])}
+        self.bad_spare = {sector_in(block, random) for block in (*homes, *ENDS)}
         taken = random.sample(homes, 2)
         for copy, first in enumerate((240, 284)):
             half = tables[copy] + (extension[copy] if copy else [])
