@@ -10,9 +10,17 @@ from uuid import UUID
 
 from unit.areas import AREA_BLOCKS, HOMES, JUNK, OTHER, SET, Disk, fresh, reseal, superblock, table
 
-from dmremap.ondisk import BLOCK, SetState, Superblock, Tag, segment_for
+from dmremap.ondisk import BLOCK, Epoch, Errors, SetState, Superblock, Tag, segment_for
 from dmremap.ondisk._format import ffi, lib
-from dmremap.ondisk.layout import REFUGES, STANDINS, SUPER_HOMES, header, pack_super, pack_tag
+from dmremap.ondisk.layout import (
+    NO_EPOCH,
+    REFUGES,
+    STANDINS,
+    SUPER_HOMES,
+    header,
+    pack_super,
+    pack_tag,
+)
 
 SEQ: Final = 6
 """Of the superblock before anything happens to it."""
@@ -71,6 +79,12 @@ def _variants(seq: int) -> tuple[dict[str, object], ...]:
         {"ro_compat": 1},
         {"incompat": lib.DMR_INCOMPAT_SUPERSEDED},
         {"name": "odd"},
+        {"epoch": Epoch(4, 1), "before": Epoch(3, 0x0123456789ABCDEF)},
+        {"epoch": Epoch(1, 9), "before": NO_EPOCH},
+        {"epoch": Epoch(lib.DMR_EPOCH_MAX, 7), "before": Epoch(lib.DMR_EPOCH_MAX - 1, 8)},
+        {"predecessor": OTHER, "predecessor_epoch": Epoch(9, 9), "spare_serial": 2},
+        {"content_tag": OTHER, "errors": Errors.MEDIUM, "remap_rate": 7},
+        {"standins": ((130, HOMES[0][0]), (131, HOMES[2][1]))},
         {"seq": lib.DMR_SEQ_MAX},
         {"seq": lib.DMR_SEQ_MAX // 2 + seq % 2},
     )
@@ -85,14 +99,28 @@ def _version(random: Random, uuid: UUID) -> Superblock:
     return sb
 
 
+_EPOCH: Final[int] = ffi.offsetof("struct dmr_super", "epoch")
+_STANDIN: Final[int] = ffi.offsetof("struct dmr_super", "standin")
+
 # All in the header or in the superblock: where, how long, and what this version does not know.
 _UNUSABLE: Final = (
-    (ffi.offsetof("struct dmr_header", "version"), 2, 1),
+    *((ffi.offsetof("struct dmr_header", "version"), 2, 1),) * 5,
     (ffi.offsetof("struct dmr_header", "version"), 2, 3),
     (ffi.offsetof("struct dmr_super", "incompat"), 8, 2),
     (ffi.offsetof("struct dmr_super", "state"), 4, 3),
     (ffi.offsetof("struct dmr_super", "unit"), 4, 100),
     (ffi.offsetof("struct dmr_super", "nr_segments"), 4, 0),
+    (_EPOCH, 8, 0),
+    (_EPOCH, 8, lib.DMR_EPOCH_MAX + 1),
+    (_EPOCH + 8, 8, 0),
+    (ffi.offsetof("struct dmr_super", "before"), 8, 77),
+    (ffi.offsetof("struct dmr_super", "before") + 8, 8, 0),
+    (ffi.offsetof("struct dmr_super", "predecessor_epoch"), 8, 3),
+    (ffi.offsetof("struct dmr_super", "spare_serial"), 8, 0),
+    (ffi.offsetof("struct dmr_super", "chosen_errors"), 1, 3),
+    (_STANDIN, 8, 1),
+    (_STANDIN, 8, AREA_BLOCKS),
+    (_STANDIN + 8 * (REFUGES[0] - STANDINS[0]), 8, HOMES[0][0]),
 )
 
 

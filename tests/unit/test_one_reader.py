@@ -75,7 +75,7 @@ def as_the_kernel(by_kernel: KernelLoad, disk: HeadDisk, uuid: UUID | None, load
 
 @pytest.mark.timeout(1200)
 def test_every_reader_says_what_the_kernel_says(by_kernel: KernelLoad, long: bool) -> None:
-    heads = int(HEADS or (100_000 if long else 4_000))
+    heads = int(HEADS or (100_000 if long else 10_000))
     random, disk, seen = Random(SEED), HeadDisk(), Counter[str]()
     for number in range(heads):
         disk.damage(random)
