@@ -388,13 +388,15 @@ static u8 find_refuge(struct remap *r, int copy)
 }
 
 /*
- * The first stand-in that is named for a copy of a table and holds nobody's, else
- * the first that was never used.  0: none is left.
+ * The first stand-in that is named for a copy of a table and holds nobody's, and the
+ * first that was never used.  @again: one has refused, so rather the latter.  Some
+ * may have refused at each load, and must not be all that is ever tried.  0: none is
+ * left.
  */
-static u8 find_standin(struct remap *r, u64 home, int copy)
+static u8 find_standin(struct remap *r, u64 home, int copy, bool again)
 {
+	u8 named = 0, unused = 0;
 	unsigned int i;
-	u8 unused = 0;
 
 	for (i = 0; i < DMR_NR_STANDINS; i++) {
 		unsigned int bit = nth_of(copy, i, DMR_NR_STANDINS);
@@ -403,12 +405,12 @@ static u8 find_standin(struct remap *r, u64 home, int copy)
 
 		if (test_bit(bit, r->standin_used))
 			continue;
-		if (name == home)
-			return place;
+		if (name == home && !named)
+			named = place;
 		if (!name && !unused && !dmr_is_refuge(place))
 			unused = place;
 	}
-	return unused;
+	return again ? (unused ?: named) : (named ?: unused);
 }
 
 /* A stand-in gets its name, durable in both superblocks, unless it has it. */
@@ -440,7 +442,8 @@ int area_move_copy(struct remap *r, u32 mb, int copy, u64 seq)
 		/* A suspend that waits for long has time for one of them. */
 		if (tries && dmr_must_stop(r))
 			break;
-		place = mb ? find_standin(r, home, copy) : find_refuge(r, copy);
+		place = mb ? find_standin(r, home, copy, tries) :
+			     find_refuge(r, copy);
 		if (!place)
 			break;
 		__set_bit(place - DMR_STANDIN_FIRST, r->standin_used);

@@ -94,8 +94,11 @@ class _Mender:
         self.used |= {place for place in head.unreadable if place in STANDINS}
         self.used |= {b.place(c) for b in load.blocks for c in (0, 1) if b.place(c) in STANDINS}
 
-    def standin(self, block: Block, copy: int) -> int | None:
-        """Return a free stand-in for a copy; find_standin() and find_refuge() in the kernel."""
+    def standin(self, block: Block, copy: int, *, again: bool) -> int | None:
+        """Return a free stand-in for a copy; find_standin() and find_refuge() in the kernel.
+
+        `again`: one has refused.
+        """
         home = block.homes[copy]
         # From both ends, for neighbours often fail together.
         free = [place for place in STANDINS[:: -1 if copy else 1] if place not in self.used]
@@ -103,9 +106,9 @@ class _Mender:
             return next((place for place in free if place in REFUGES), None)
         if self.load.superblock is None or self.load.superblock.table_copy(home) is None:
             return None
-        named = (place for place in free if self.names.get(place) == home)
-        unused = (p for p in free if p not in self.names and p not in REFUGES)
-        return next(named, None) or next(unused, None)
+        named = [place for place in free if self.names.get(place) == home]
+        unused = [p for p in free if p not in self.names and p not in REFUGES]
+        return next(iter(unused + named if again else named + unused), None)
 
     def name(self, place: int, home: int) -> None:
         """Make a name durable in both superblocks, unless it is."""
@@ -130,7 +133,7 @@ class _Mender:
         places = [self.moved.get((block.number, copy), block.place(copy))]
         for tries in range(1 + (_TRIES if block.number else len(REFUGES))):
             if tries:
-                free = self.standin(block, copy)
+                free = self.standin(block, copy, again=tries > 1)
                 if free is None:
                     break
                 self.used.add(free)

@@ -3041,13 +3041,11 @@ static void choice_of_a_stand_in(struct kunit *test)
 	put_name(test, 140, 256);
 	put_name(test, 141, 256);
 	unwritable(test, 256, 1);
-	unwritable(test, 140, 1);
 	r = start_dirty(test, 3, 4);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
-	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "SW256+1! SW140+1! SW141+1 SW294+1");
+	KUNIT_EXPECT_STREQ(test, fake_traced(), "SW256+1! SW140+1 SW294+1");
 	/* None that is the superblock's own, nor one that cannot be read. */
-	unwritable(test, 141, 1);
+	unwritable(test, 140, 2);
 	unreadable(test, 137);
 	((u8 *)block_at(test, 138))[77] = 1;
 	table_at(test, 139)->entry[0].state_gen = dmr_put32(DMR_BAD);
@@ -3056,7 +3054,7 @@ static void choice_of_a_stand_in(struct kunit *test)
 	r = start_dirty(test, 3, 4);
 	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
 	KUNIT_EXPECT_STREQ(test, fake_traced(),
-			   "SW141+1! SW140+1! SW0+1 SW255+1 SW138+1 SW294+1");
+			   "SW140+1! SW141+1! SW0+1 SW255+1 SW138+1 SW294+1");
 	expect_name(test, 138, 256);
 	KUNIT_EXPECT_EQ(test, seq_at(test, 138), TABLE_SEQ + 2);
 	/* Three tries, and what has refused has its name. */
@@ -3068,6 +3066,22 @@ static void choice_of_a_stand_in(struct kunit *test)
 			   "SW138+1! SW0+1 SW255+1 SW139+1! SW0+1 SW255+1 SW142+1! SW0+1 SW255+1 SW143+1!");
 	expect_name(test, 143, 256);
 	expect_name(test, 144, 0);
+}
+
+/* Four places of a copy refuse for good.  There are others. */
+static void stand_ins_that_refuse(struct kunit *test)
+{
+	struct remap *r;
+	u64 place;
+
+	for (place = 128; place < 131; place++)
+		put_name(test, place, 256);
+	unwritable(test, 256, 1);
+	unwritable(test, 128, 3);
+	r = start_dirty(test, 3, 4);
+	KUNIT_EXPECT_EQ(test, commit_dirty(r), 0);
+	KUNIT_EXPECT_STREQ(test, fake_traced(),
+			   "SW256+1! SW128+1! SW0+1 SW255+1 SW131+1 SW294+1");
 }
 
 /* What is named for one copy is never another's, nor is a superblock's own. */
@@ -3821,6 +3835,7 @@ static struct kunit_case metadata_cases[] = {
 	KUNIT_CASE(cut_while_naming),
 	KUNIT_CASE(name_that_fails),
 	KUNIT_CASE(choice_of_a_stand_in),
+	KUNIT_CASE(stand_ins_that_refuse),
 	KUNIT_CASE(stand_ins_of_others),
 	KUNIT_CASE(choice_of_a_refuge),
 	KUNIT_CASE(spare_answers),

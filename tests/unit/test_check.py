@@ -432,6 +432,15 @@ def test_a_place_that_cannot_be_written() -> None:
     assert {place for place, _ in disk.log} == {0, 255}
 
 
+def test_stand_ins_that_refuse_for_good_are_not_all_that_is_tried() -> None:
+    disk = fresh(ENTRIES)
+    give_names(disk, {128: A1, 129: A1, 130: A1})
+    disk.bad.add(A1)
+    disk.stuck |= {A1, 128, 129, 130}
+    done = [one.place for one in mend(examine(disk), disk.write)]
+    assert done == [0, 255, 131, B1]
+
+
 def test_neighbours_are_not_the_two_copies_of_a_block() -> None:
     disk = fresh(ENTRIES)
     disk[A1] = table(1, 0, ENTRIES[4:5], 2)
