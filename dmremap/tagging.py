@@ -61,6 +61,13 @@ def _set_of(device: BlockDevice, place: Place, uuid: UUID | None, *, tagged: boo
             if sb.tagged
             else f"set {sb.name!r} has adopted its main, which has no tag",
         )
+    # A tag must not be ahead of a superblock that the next load may find.
+    if tagged and not load.blocks[0].settled:
+        raise Refused(
+            "DMR-E514",
+            f"{place.path}: the superblocks of set {sb.name!r} are not equal",
+            hint=f"Run 'dmremapctl repair {place.path}' first.",
+        )
     # Under other names of its disks, perhaps.
     if place.facts is not None:
         for one in sets.running():

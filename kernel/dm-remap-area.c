@@ -424,6 +424,7 @@ static int name_standin(struct remap *r, u8 place, u64 home)
 	if (!dmr_is_home(r->super, home))
 		return -EIO;
 	*name = dmr_put64(home);
+	WRITE_ONCE(r->used, true);
 	return area_write_super(r, 0, 1);
 }
 

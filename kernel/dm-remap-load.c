@@ -275,12 +275,14 @@ struct head {
 };
 
 /*
- * A home may hold what it refused to write.  So at the same sequence the stand-in
- * is where the copy lives: a copy never goes home while its stand-in can be read.
+ * A place may hold what it refused to write.  So at the same sequence a copy lives
+ * where it looked last, see find_standin(), and never at home: it does not go home
+ * while its stand-in can be read.  Places are met in the order of their numbers.
  */
-static bool note_found(struct found *f, u64 seq, u64 place, u64 home)
+static bool note_found(struct found *f, int copy, u64 seq, u64 place, u64 home)
 {
-	bool newest = seq > f->seq || (seq == f->seq && place != home);
+	bool newest = seq > f->seq ||
+		      (seq == f->seq && place != home && !(copy && f->place));
 
 	if (newest) {
 		f->seq = seq;
@@ -338,7 +340,7 @@ static void head_candidate(struct remap *r, struct head *h, u64 block,
 		h->found[1].seq = 0;
 		h->found[1].place = 0;
 	}
-	if (note_found(&h->found[copy], seq, block, home)) {
+	if (note_found(&h->found[copy], copy, seq, block, home)) {
 		h->epoch[copy] = sb->epoch;
 		h->before[copy] = sb->before;
 	}
@@ -994,7 +996,7 @@ static void load_candidate(struct remap *r, struct load *l, u32 mb, int copy,
 		load_entries(r, l, mb, t);
 		l->found[mb][0].ambiguous = false;
 	}
-	note_found(f, seq, place, home);
+	note_found(f, copy, seq, place, home);
 }
 
 static int load_block(struct scan *s, u64 block, const void *data)

@@ -30,7 +30,6 @@ from dmremap.ondisk.layout import (
     BLOCK,
     BLOCK_SECTORS,
     REFUGES,
-    STANDINS,
     SUPER_HOMES,
     Invalid,
     SlotState,
@@ -187,7 +186,8 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
         raise _contradiction(path, SUPER_HOMES[0])
     if choice.winner is not None and not choice.winner.ready:
         _never_in_use(view, head, backup, path)
-        return plan_blank(view, backup)  # an import into a blank area that was cut
+        # An import into a blank area that was cut: what it left has other bodies.
+        return plan_blank(view, backup, choice.winner.head.seq)
     load = Load(view.start, head, backup.uuid)
     top = Block(0, SUPER_HOMES)
     names = dict(sb.standins)
@@ -200,6 +200,8 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
             raise Refused(
                 "DMR-E524", f"{path} has the set in another geometry than the backup has it"
             )
+        if theirs.superseded:
+            raise Refused("DMR-E530", f"{path}: set {theirs.name!r} has gone on elsewhere")
         names |= theirs.standins
         top.seqs, top.places = choice.seqs, choice.places
         top.body, top.base = choice.winner.block[HEADER:], choice.winner.head.seq
@@ -217,9 +219,11 @@ def _found_names(head: Head, sb: Superblock) -> dict[int, int]:
     A name never changes. So where the superblock that had them is gone, a copy is as good as its
     name.
     """
+    whole = {place: found for place, (found, _) in head.tables.items()}
+    torn = {place: found for place in head.torn if (found := head.torn_of(place, sb.uuid))}
     return {
         place: found.home
-        for place, (found, _) in head.tables.items()
+        for place, found in (torn | whole).items()
         if found.uuid == sb.uuid and place not in REFUGES and sb.table_copy(found.home)
     }
 
@@ -293,7 +297,7 @@ def _merge(load: Load, backup: Backup, path: str, grown: bool) -> Import:
     hidden = len(refuges) > 1 or (
         # Nobody knows what those stand for that were named since.
         not load.blocks[0].seq
-        and any(p in STANDINS and p not in names and p not in REFUGES for p in load.head.unreadable)
+        and any(p not in names and p not in REFUGES for p in filter(load.head.hides, load.head.bad))
     )
     taken = 0
     risky: list[int] = []
@@ -329,14 +333,19 @@ def _settle(load: Load, what: str) -> None:
         raise Refused("DMR-E514", f"{what}: {load.refusals[0].reason}")
 
 
-def plan_blank(view: View, backup: Backup) -> Import:
-    """Return how the set comes into a blank area: with what was mapped as lost."""
+def plan_blank(view: View, backup: Backup, above: int = 0) -> Import:
+    """Return how the set comes into a blank area: with what was mapped as lost.
+
+    Superblocks get a sequence above `above`.
+    """
     load = Load(view.start, Head(), backup.uuid, backup.superblock)
     load.blocks = table_of(backup.superblock, Block(0, SUPER_HOMES))
     for block, (seq, body) in zip(load.blocks, backup.states, strict=True):
         block.body, block.base, block.rewrite = body, seq, True
         if block.number:
             block.body = _lost(body)
+        else:
+            block.base = max(seq, above + 1)
     _settle(load, "the backup")
     return Import(load, len(load.blocks), 0, (), blank=True)
 

@@ -205,9 +205,11 @@ def note(
 ) -> None:
     """Remember where the newest candidate of a copy is; note_found() in the kernel.
 
-    At the same sequence a copy lives on its stand-in: a home may hold what it refused.
+    At the same sequence a copy lives where it looked last: a place may hold what it refused. Copy A
+    counts stand-ins up, copy B down, and they are met in the order of their numbers.
     """
-    if seq > seqs[copy] or (seq == seqs[copy] and place != home):
+    settled = copy == 1 and places[copy] in STANDINS
+    if seq > seqs[copy] or (seq == seqs[copy] and place != home and not settled):
         if seqs[copy] and places[copy] in STANDINS:
             older.append(places[copy])
         seqs[copy], places[copy] = seq, place

@@ -241,6 +241,39 @@ def test_names_that_the_backup_does_not_have(supers: bool) -> None:
     assert len(planned(disk, backup).risky) == 4
 
 
+def test_a_name_that_only_a_torn_standin_tells() -> None:
+    """Its first sector says for which copy it has something newer than the home."""
+    disk = fresh(ENTRIES, seq=7)
+    backup = saved(disk)
+    disk[140] = table(1, 0, [], 9, place=140)[:512] + JUNK[512:]
+    disk[B1] = disk[0] = disk[255] = JUNK
+    plan = planned(disk, backup)
+    assert plan.risky == (A1,)
+    # Without a header it may be anybody's.
+    disk[140] = JUNK
+    assert len(planned(disk, backup).risky) == 4
+
+
+def test_a_set_that_has_gone_on_elsewhere_is_not_brought_back() -> None:
+    disk = fresh(ENTRIES, seq=7)
+    backup = saved(disk)
+    disk[0] = pack_super(superblock(seq=3, incompat=lib.DMR_INCOMPAT_SUPERSEDED), 0)
+    with pytest.raises(Refused, match="gone on elsewhere") as caught:
+        planned(disk, backup)
+    assert caught.value.code == "DMR-E530"
+
+
+def test_an_import_that_was_cut_is_outranked() -> None:
+    """What it left has names and an epoch of its own, in superblocks of the same sequences."""
+    backup = saved(fresh(ENTRIES, seq=7))
+    disk = Disk()
+    disk[0] = pack_super(superblock(state=SetState.FORMATTING, seq=41), 0)
+    plan = plan_import(View(disk, 0), backup, "disk")
+    assert plan
+    assert plan.blank
+    assert plan.load.blocks[0].base == 42
+
+
 def test_two_unreadable_refuges_make_everything_doubtful() -> None:
     disk = fresh(ENTRIES, seq=7)
     backup = saved(disk)

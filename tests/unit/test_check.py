@@ -579,6 +579,9 @@ def test_equal_sequences_are_told_apart_by_what_they_say_only() -> None:
     disk[152] = reseal(disk[255], 255, 152)
     disk[168] = reseal(disk[0], 0, 168)
     assert examine(disk).blocks[0].places == [168, 152]
+    # The one that it has tried last: copy A looks from below, copy B from above.
+    disk[184], disk[200] = reseal(disk[0], 0, 184), reseal(disk[255], 255, 200)
+    assert examine(disk).blocks[0].places == [184, 152]
     disk[134] = bytes(BLOCK)
     disk[131] = table(1, 0, [mapped(252, 9)], 1, place=131)
     assert [one.code for one in examine(disk).refusals] == ["DMR-C309"]

@@ -396,6 +396,19 @@ def test_retag_does_not_hide_that_the_spare_is_old(ctl: Commands) -> None:
     assert "contradict each other" in ctl.refused("--retag")[1]
 
 
+def test_retag_waits_for_superblocks_that_are_equal(ctl: Commands) -> None:
+    """Or the tag would be ahead of one that is all that is left at the next start."""
+    disk = fresh(sb=TAGGED)
+    later = replace(TAGGED, seq=TAGGED.seq + 1, epoch=Epoch(4, 9), before=TAGGED.epoch)
+    disk[0] = pack_super(later, 0)
+    ctl.put(disk, Main())
+    code, text = ctl.refused("--retag")
+    assert (code, "not equal" in text) == ("DMR-E514", True)
+    assert main(["repair", str(ctl.spare), "--yes"]) == 0
+    ctl.capsys.readouterr()
+    assert ctl.repair("--retag", "--yes")[0] == 0
+
+
 def test_each_is_for_one_kind_of_set(ctl: Commands) -> None:
     assert ctl.refused("--tag-is-content") == (
         "DMR-E201",
