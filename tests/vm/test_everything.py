@@ -49,7 +49,6 @@ HAPPENED = (
         "units judged after a cut",
         "durable by a slot",
         "units lost",
-        "lost units filled",
     ),
     *("units mapped by hand", "write done", "fua done", "write_zeroes done", "discard done"),
     *("flush done", "flush failed", "cached done", "write failed", "reads failed"),
@@ -57,6 +56,8 @@ HAPPENED = (
     *("changes of the kernel", "promises by a slot"),
 )
 """What must not be missing when each step was done: a test of nothing finds nothing."""
+RARELY = ("lost units filled",)
+"""What takes a write to just these few blocks: in a short run chance may leave it out."""
 
 
 @dataclass(frozen=True)
@@ -166,5 +167,5 @@ def test_everything(machine: MachineFactory, kernel: Kernel, long: bool, tmp_pat
         end(one.machine, orderly=True)
         shutil.rmtree(place)
         seed += 1
-    missing = [name for name in HAPPENED if not total[name]]
+    missing = [name for name in (*HAPPENED, *(RARELY if long else ())) if not total[name]]
     assert not missing, f"never happened: {missing}"
