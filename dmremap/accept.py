@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from dmremap.compare import Compared, Main, MainTag, compare, find_main, tags_on, unlike
-from dmremap.errors import Busy, Failure, NotFound, Refused, Usage
+from dmremap.errors import Busy, Failure, NotFound, Usage
 from dmremap.offline import Place, after_writes, claimed, locate, look_at, read_back, usable
 from dmremap.ondisk import BlockDevice, Progress, Superblock, Tag, View, look, opened
 from dmremap.ondisk.check import examine
@@ -80,21 +80,13 @@ def _plan(
         raise refused(place.path, before.refusals)
     unlike(sb, found)
     compared = compare(sb, found, place.path, place.start)
-    epoch = _later(sb, compared.tag, begin) if compared.problem and compared.tag else None
+    epoch = None
+    if compared.problem and compared.tag:
+        epoch = later(sb.name, compared.tag.epoch, sb.epoch, earlier=begin)
     writes = mend(examine(spare, place.start, sb.uuid), lambda _place, _data: True, epoch)
     after_writes(spare, place, sb.uuid, writes)
     main_writes = _renew(found, sb, place, epoch, lambda _place, _data: True)
     return Acceptance(place, main, sb, before, compared, epoch, tuple(writes), tuple(main_writes))
-
-
-def _later(sb: Superblock, tag: Tag, begin: Raise | None) -> Raise:
-    epoch = later(tag.epoch, sb.epoch, earlier=begin)
-    if epoch is None:
-        raise Refused(
-            "DMR-E532",
-            f"set {sb.name!r}: there is no epoch behind {max(tag.epoch.number, sb.epoch.number)}",
-        )
-    return epoch
 
 
 def _renew(

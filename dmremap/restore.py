@@ -26,7 +26,6 @@ from dmremap.ondisk import (
     HEAD_BLOCKS,
     BlockDevice,
     Progress,
-    Superblock,
     Tag,
     View,
     look,
@@ -113,7 +112,8 @@ def _plan(
     # Writing uses a plan up.
     writes = write_import(_import(device, backup, place, None), _written)
     if writes or older:
-        epoch = _later(backup, there, found, begin)
+        known = [one.epoch for one in (found.tag, there, backup.superblock) if one]
+        epoch = later(backup.superblock.name, *known, earlier=begin)
         writes = write_import(_import(device, backup, place, None), _written, epoch)
     after = after_writes(device, place, backup.uuid, writes)
     main = locate(found.main.path) if found.main.path and found.copies else None
@@ -134,17 +134,6 @@ def _plan(
 
 def _written(_place: int, _data: bytes) -> bool:
     return True
-
-
-def _later(backup: Backup, there: Superblock | None, found: MainTag, begin: Raise | None) -> Raise:
-    known = [one.epoch for one in (found.tag, there, backup.superblock) if one]
-    epoch = later(*known, earlier=begin)
-    if epoch is None:
-        number = max(one.number for one in known)
-        raise Refused(
-            "DMR-E532", f"set {backup.superblock.name!r}: there is no epoch behind {number}"
-        )
-    return epoch
 
 
 def _renew(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from dmremap.errors import Refused
 from dmremap.ondisk._format import ffi, lib
 from dmremap.ondisk.area import CONTRADICTION, newest_tag
 from dmremap.ondisk.head import HEADER
@@ -77,8 +78,8 @@ def _unfit(sb: Superblock, tag: Tag, sectors: int) -> str:
     return ""
 
 
-def later(*known: Epoch, earlier: Raise | None = None) -> Raise | None:
-    """Return the epoch behind all that are known, None if there is none.
+def later(name: str, *known: Epoch, earlier: Raise | None = None) -> Raise:
+    """Return the epoch of a set behind all that are known; raise Refused if there is none.
 
     The one before is that of the highest number, and of equal ones the first. With any other a cut
     between superblock and tag would look like two histories. `earlier` is what was returned when
@@ -88,7 +89,7 @@ def later(*known: Epoch, earlier: Raise | None = None) -> Raise | None:
     if earlier and earlier.before == before:
         return earlier
     if before.number >= lib.DMR_EPOCH_MAX:
-        return None
+        raise Refused("DMR-E532", f"set {name!r}: there is no epoch behind {before.number}")
     return Raise(Epoch.new(before.number + 1), before)
 
 
