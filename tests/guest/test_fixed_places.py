@@ -21,6 +21,7 @@ from guest.lib import (
     dm_message,
     dm_names,
     dm_remove,
+    dm_suspend,
     fault_device,
     loop_device,
     pattern,
@@ -30,10 +31,30 @@ from guest.lib import (
     try_write,
     write,
 )
-from guest.remapset import KernelLog, format_set, held, new_superblock, status, texts
+from guest.remapset import (
+    SMALLEST_AREA,
+    KernelLog,
+    format_set,
+    held,
+    mapped,
+    new_superblock,
+    status,
+    tag_main,
+    texts,
+)
 
-from dmremap.ondisk import BLOCK, BLOCK_SECTORS, SUPER_HOMES, Entry, SlotState
-from dmremap.ondisk.layout import ENTRIES, pack_table
+from dmremap.ondisk import (
+    BLOCK,
+    BLOCK_SECTORS,
+    HEAD_BLOCKS,
+    SUPER_HOMES,
+    Entry,
+    SlotState,
+    View,
+    opened,
+    read_tags,
+)
+from dmremap.ondisk.layout import ENTRIES, TAG_BLOCKS, pack_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +113,9 @@ def rows() -> list[Row]:
     return found
 
 
-ROWS = rows()
+MAIN = "On main"
+ROWS = [row for row in rows() if row.state != MAIN]
+MAIN_ROWS = [row for row in rows() if row.state == MAIN]
 SENTENCES = dict(re.findall(r"^\| (\d+) \| `([^`]+)` \|", DOC.read_text(), re.MULTILINE))
 """What is said where a load is refused; N is a number."""
 
@@ -216,7 +239,7 @@ MOVES = {
 def refused(log: str) -> str:
     """Return which of the page's sentences the kernel has said."""
     for number, sentence in SENTENCES.items():
-        said = re.escape(sentence).replace("N", r"[0-9]+")
+        said = re.sub(r"\bN\b", "[0-9]+", re.escape(sentence))
         if re.search(rf"^device-mapper: .*remap: .*{said}( \(-E[A-Z]+\))?$", log, re.MULTILINE):
             return f"refused {number}"
     return f"refused: {log}"
@@ -265,3 +288,159 @@ def test_a_row(row: Row, place: Place) -> None:
                 place.end()
     print(row.name, *found, sep=" | ")
     assert found == list(row.cells)
+
+
+MAIN_BLOCKS = 512
+DATA = HEAD_BLOCKS * BLOCK_SECTORS
+"""Where the set's data begins on main, a sector."""
+REFUSED = range(80 * BLOCK_SECTORS, 81 * BLOCK_SECTORS)
+"""Units of the set that main does not take in any row, and beside them those that it holds."""
+UNTOUCHED = range(REFUSED.stop, REFUSED.stop + 8)
+
+
+class TaggedMain:
+    """A set whose main is tagged, on a fault device: it has no id."""
+
+    def __init__(self, main: Fault, disk: Path, spare: Path) -> None:
+        self.main, self.disk, self.spare = main, disk, spare
+        superblock = new_superblock(main.path, SMALLEST_AREA, tagged=True, data_start=DATA)
+        format_set(spare, superblock)
+        tag_main(disk, superblock)
+        write(disk, DATA + UNTOUCHED.start, pattern(UNTOUCHED.start, len(UNTOUCHED), 1))
+        self.area = read(spare, 0, SMALLEST_AREA)
+        self.first_mib = read(disk, 0, DATA)
+        options = f"6 main_start {DATA} remap_rate 0 uuid {superblock.uuid}"
+        size = sectors(disk) - DATA
+        self.line = f"0 {size} remap {main.path} {spare} 0 {SMALLEST_AREA} {options}"
+        self.path = Path("/dev/mapper", NAME)
+
+    def put(self) -> None:
+        """Have the first epoch on both, and nothing mapped."""
+        for path, blocks, data in (
+            (self.spare, (*SUPER_HOMES, HEAD_BLOCKS, HEAD_BLOCKS + 2), self.area),
+            (self.disk, TAG_BLOCKS, self.first_mib),
+        ):
+            with Device(path) as device:
+                for block in blocks:
+                    device.write(block * BLOCK_SECTORS, data[block * BLOCK : (block + 1) * BLOCK])
+
+    def fail(self, row: Row, how: str) -> None:
+        for first, last in runs_of(row.blocks):
+            for direction in HOW[how]:
+                count = (last - first + 1) * BLOCK_SECTORS
+                self.main.add(first * BLOCK_SECTORS, count, direction, "medium")
+
+    def refuse(self) -> None:
+        self.main.add(DATA + REFUSED.start, len(REFUSED), "write", "medium")
+
+    def end(self) -> None:
+        if NAME in dm_names():
+            dm_remove(NAME)
+        self.main.clear()
+
+    def load(self, row: Row, turn: int) -> str:
+        """Start the set and have units written; return what became of it, as the page says it."""
+        self.main.reset()
+        with KernelLog() as log:
+            try:
+                dm_create(NAME, self.line)
+            except CommandError:
+                return refused(log.read())
+        assert self.main.counters()["writes"] <= len(TAG_BLOCKS)
+        now = status(NAME)
+        assert (now.mode, now.identity) == ("rw", "tag")
+        return self.said(now.tag or 0, maps=self.use(row, turn))
+
+    def use(self, row: Row, turn: int) -> bool:
+        """Have main refuse a write, and units written in bad blocks; return if it is mapped."""
+        data = [block - HEAD_BLOCKS for block in row.blocks if block >= HEAD_BLOCKS]
+        units = [REFUSED[turn], *(block * BLOCK_SECTORS + turn for block in data)]
+        wrote = [try_write(self.path, unit, pattern(unit, 1, 2)) for unit in units]
+        assert len(set(wrote)) == 1
+        gone = set(mapped(NAME)) & set(units)
+        assert (REFUSED[turn] in gone) == (wrote[0] == "OK"), wrote
+        for unit in gone:
+            assert held(self.path, unit) == texts(unit, 1, 2)
+        assert held(self.path, UNTOUCHED.start, 8) == texts(UNTOUCHED.start, 8, 1)
+        return wrote[0] == "OK"
+
+    def stop(self) -> int:
+        """Have an epoch begin while the set is in use, and stop it; return who says so."""
+        dm_suspend(NAME)
+        epoch, tag = dm_message(NAME, "stop").split()[1::2]
+        dm_remove(NAME)
+        with opened(str(self.disk)) as disk:
+            copies = read_tags(View(disk, 0)).values()
+        assert sum(copy.epoch.number == int(epoch) for copy in copies) == int(tag)
+        return int(tag)
+
+    def said(self, tag: int, *, maps: bool) -> str:
+        words = [f"tag {tag}"] * (tag < len(TAG_BLOCKS)) + ["maps nothing"] * (not maps)
+        return ", ".join(["rw", *words])
+
+    def loads(self, row: Row, how: str) -> str:
+        self.put()
+        self.fail(row, how)
+        self.refuse()
+        return self.load(row, 0)
+
+    def runs(self, row: Row, how: str) -> str:
+        self.put()
+        dm_create(NAME, self.line)
+        self.fail(row, how)
+        self.refuse()
+        maps = self.use(row, 0)
+        now = self.said(self.stop(), maps=maps)
+        again = self.load(row, 1)
+        return now if again == now else f"{now}; {again}"
+
+
+def runs_of(blocks: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of neighbours.
+
+    >>> runs_of((1, 63, 64))
+    [(1, 1), (63, 64)]
+    """
+    firsts = [block for block in blocks if block - 1 not in blocks]
+    return list(zip(firsts, [block for block in blocks if block + 1 not in blocks], strict=True))
+
+
+@pytest.fixture(scope="module")
+def tagged() -> Iterator[TaggedMain]:
+    with (
+        loop_device(MAIN_BLOCKS * BLOCK) as disk,
+        loop_device(SMALLEST_AREA * SECTOR) as spare,
+        fault_device(disk, name="tagged-main") as main,
+    ):
+        made = TaggedMain(main, disk, spare)
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+@pytest.mark.parametrize("row", MAIN_ROWS, ids=lambda row: row.name)
+def test_a_row_of_main(row: Row, tagged: TaggedMain) -> None:
+    """Loads, then runs: blocks that cannot be read, cannot be written, neither."""
+    found = []
+    for run in (tagged.loads, tagged.runs):
+        for how in HOW:
+            try:
+                found.append(run(row, how))
+            finally:
+                tagged.end()
+    print(row.name, *found, sep=" | ")
+    assert found == list(row.cells)
+
+
+def test_a_raise_begins_with_copies_that_have_not_failed(tagged: TaggedMain) -> None:
+    """Two that fail end one raise; that they are the first two must not end all of them."""
+    tagged.put()
+    for block in TAG_BLOCKS[:2]:
+        tagged.main.add(block * BLOCK_SECTORS, BLOCK_SECTORS, "write", "medium")
+    try:
+        dm_create(NAME, tagged.line)
+        assert status(NAME).tag == 0
+        assert tagged.stop() == len(TAG_BLOCKS) - 2
+    finally:
+        tagged.end()
