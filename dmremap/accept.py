@@ -3,13 +3,25 @@
 
 What was mapped since the copy was made reads as main had it before, so a person is told first. Both
 superblocks have the new epoch before main's tag has, each copy durable before the next. It counts
-when both have it; until then the set may be refused as before, and all of it is done again.
+when both have it; until then the set may be refused as before, and all of it is done again. Where
+main was adopted this host is told, and nothing is written to main.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap.compare import Compared, Main, MainTag, compare, find_main, tags_on, unlike
+from dmremap import sets
+from dmremap.compare import (
+    Compared,
+    Main,
+    MainTag,
+    compare,
+    find_main,
+    read_main,
+    tags_on,
+    unlike,
+)
 from dmremap.errors import Busy, Failure, NotFound, Usage
 from dmremap.offline import Place, after_writes, claimed, locate, look_at, read_back, usable
 from dmremap.ondisk import BlockDevice, Progress, Superblock, Tag, View, look, opened
@@ -24,11 +36,12 @@ from dmremap.ondisk.tags import renew_tag
 class Acceptance:
     """What is to be written, to the spare and then to main, and what is there before.
 
-    `epoch` is None where main's tag has nothing against the spare: then it is a repair.
+    `main` is None where main was adopted: then what this host has seen is compared, and nothing is
+    written there. `epoch` is None where nothing is against the spare: then it is a repair.
     """
 
     place: Place
-    main: Place
+    main: Place | None
     sb: Superblock
     before: Load
     compared: Compared
@@ -49,12 +62,14 @@ def plan(
         sb = look(View(spare, place.start), uuid).superblock
         if sb is None:
             raise refused(place.path, look_at(spare, place, uuid, None).refusals)
-        if not sb.tagged:
+        found = find_main(sb, given=main, search=not place.is_file)
+        if not sb.tagged and main:
             raise Usage(
                 "DMR-E201",
-                f"main of set {sb.name!r} was adopted and has no tag, so no spare of it is refused",
+                f"main of set {sb.name!r} was adopted and has no tag: leave --main out",
             )
-        found = find_main(sb, given=main, search=not place.is_file)
+        if not sb.tagged:
+            return _plan(spare, place, None, None, sb, progress)
         if found.path is None:
             raise NotFound("DMR-E305", f"set {sb.name!r}: {found.why}")
         where = locate(found.path)
@@ -66,14 +81,14 @@ def plan(
 def _plan(
     spare: BlockDevice,
     place: Place,
-    device: BlockDevice,
-    main: Place,
+    device: BlockDevice | None,
+    main: Place | None,
     expected: Superblock,
     progress: Progress | None = None,
     begin: Raise | None = None,
 ) -> Acceptance:
     """Plan it on open devices; `begin` is the epoch of an earlier plan."""
-    found = tags_on(device, Main(main.path, given=True), expected)
+    found = _used_with(device, expected)
     before = look_at(spare, place, expected.uuid, progress)
     sb = before.superblock
     if sb is None or before.refusals:
@@ -81,44 +96,60 @@ def _plan(
     unlike(sb, found)
     compared = compare(sb, found, place.path, place.start)
     epoch = None
-    if compared.problem and compared.tag:
-        epoch = later(sb.name, compared.tag.epoch, sb.epoch, earlier=begin)
+    if compared.problem and found.epoch:
+        epoch = later(sb.name, found.epoch, sb.epoch, earlier=begin)
     writes = mend(examine(spare, place.start, sb.uuid), lambda _place, _data: True, epoch)
     after_writes(spare, place, sb.uuid, writes)
     main_writes = _renew(found, sb, place, epoch, lambda _place, _data: True)
     return Acceptance(place, main, sb, before, compared, epoch, tuple(writes), tuple(main_writes))
 
 
+def _used_with(main: BlockDevice | None, sb: Superblock) -> MainTag:
+    """Return with which epoch main was used last: its tag, or what this host has seen."""
+    if main is None:
+        return read_main(find_main(sb), sb)
+    return tags_on(main, Main(main.path, given=True), sb)
+
+
 def _renew(
     found: MainTag, sb: Superblock, place: Place, epoch: Raise | None, write: Writer
 ) -> list[Write]:
-    if epoch is None:
+    if epoch is None or not found.copies:
         return []
     tag = Tag.of(replace(sb, epoch=epoch.epoch), place.start)
     return renew_tag(found.copies, tag, write)
 
 
-def carry_out(made: Acceptance) -> tuple[Load, list[Write], list[Write]]:
-    """Write what the plan says; return what is there then, and what was written.
+def carry_out(
+    made: Acceptance,
+) -> tuple[Load, list[Write], list[Write], tuple[str, ...]]:
+    """Write what the plan says; return what is there then, what was written, and warnings.
 
     The caller holds the lock. Main may refuse its tag: it has the one before then, which no load
     minds.
     """
     place = made.place
-    with claimed(place) as spare, claimed(made.main) as device:
+    with contextlib.ExitStack() as stack:
+        spare = stack.enter_context(claimed(place))
+        device = stack.enter_context(claimed(made.main)) if made.main else None
         again = _plan(spare, place, device, made.main, made.sb, begin=made.epoch)
         if (again.writes, again.main_writes) != (made.writes, made.main_writes):
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
         work = examine(spare, place.start, made.sb.uuid)
         done = mend(work, device_writer(spare, place.start), made.epoch)
         found = made.compared.found
-        tags = _renew(found, made.sb, place, made.epoch, device_writer(device, 0))
+        tags = []
+        if device:
+            tags = _renew(found, made.sb, place, made.epoch, device_writer(device, 0))
         after = read_back(spare, place, made.sb.uuid)
-        now = tags_on(device, found.main, made.sb)
+        now = _used_with(device, made.sb)
     if after.superblock and (problem := compare(after.superblock, now, place.path, 0).problem):
         raise Failure(
             "DMR-E103",
-            f"{made.main.path}: the new epoch was written, and a load refuses it: {problem.reason}",
+            f"{place.path}: the new epoch was written, and a load refuses it: {problem.reason}",
             hint="Run it again.",
         )
-    return after, done, tags
+    warnings: tuple[str, ...] = ()
+    if not made.main and made.epoch and not place.is_file:
+        warnings = sets.remember(made.sb.name, place.path, place.start, made.sb.uuid)
+    return after, done, tags, warnings

@@ -3,15 +3,25 @@
 
 Main is searched for if nobody names it. Only a main with the set's own tag counts. Its tag is read
 first and the superblocks second, or an epoch that begins meanwhile would look like an older spare.
+An adopted main has no tag: for it stands what this host has seen of the set.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dmremap import blockdev, sets
+from dmremap import blockdev, seen, sets
 from dmremap.errors import Busy, DmRemapError, Refused
-from dmremap.ondisk import BlockDevice, Superblock, Tag, View, newest_tag, opened, read_tags
-from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main
+from dmremap.ondisk import (
+    BlockDevice,
+    Epoch,
+    Superblock,
+    Tag,
+    View,
+    newest_tag,
+    opened,
+    read_tags,
+)
+from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main, judge_seen
 from dmremap.ondisk.findings import Finding
 from dmremap.ondisk.load import Load, Refusal
 
@@ -29,17 +39,26 @@ class Main:
 
 @dataclass(frozen=True, slots=True)
 class MainTag:
-    """The good copies of the tag on a set's main; without any `why` says what is in the way."""
+    """The good copies of the tag on a set's main; without any `why` says what is in the way.
+
+    `seen` is the epoch that this host has seen last of a set whose main has none.
+    """
 
     main: Main
     sectors: int = 0
     copies: Mapping[int, Tag] = field(default_factory=dict)
+    seen: Epoch | None = None
     why: str = ""
 
     @property
     def tag(self) -> Tag | None:
         """The tag that counts."""
         return newest_tag(self.copies.values())
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The epoch with which main was used last, as far as is known."""
+        return self.tag.epoch if self.tag else self.seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +79,14 @@ class Compared:
         return self.found.tag
 
     @property
+    def seen(self) -> Epoch | None:
+        """The epoch that this host has seen last of a set whose main has no tag."""
+        return self.found.seen
+
+    @property
     def verdict(self) -> str:
         """One word, for programs."""
-        if not self.found.copies:
+        if self.found.epoch is None:
             return "not_compared"
         return _VERDICTS.get(self.problem.code, "unfit") if self.problem else "same"
 
@@ -103,6 +127,8 @@ def tags_on(device: BlockDevice, main: Main, sb: Superblock) -> MainTag:
 
 def read_main(main: Main, sb: Superblock) -> MainTag:
     """Read the tag of a set's main, before its superblocks are read."""
+    if not sb.tagged:
+        return _read_seen(main, sb)
     if main.path is None:
         return MainTag(main, why=main.why)
     try:
@@ -117,9 +143,22 @@ def read_main(main: Main, sb: Superblock) -> MainTag:
         return MainTag(main, why=f"{main.path}: {err.message}")
 
 
+def _read_seen(main: Main, sb: Superblock) -> MainTag:
+    try:
+        epoch = seen.last(sb.uuid)
+    except DmRemapError as err:
+        return MainTag(main, why=f"{main.why}, and {err.message}")
+    why = f"{main.why}, and this host has not seen the set before" if epoch is None else ""
+    return MainTag(main, seen=epoch, why=why)
+
+
 def compare(sb: Superblock, found: MainTag, spare: str, start: int) -> Compared:
     """Say what a tag that was read before says of a superblock."""
-    problem = judge_main(sb, found.copies, found.sectors) if found.copies else None
+    problem = None
+    if found.copies:
+        problem = judge_main(sb, found.copies, found.sectors)
+    elif found.seen:
+        problem = judge_seen(sb, found.seen)
     if problem:
         given = found.main.path if found.main.given else None
         problem = sets.with_way_out(problem, spare, start, given)

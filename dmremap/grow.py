@@ -355,6 +355,9 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> tuple[str, ...
         with _step(f"while the longer table of {made.name} was loaded"):
             warnings = _swap(made, now)
         _verify(device, made)
+    if not made.before.tagged:
+        where = made.spare.path, made.old.spare_start
+        warnings += sets.remember(made.name, *where, made.before.uuid)
     return (*warnings, *dm.take_warnings())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import blockdev, safety, sets
+from dmremap import blockdev, durable, safety, sets
 from dmremap.blockdev import DeviceFacts, Signature
 from dmremap.compare import Compared, compare, find_main, note, read_main
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
@@ -432,11 +432,7 @@ def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
             part.rename(target)
         else:
             os.link(part, target)
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        durable.sync(target.parent)
     except FileExistsError:
         raise Refused("DMR-E525", f"{path} exists already") from None
     except OSError as err:

@@ -9,7 +9,7 @@ durable: until then the set is to a load what it was.
 import contextlib
 from dataclasses import dataclass
 
-from dmremap import blockdev, safety
+from dmremap import blockdev, safety, sets
 from dmremap.compare import Compared, Main, MainTag, compare, find_main, read_main, tags_on, unlike
 from dmremap.errors import Busy, NotFound, Refused
 from dmremap.offline import (
@@ -98,7 +98,8 @@ def _plan(
             "known to be the newest, so that the backup may be older than what was there",
         )
     unlike(backup.superblock, found)
-    compared = compare(there, found, place.path, place.start) if there and found.copies else None
+    known_of = there and found.epoch
+    compared = compare(there, found, place.path, place.start) if there and known_of else None
     older = bool(compared and compared.problem)
     if older and not force:
         raise Refused(
@@ -112,7 +113,7 @@ def _plan(
     # Writing uses a plan up.
     writes = write_import(_import(device, backup, place, None), _written)
     if writes or older:
-        known = [one.epoch for one in (found.tag, there, backup.superblock) if one]
+        known = [one.epoch for one in (found, there, backup.superblock) if one and one.epoch]
         epoch = later(backup.superblock.name, *known, earlier=begin)
         writes = write_import(_import(device, backup, place, None), _written, epoch)
     after = after_writes(device, place, backup.uuid, writes)
@@ -174,8 +175,9 @@ def _refuse_signatures(place: Place, *, force: bool) -> None:
                 )
 
 
-def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write]]:
-    """Write what the plan says; return what is there then, and what was written to spare and main.
+def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write], tuple[str, ...]]:
+    """Write what the plan says; return what is there then, what was written to spare and main, and
+    warnings.
 
     The caller holds the lock.
     """
@@ -193,4 +195,8 @@ def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write]]:
         done = write_import(spent, device_writer(device, place.start), made.epoch)
         after = read_back(device, place, backup.uuid)
         tags = _renew(found, after, place, made.epoch, device_writer(main, 0)) if main else []
-        return after, done, tags
+    warnings: tuple[str, ...] = ()
+    if made.epoch and not backup.superblock.tagged and not place.is_file:
+        sb = backup.superblock
+        warnings = sets.remember(sb.name, place.path, place.start, sb.uuid)
+    return after, done, tags, warnings

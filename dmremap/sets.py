@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The life of a set: create, adopt, assemble, remove, list, status.
 
-The superblock on the spare is the only truth about a set; nothing is kept anywhere else. Creating
-works in two steps: plan() checks everything and writes nothing, carry_out() does what the plan
-says and takes back what it wrote itself if any step fails.
+The superblock on the spare is the only truth about a set; nothing is kept anywhere else, but for
+the newest epoch that this host has seen of an adopted one, which the spare cannot say itself.
+Creating works in two steps: plan() checks everything and writes nothing, carry_out() does what the
+plan says and takes back what it wrote itself if any step fails.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import blockdev, dm, module, safety, udevrule
+from dmremap import blockdev, dm, module, safety, seen, udevrule
 from dmremap.blockdev import DeviceFacts, Devno
 from dmremap.errors import (
     Busy,
@@ -59,7 +60,7 @@ from dmremap.ondisk import (
     something_else,
     write_tag,
 )
-from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main
+from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main, judge_seen
 from dmremap.run import run
 from dmremap.safety import Area, Finding, Metadata
 from dmremap.table import (
@@ -488,12 +489,22 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
                 undo.add(f"take the tag off {main.path}", lambda: _zero(made.main, main.written))
                 write_tag(main, Tag.of(sb, made.area.start), clear=made.clear)
         _start(sb.name, sb.uuid, made.table)
-    return Started(
-        sb.name,
-        str(sb.uuid),
-        dm.device_path(sb.name),
-        warnings=(*made.warnings, *dm.take_warnings()),
-    )
+    warnings = (*made.warnings, *dm.take_warnings())
+    if not sb.tagged:
+        warnings += remember(sb.name, made.spare.path, made.area.start, sb.uuid)
+    return Started(sb.name, str(sb.uuid), dm.device_path(sb.name), warnings=warnings)
+
+
+def remember(name: str, spare: str, start: int, uuid: UUID) -> tuple[str, ...]:
+    """Remember the epoch of a set whose main has no tag; return what has to be said of that."""
+    try:
+        with opened(spare) as device:
+            seen.remember(device, start, uuid)
+    except DmRemapError as err:
+        return (
+            f"an older copy of {name}'s spare cannot be told from the spare here: {err.message}",
+        )
+    return ()
 
 
 @contextlib.contextmanager
@@ -586,7 +597,8 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
             tags[facts.path] = tag
         for load in loads:
             if load.superblock is not None:
-                found.append(Found(load.superblock, facts, start, problems=tuple(load.refusals)))
+                problems = (*load.refusals, *_older(load.superblock, facts, start, warnings))
+                found.append(Found(load.superblock, facts, start, problems=problems))
             elif load.refusals:
                 useless = refused(facts.path, load.refusals)
                 if given:
@@ -633,6 +645,26 @@ def _main_problems(one: Found, copies: Mapping[str, Mapping[int, Tag]]) -> dict[
         if problem:
             out[facts.path] = with_way_out(problem, one.spare.path, one.spare_start)
     return out
+
+
+def _older(
+    sb: Superblock, spare: DeviceFacts, start: int, warnings: list[str]
+) -> tuple[Refusal, ...]:
+    """Say why the spare of an adopted main is refused, by what this host has seen of the set."""
+    if sb.tagged:
+        return ()
+    try:
+        epoch = seen.last(sb.uuid)
+        if epoch is None or not judge_seen(sb, epoch):
+            return ()
+        # What was seen has to be read first: the set may have been started meanwhile.
+        with opened(spare.path) as device:
+            sb = look(View(device, start), sb.uuid).superblock or sb
+    except DmRemapError as err:
+        warnings.append(err.message)
+        return ()
+    problem = judge_seen(sb, epoch)
+    return (with_way_out(problem, spare.path, start),) if problem else ()
 
 
 def _tag_in_data(one: Found, main: DeviceFacts) -> Refusal | None:
@@ -874,6 +906,8 @@ def assemble(
             _record(one, errors, remap_rate)
         _start(free, sb.uuid, line, readonly=readonly)
         warnings += dm.take_warnings()
+        if not sb.tagged and not readonly:
+            warnings += remember(free, one.spare.path, one.spare_start, sb.uuid)
     path = dm.device_path(free)
     return Started(free, str(sb.uuid), path, recorded=chosen, warnings=warnings), line
 
@@ -1120,6 +1154,8 @@ def remove(one: Running, *, deferred: bool = False) -> tuple[str, ...]:
     try:
         if deferred or not any(_stop_quietly(one, warnings) for _ in range(_STOPS)):
             dm.remove(one.name, deferred=deferred)
+        else:
+            warnings += _remember_stopped(one)
     except Busy:
         raise Busy("DMR-E405", f"set {one.name!r} is opened by some program") from None
     return (*warnings, *dm.take_warnings())
@@ -1144,10 +1180,7 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
         try:
             for table, told in zip(one.tables, one.status, strict=True):
                 if told.mode == "rw":
-                    # One that is known by its id may have a tag that could not be read.
-                    tagged = told.identity == "tag" or (
-                        told.identity == "id" and table.main_start >= TAG_SECTORS
-                    )
+                    tagged = _is_tagged(table, told)
                     warnings += _begin_last_epoch(one.name, table.start, tagged=tagged)
             dm.remove(one.name, retry=False)
         except BaseException as err:
@@ -1157,6 +1190,22 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
                 return False
             raise
     return True
+
+
+def _is_tagged(table: RemapTable, told: Status) -> bool:
+    # One that is known by its id may have a tag that could not be read.
+    return told.identity == "tag" or (told.identity == "id" and table.main_start >= TAG_SECTORS)
+
+
+def _remember_stopped(one: Running) -> tuple[str, ...]:
+    """Remember the last epochs of the sets of a device that was stopped."""
+    warnings: list[str] = []
+    for table, told in zip(one.tables, one.status, strict=True):
+        uuid = table.uuid or told.uuid
+        if told.mode == "rw" and uuid and not _is_tagged(table, told):
+            spare = blockdev.table_path(table.spare)
+            warnings += remember(one.name, spare, table.spare_start, UUID(uuid))
+    return tuple(warnings)
 
 
 def _begin_last_epoch(name: str, start: int, *, tagged: bool) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ ID_SERIAL is not known yet.
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from dmremap import durable
 from dmremap.blockdev import SYSFS, DeviceFacts, disk_dir, node, sysfs_dir
 from dmremap.errors import Failure
 from dmremap.run import run
@@ -38,7 +38,7 @@ class Rule:
     def install(self) -> None:
         """Write the file and let udev look at the device again."""
         try:
-            self._write()
+            durable.replace(self.path, self.text)
         except OSError as err:
             raise Failure(
                 "DMR-E103",
@@ -46,21 +46,6 @@ class Rule:
                 hint="An adopted disk needs this rule: make room, or make the directory writable.",
             ) from None
         self._apply()
-
-    def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
-        ) as file:
-            try:
-                file.write(self.text)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-                os.replace(file.name, self.path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
 
     def remove(self) -> None:
         """Remove the file and let udev look at the device again."""

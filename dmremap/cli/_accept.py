@@ -66,7 +66,7 @@ def accept(
         return Result({**data, "result": result}, "\n".join([*lines, *steps]))
     confirm("\n".join([*lines, _question(made)]), yes=yes)
     with alone(place, lock_timeout):
-        after, done, tags = accept.carry_out(made)
+        after, done, tags, warnings = accept.carry_out(made)
     left = [one for one in after.findings if one.severity > 0]
     end = ["What is left:", *finding_lines(left)] if left else [f"{place.path} is clean now."]
     return Result(
@@ -78,15 +78,19 @@ def accept(
             "main_writes": write_rows(tags, 0),
         },
         "\n".join([*lines, f"Wrote {len(done)} and {len(tags)} blocks.", *end]),
-        warnings=untaken(made.main, made.main_writes, tags),
+        warnings=(*untaken(made.main, made.main_writes, tags), *warnings),
     )
 
 
 def _meaning(made: "Acceptance") -> list[str]:
     """Say what it means to take the spare."""
     if made.epoch is None:
-        return [f"Nothing is to be accepted: {made.main.path} was used with this spare."]
-    sb, paths = made.sb, f"{made.place.path} and {made.main.path}"
+        if made.main:
+            return [f"Nothing is to be accepted: {made.main.path} was used with this spare."]
+        why = made.compared.reason or "this host has seen the set with it last"
+        return [f"Nothing is to be accepted: {why}."]
+    sb = made.sb
+    paths = made.place.path + (f" and {made.main.path}" if made.main else "")
     return [
         f"{paths}, set {sb.name!r} ({sb.uuid}): {made.compared.reason}.",
         *_LOSS,
@@ -96,7 +100,7 @@ def _meaning(made: "Acceptance") -> list[str]:
 def _question(made: "Acceptance") -> str:
     if made.epoch is None:
         return f"Write {len(made.writes)} blocks of the metadata to {made.place.path}?"
+    tag = f" and {len(made.main_writes)} to {made.main.path}" if made.main else ""
     return (
-        f"Take {made.place.path} for the spare, with {len(made.writes)} blocks written there and "
-        f"{len(made.main_writes)} to {made.main.path}?"
+        f"Take {made.place.path} for the spare, with {len(made.writes)} blocks written there{tag}?"
     )

@@ -124,7 +124,7 @@ def epoch_row(epoch: "Epoch | None") -> dict[str, object] | None:
 
 
 def compared_row(one: "Compared | None") -> dict[str, object] | None:
-    """Return what main's tag says of a spare, for programs."""
+    """Return what main's tag, or this host, says of a spare, for programs."""
     if one is None:
         return None
     tag = one.tag
@@ -132,6 +132,7 @@ def compared_row(one: "Compared | None") -> dict[str, object] | None:
         "verdict": one.verdict,
         "main": one.main,
         "tag_epoch": epoch_row(tag.epoch) if tag and not tag.fault else None,
+        "seen_epoch": epoch_row(one.seen),
         "reason": one.reason,
     }
 
@@ -143,6 +144,8 @@ def compared_words(load: "Load", one: "Compared | None") -> str | None:
     number = load.superblock.epoch.number
     if one is None:
         return str(number)
+    if one.seen is not None:
+        return f"{number}, compared with what this host has seen: {one.reason or 'it is the same'}"
     if one.main is None:
         return f"{number}, not compared: {one.reason}"
     return f"{number}, compared with {one.main}: {one.reason or 'main was used with this spare'}"

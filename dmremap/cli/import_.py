@@ -98,7 +98,7 @@ def command(
         yes=yes,
     )
     with alone(place, lock_timeout):
-        _after, done, tags = restore.carry_out(plan)
+        _after, done, tags, warnings = restore.carry_out(plan)
     return Result(
         {
             **row,
@@ -107,7 +107,7 @@ def command(
             "main_writes": write_rows(tags, 0),
         },
         "\n".join([*lines, f"Wrote {len(done)} blocks of metadata to {place.path}."]),
-        warnings=(*_warnings(plan), *untaken(plan.main, plan.main_writes, tags)),
+        warnings=(*_warnings(plan), *untaken(plan.main, plan.main_writes, tags), *warnings),
     )
 
 

@@ -64,7 +64,8 @@ def command(
     --accept-older-spare is for a spare that main's tag refuses because it is an older copy of
     itself, when the one that main was used with last is gone. It says what is lost, asks, and has
     the set begin an epoch with this spare, in both superblocks and then in main's tag. The main
-    device must be there; it is searched for, or named with --main.
+    device must be there; it is searched for, or named with --main. An adopted one has no tag and is
+    not touched: there it is about what this host has seen of the set.
 
     --retag is for a main device that has lost its tag, or whose tag cannot be read, so that the
     set is not started. Nothing else is written to MAIN than the five copies of the tag, and

@@ -21,6 +21,7 @@ from dmremap.ondisk.load import Refusal
 OLDER: Final = "DMR-C316"
 PARTED: Final = "DMR-C317"
 UNFIT: Final = "DMR-C318"
+EPOCH_MAX: Final = int(lib.DMR_EPOCH_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,17 @@ def judge_main(sb: Superblock, copies: Mapping[int, Tag], sectors: int) -> Refus
             return Refusal(errno.EINVAL, why, UNFIT)
     if tag.fault:
         return Refusal(errno.EINVAL, tag.fault, PARTED)
-    numbers = f"main's tag has epoch {tag.epoch.number}, the superblock {sb.epoch.number}"
-    match history(sb, tag.epoch):
+    return _judge(sb, tag.epoch, "main's tag has")
+
+
+def judge_seen(sb: Superblock, seen: Epoch) -> Refusal | None:
+    """Return why a spare is not the one that this host has seen last with an adopted main."""
+    return _judge(sb, seen, "this host has seen")
+
+
+def _judge(sb: Superblock, then: Epoch, whose: str) -> Refusal | None:
+    numbers = f"{whose} epoch {then.number}, the superblock {sb.epoch.number}"
+    match history(sb, then):
         case History.OLDER_SPARE:
             reason = f"the spare is an older copy of itself: {numbers}"
             return Refusal(errno.EINVAL, reason, OLDER)
@@ -88,7 +98,7 @@ def later(name: str, *known: Epoch, earlier: Raise | None = None) -> Raise:
     before = max(known, key=lambda epoch: epoch.number)
     if earlier and earlier.before == before:
         return earlier
-    if before.number >= lib.DMR_EPOCH_MAX:
+    if before.number >= EPOCH_MAX:
         raise Refused("DMR-E532", f"set {name!r}: there is no epoch behind {before.number}")
     return Raise(Epoch.new(before.number + 1), before)
 

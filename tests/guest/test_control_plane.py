@@ -4,6 +4,7 @@
 Verbs are called in this process, for Python takes seconds to start in a guest.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from guest import answers, dmioctl
@@ -36,7 +38,7 @@ from guest.lib import (
 )
 from guest.remapset import contents, read_superblock
 
-from dmremap import dm, sets
+from dmremap import dm, seen, sets
 from dmremap.cli import main
 from dmremap.errors import Busy, Failure, Refused
 from dmremap.ondisk import TAG_BLOCKS, opened
@@ -645,6 +647,84 @@ def test_a_removed_set_refuses_older_copies_of_its_spare(
     ctl("repair", "--accept-older-spare", spare, "--main", main_disk, "--yes")
     ctl("assemble", made["uuid"])
     assert dm.info("one").open_count == 0
+
+
+def test_a_host_remembers_the_spare_of_an_adopted_main(
+    ctl: Ctl, disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Main cannot say which spare it was used with last."""
+    main_disk, spare = disks
+    write(main_disk, 0, pattern(0, sectors(main_disk)))
+    content = contents(main_disk)
+    made = ctl("adopt", *disks, "--yes", "--name", "home").data
+    uuid, start = made["uuid"], ("assemble", made["uuid"], "--main", main_disk)
+    run("sync", "-f", backing_file(spare))
+    older = tmp_path / "older"
+    shutil.copyfile(backing_file(spare), older)
+
+    def is_remembered() -> None:
+        """It is what the superblock says."""
+        found = ctl("examine", spare).data
+        assert found["compared"]["verdict"] == "same"
+        assert found["compared"]["seen_epoch"] == found["set"]["epoch"]
+
+    is_remembered()
+    assert ctl("remove", "home").json["warnings"] == []
+    is_remembered()
+    newest = read(spare, 0, sectors(spare))
+    write(spare, 0, older.read_bytes())
+    seen_last = seen.path_of(UUID(uuid)).read_text()
+    refused = ctl(*start)
+    assert refused.error == "DMR-E531"
+    assert "this host has seen epoch 3, the superblock 2" in refused.json["error"]["message"]
+    assert ctl(*start, "--readonly").error == "DMR-E531"
+    (finding,) = ctl("check", spare).json["data"]["findings"]
+    assert finding["code"] == "DMR-C316"
+    assert read(spare, 0, sectors(spare)) == older.read_bytes()
+    assert seen.path_of(UUID(uuid)).read_text() == seen_last
+    # The one that it was used with is taken as ever, and so is this one if a person says so.
+    write(spare, 0, newest)
+    ctl(*start)
+    is_remembered()
+    ctl("remove", "home")
+    newest = read(spare, 0, sectors(spare))
+    write(spare, 0, older.read_bytes())
+    step = finding["next_step"]
+    typed = shlex.split(step[step.index("dmremapctl ") :])[1:]
+    accepted = ctl(*typed, "--yes")
+    assert (accepted.data["result"], accepted.data["main_writes"]) == ("accepted", [])
+    assert accepted.json["warnings"] == []
+    is_remembered()
+    ctl(*start)
+    is_remembered()
+    ctl("remove", "home")
+    write(spare, 0, newest)
+    assert ctl(*start).error == "DMR-E531"
+    assert contents(main_disk) == content
+
+
+def test_what_cannot_be_remembered_keeps_no_set_from_starting(
+    ctl: Ctl, disks: tuple[Path, Path]
+) -> None:
+    with seen_nowhere():
+        made = ctl("adopt", *disks, "--yes", "--name", "home")
+        assert made.json["warnings"][-1].startswith("an older copy of home's spare cannot be told")
+        assert ctl("status", "home").data["sets"][0]["targets"][0]["status"]["mode"] == "rw"
+        assert "cannot be told" in ctl("remove", "home").json["warnings"][0]
+    assert ctl("assemble", "home", "--main", disks[0]).json["warnings"] == []
+    ctl("remove", "home")
+
+
+@contextlib.contextmanager
+def seen_nowhere() -> Iterator[None]:
+    """Have a file where the directory should be."""
+    shutil.rmtree(seen.DIRECTORY, ignore_errors=True)
+    seen.DIRECTORY.parent.mkdir(parents=True, exist_ok=True)
+    seen.DIRECTORY.write_text("")
+    try:
+        yield
+    finally:
+        seen.DIRECTORY.unlink()
 
 
 def test_what_keeps_an_epoch_from_beginning_is_told(ctl: Ctl, disks: tuple[Path, Path]) -> None:

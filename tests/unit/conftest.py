@@ -1,8 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the unit tests share."""
 
+from pathlib import Path
+
 import pytest
 from unit.kernelload import KernelLoad
+
+from dmremap import seen
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a host that has seen no set."""
+    monkeypatch.setattr(seen, "DIRECTORY", tmp_path / "epochs")
 
 
 @pytest.fixture(scope="session")

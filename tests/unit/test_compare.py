@@ -207,13 +207,15 @@ def test_what_is_not_compared_is_said(pair: Pair) -> None:
         "verdict": "not_compared",
         "main": None,
         "tag_epoch": None,
+        "seen_epoch": None,
         "reason": "an image does not say where its main is",
     }
     assert "epoch:   5, not compared: an image" in pair.run("check", "SPARE")[1]
     pair.put_spare(superblock())
     code, whole = pair.json("check", "SPARE")
     assert (code, whole["data"]["findings"]) == (0, [])
-    assert whole["data"]["compared"]["reason"] == "main was adopted and has no tag"
+    why = "main was adopted and has no tag, and this host has not seen the set before"
+    assert whole["data"]["compared"]["reason"] == why
 
 
 def test_a_main_that_is_named_must_be_it(pair: Pair, tmp_path: Path) -> None:
