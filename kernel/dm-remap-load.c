@@ -1292,7 +1292,10 @@ static int load_check_one(struct remap *r, struct load *l, u32 mb)
 	/* A refuge that cannot be read hides one copy, nobody knows which. */
 	if (known > (!mb && l->unreadable))
 		return 0;
-	if (!r->nr_gone)
+	if (!r->nr_gone && (f[0].seq || f[1].seq))
+		DMERR("%s: what is left of metadata block %llu may be old" DO_CHECK,
+		      dmr_name(r), area_home(r, mb, 0));
+	else if (!r->nr_gone)
 		DMERR("%s: both copies of metadata block %llu are gone, it and block %llu" DO_CHECK,
 		      dmr_name(r), area_home(r, mb, 0),
 		      area_home(r, mb, 1));

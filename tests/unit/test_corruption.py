@@ -76,6 +76,7 @@ REASONS = (
     "load: dm: # stand-ins of the superblock cannot be read, and may hide it: run dmremapctl check",
     "load: dm: block # of the spare area cannot be written",
     "load: dm: both copies of metadata block # are gone, it and block #: run dmremapctl check",
+    "load: dm: what is left of metadata block # may be old: run dmremapctl check",
     "load: dm: metadata block # has an impossible sequence: run dmremapctl check",
     "load: dm: no metadata can be written: try dmremapctl assemble --readonly",
     "load: dm: superblock: data lies outside of main",  # of an area that is to be formatted
