@@ -7,7 +7,7 @@ An adopted main has no tag: for it stands what this host has seen of the set.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dmremap import blockdev, seen, sets
 from dmremap.errors import Busy, DmRemapError, Refused
@@ -17,6 +17,7 @@ from dmremap.ondisk import (
     Superblock,
     Tag,
     View,
+    look,
     newest_tag,
     opened,
     read_tags,
@@ -63,10 +64,15 @@ class MainTag:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a tag says of a spare; `problem` is why a load refuses the two."""
+    """What a tag says of a spare; `problem` is why a load refuses the two.
+
+    Where it was the spare that was looked for `spare` is what was found, or `without` why none was.
+    """
 
     found: MainTag
     problem: Refusal | None = None
+    spare: str | None = None
+    without: str = ""
 
     @property
     def main(self) -> str | None:
@@ -86,14 +92,16 @@ class Compared:
     @property
     def verdict(self) -> str:
         """One word, for programs."""
-        if self.found.epoch is None:
+        if self.found.epoch is None or self.without:
             return "not_compared"
         return _VERDICTS.get(self.problem.code, "unfit") if self.problem else "same"
 
     @property
     def reason(self) -> str | None:
         """Why it is not the set as it was left, or why that is not known."""
-        return self.problem.reason if self.problem else self.found.why or None
+        if self.problem:
+            return self.problem.reason
+        return self.without or self.found.why or None
 
 
 def find_main(
@@ -163,6 +171,29 @@ def compare(sb: Superblock, found: MainTag, spare: str, start: int) -> Compared:
         given = found.main.path if found.main.given else None
         problem = sets.with_way_out(problem, spare, start, given)
     return Compared(found, problem)
+
+
+def compare_main(found: MainTag, tag: Tag, *, runs: str | None, search: bool) -> Compared:
+    """Find the spare of a main whose tag was read, and compare the two.
+
+    `runs` is the one that a running set uses.
+    """
+    if not runs and not search:
+        return Compared(found, without="an image does not say where its spare is")
+    where = f"has the set's superblock at sector {tag.spare_start}"
+    paths = [runs] if runs else [one.path for one in sets.spares(tag.uuid, tag.spare_start)]
+    if len(paths) != 1:
+        few = f"several devices {where.replace('has', 'have')}: {', '.join(paths)}"
+        return Compared(found, without=few if paths else f"no block device {where}")
+    (spare,) = paths
+    try:
+        with opened(spare) as device:
+            sb = look(View(device, tag.spare_start), tag.uuid).superblock
+    except DmRemapError as err:
+        return Compared(found, spare=spare, without=f"{spare}: {err.message}")
+    if sb is None:
+        return Compared(found, spare=spare, without=f"{spare} has no superblock that can be used")
+    return replace(compare(sb, found, spare, tag.spare_start), spare=spare)
 
 
 def unlike(sb: Superblock, found: MainTag) -> None:

@@ -20,7 +20,16 @@ from uuid import UUID
 
 from dmremap import blockdev, durable, safety, sets
 from dmremap.blockdev import DeviceFacts, Signature
-from dmremap.compare import Compared, compare, find_main, note, read_main
+from dmremap.compare import (
+    Compared,
+    Main,
+    MainTag,
+    compare,
+    compare_main,
+    find_main,
+    note,
+    read_main,
+)
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.ondisk import (
     BLOCK,
@@ -30,8 +39,10 @@ from dmremap.ondisk import (
     Progress,
     Tag,
     look,
+    newest_tag,
     opened,
     read_tag,
+    read_tags,
 )
 from dmremap.ondisk.backup import (
     Backup,
@@ -208,7 +219,8 @@ def member(place: Place) -> Member:
     """Find out what a device is."""
     running = _running(place)
     with opened(place.path) as device:
-        tag = read_tag(View(device, 0))
+        copies = read_tags(View(device, 0))
+        tag = newest_tag(copies.values())
         load, compared = look_with_main(
             device, place, lambda: examine(device, place.start), running
         )
@@ -218,6 +230,10 @@ def member(place: Place) -> Member:
     uuid = load.uuid if ours else tag.uuid if tag else None
     if uuid is None and running and running[0].uuid:
         uuid = UUID(running[0].uuid)
+    if role == "main" and tag and not tag.fault:
+        found = MainTag(Main(place.path), size // 512, copies)
+        runs = blockdev.table_path(running[0].tables[0].spare) if running else None
+        compared = compare_main(found, tag, runs=runs, search=not place.is_file)
     holds: tuple[Signature, ...] = ()
     if role == "none":
         # Without wipefs, or on a disk that it cannot read, there is no hint.

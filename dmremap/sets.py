@@ -624,11 +624,25 @@ def _readable(warnings: list[str]) -> Iterator[DeviceFacts]:
 
 def tagged_mains(uuid: UUID) -> list[DeviceFacts]:
     """Return the block devices that carry the tag of a set."""
+
+    def is_one(device: BlockDevice) -> bool:
+        tag = read_tag(View(device, 0))
+        return tag is not None and tag.uuid == uuid
+
+    return _devices(is_one)
+
+
+def spares(uuid: UUID, start: int) -> list[DeviceFacts]:
+    """Return the block devices that have a superblock of a set, where its area begins."""
+    return _devices(lambda device: look(View(device, start), uuid).superblock is not None)
+
+
+def _devices(is_one: Callable[[BlockDevice], bool]) -> list[DeviceFacts]:
+    """Return the block devices that are what is looked for, and not those that they consist of."""
     some: list[DeviceFacts] = []
     for facts in _readable([]):
         with contextlib.suppress(DmRemapError), opened(facts.path) as device:
-            tag = read_tag(View(device, 0))
-            if tag is not None and tag.uuid == uuid:
+            if is_one(device):
                 some.append(facts)
     return [facts for facts in some if not _under(facts.devno, some)]
 

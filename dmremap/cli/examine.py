@@ -20,7 +20,9 @@ from dmremap.cli._meta import (
 from dmremap.cli.common import Result, fields, output_option, plain, size
 
 if TYPE_CHECKING:
+    from dmremap.compare import Compared
     from dmremap.offline import Member
+    from dmremap.ondisk.findings import Finding
 
 
 @click.command()
@@ -32,7 +34,8 @@ def command(device: str, start: int) -> Result:
 
     DEVICE is a block device or a file with the image of one. Nothing is written. The exit code is
     0 if it belongs to a set, whatever its state; 3 if there is nothing of dm-remap on it. An
-    adopted main device has nothing on it, and is recognised only while its set runs.
+    adopted main device has nothing on it, and is recognised only while its set runs. Of a main
+    device with a tag the spare is looked for, and compared.
     """
     place = place_of(device, start, "read block devices")
     from dmremap import offline
@@ -103,14 +106,34 @@ def _data(one: "Member") -> dict[str, object]:
         },
         "slots": load.counts if len(load.blocks) > 1 else None,
         "copies_away": load.away,
-        "compared": compared_row(one.compared) if spare else None,
+        "compared": compared_row(one.compared),
+        "spare": one.compared.spare if one.compared else None,
         "load": load_row(load) if spare else None,
-        "findings": finding_rows(load.findings) if spare else [],
+        "findings": finding_rows(_findings(one)),
         "holds": [
             {"type": held.type, "label": held.label, "offset_bytes": held.offset}
             for held in one.holds
         ],
     }
+
+
+def _findings(one: "Member") -> "list[Finding]":
+    """Return what is found of a spare, or of the one that a main belongs to."""
+    if one.role == "spare":
+        return one.load.findings
+    from dmremap.ondisk.findings import Finding
+
+    problem = one.compared.problem if one.compared else None
+    return [Finding(problem.code, problem.reason, hint=problem.hint)] if problem else []
+
+
+def _spare_words(one: "Compared | None") -> str | None:
+    """Return where a main's spare is and what main's tag says of it, for people."""
+    if one is None:
+        return None
+    if one.spare is None:
+        return f"not known: {one.reason}"
+    return f"{one.spare}: {one.reason or 'main was used with it last'}"
 
 
 def _text(one: "Member") -> str:
@@ -129,8 +152,9 @@ def _text(one: "Member") -> str:
             ("area", f"{size(known.spare_len)} from sector {known.spare_start}" if known else None),
             ("epoch", known.epoch.number if known else None),
             ("tag", f"cannot be used: {tag.fault}" if tag and tag.fault else None),
+            ("spare", _spare_words(one.compared)),
         ]
-        return fields(pairs)
+        return "\n".join([fields(pairs), *finding_lines(_findings(one))])
     pairs += [
         ("set", sb.name if sb else None),
         ("uuid", one.uuid),

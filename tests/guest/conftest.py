@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from guest.lib import load_module, module_loaded, unload_module
 from guest.remapset import remap_set
+
+from dmremap import seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +42,12 @@ def _loaded(request: pytest.FixtureRequest) -> None:
     """Load the module for the tests that are marked as needing it."""
     if request.node.get_closest_marker("module"):
         load_module("dm_remap")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_seen() -> None:
+    """Have a host that has seen no set: tests put a set's disks back to what they were."""
+    shutil.rmtree(seen.DIRECTORY, ignore_errors=True)
 
 
 @pytest.fixture

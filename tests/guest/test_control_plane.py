@@ -628,6 +628,9 @@ def test_a_removed_set_refuses_older_copies_of_its_spare(
     (finding,) = checked.json["data"]["findings"]
     assert finding["code"] == ctl("examine", spare).data["load"]["code"] == "DMR-C316"
     assert ctl("repair", spare, "--yes").error == "DMR-E531"
+    of_main = ctl("examine", main_disk).data
+    assert (of_main["spare"], of_main["compared"]["verdict"]) == (str(spare), "older_spare")
+    assert of_main["findings"] == [finding]
     assert contents(*disks) == before
     # What it says can be typed as it stands.
     step = finding["next_step"]
@@ -640,6 +643,8 @@ def test_a_removed_set_refuses_older_copies_of_its_spare(
     assert ctl("check", spare).data["verdict"] == "clean"
     ctl("assemble", made["uuid"])
     assert ctl("check", spare).data["compared"]["verdict"] == "same"
+    of_main = ctl("examine", main_disk).data
+    assert (of_main["spare"], of_main["compared"]["verdict"]) == (str(spare), "same")
     ctl("remove", "one")
     # From then on the other one is the older.
     write(spare, 0, newest)

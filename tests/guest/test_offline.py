@@ -870,7 +870,7 @@ def test_where_import_is_refused(ctl: Ctl, running: Stopped, tmp_path: Path) -> 
         made.remove()
         refused(made.main.path, "DMR-E522")
         refused(made.spare.path, "DMR-E504")
-    ctl("import", "--metadata", file, one.device, "--yes")
+    assert ctl("import", "--metadata", file, one.device, "--yes").code == 0
     one.starts()
 
 

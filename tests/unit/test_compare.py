@@ -393,3 +393,43 @@ def test_a_main_that_cannot_be_opened(tmp_path: Path) -> None:
     assert (found.tag, "does not exist" in found.why) == (None, True)
     with pytest.raises(NotFound):
         compare.read_main(compare.Main(path, given=True), SB)
+
+
+# ------------------------------------------------------- a main's spare
+
+
+def of_main(pair: Pair, tag: Tag) -> compare.Compared:
+    found = compare.MainTag(compare.Main(str(pair.main)), SB.main_sectors, copies(tag, (1,)))
+    return compare.compare_main(found, tag, runs=None, search=True)
+
+
+@pytest.mark.parametrize(("tag", "code"), CASES.items())
+def test_a_main_finds_its_spare(devices: Pair, tag: tuple[int, int], code: str | None) -> None:
+    found = of_main(devices, tag_of(Epoch(*tag)))
+    assert found.spare == str(devices.spare)
+    assert found.verdict == {None: "same", OLDER: "older_spare", PARTED: "parted"}[code]
+    if found.problem:
+        assert str(devices.spare) in shlex.split(found.problem.hint)
+
+
+def test_why_a_main_finds_none(devices: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def why(tag: Tag) -> str:
+        found = of_main(devices, tag)
+        assert (found.verdict, found.problem) == ("not_compared", None)
+        return found.reason or ""
+
+    assert "no block device has the set's superblock at sector 0" in why(
+        replace(tag_of(), uuid=OTHER)
+    )
+    assert "at sector 8" in why(replace(tag_of(), spare_start=8))
+    twins = [devices.spare, devices.spare.with_name("copy")]
+    twins[1].write_bytes(twins[0].read_bytes())
+    monkeypatch.setattr(blockdev, "all_devices", lambda: twins)
+    assert why(tag_of()) == (
+        f"several devices have the set's superblock at sector 0: {twins[0]}, {twins[1]}"
+    )
+    monkeypatch.setattr(sets, "spares", lambda *_: [DeviceFacts("/dev/none")])
+    assert "/dev/none" in why(tag_of())
+    devices.spare.write_bytes(Disk(400).data)
+    monkeypatch.setattr(sets, "spares", lambda *_: [DeviceFacts(str(devices.spare))])
+    assert "no superblock that can be used" in why(tag_of())

@@ -128,9 +128,12 @@ def test_examine_a_main(ctl: Commands) -> None:
     code, whole = ctl.json("examine", "@")
     assert (code, whole["data"]["role"], whole["data"]["uuid"]) == (0, "main", str(SET))
     assert whole["data"]["tag"]["data_start_sectors"] == 2048
+    assert whole["data"]["compared"]["verdict"] == "not_compared"
+    assert (whole["data"]["spare"], whole["data"]["findings"]) == (None, [])
     code, out, _ = ctl.run("examine", "@")
     assert "main" in out
     assert "attic" in out
+    assert "not known: an image does not say where its spare is" in out
     disk[1] = bytes(BLOCK)
     disk[192] = pack_tag(Tag.of(superblock(tagged=True, data_start=2048, data_sectors=8), 8), 192)
     ctl.put(disk)
