@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 UDEVD_ONLY = {"test_monitor_udev.py"}
 UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}
-# These test the control plane, or what depends on no kernel, or what KUnit tries as well, and ask
-# the kernel for little: one will do.
+# These test the control plane, or what depends on no kernel (what is read on disks, how long a bio
+# is worked on, the fault device, which all others use), or what KUnit tries as well, and ask the
+# kernel for little: one will do.
 USUALLY_ON = {
     "test_offline.py": "6.12",
     "test_fixed_places.py": "6.12",
@@ -25,6 +26,9 @@ USUALLY_ON = {
     "test_monitor.py": "6.1",
     "test_monitor_udev.py": "6.12",
     "test_which_main.py": "6.12",
+    "test_corruption.py": "7.3",
+    "test_fault_device.py": "7.3",
+    "test_storm.py": "7.3",
 }
 # Those that run on the debug kernel without being asked: damaged areas.
 DEBUG_TOO = {"test_corruption.py"}

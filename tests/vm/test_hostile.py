@@ -58,12 +58,12 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     number = chosen_seed(long=long)
     vm = machine()
     many = 40 if long else 1
-    if vm.kernel.series == kernels.DEBUG:
-        many = max(many // 4, 1)
+    slow = vm.kernel.series == kernels.DEBUG
+    share = many / 4 if slow and long else many / 2 if slow else many
     cases = {
-        "messages": hostile.messages(number, 25 * many),
-        "lines": hostile.lines(number, 80 * many),
-        "accesses": hostile.accesses(number, 30 * many),
+        "messages": hostile.messages(number, int(25 * share)),
+        "lines": hostile.lines(number, int(80 * share)),
+        "accesses": hostile.accesses(number, int(30 * share)),
     }
     vm.write_file("/tmp/cases.json", json.dumps(cases).encode())
     env = {"DMREMAP_LONG": "1"} if long else {}
@@ -100,7 +100,7 @@ def test_devices_that_fail_at_load_and_resume(machine: MachineFactory, long: boo
     number = chosen_seed(long=long)
     vm = machine()
     slow = vm.kernel.series == kernels.DEBUG
-    share = (0.1 if slow else 1) if long else 0.02
+    share = (0.1 if slow else 1) if long else 0.012
     arguments = (str(number), str(share), *(["all"] if long and not slow else []))
     run_script(vm, "failing_devices.py", *arguments, timeout=7200 if long else 600)
 

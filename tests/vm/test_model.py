@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
-SEED, EXAMPLES, STEPS = 1, 25, 50
+SEED, EXAMPLES, STEPS = 1, 16, 50
 LONG_SECONDS = 3600
 SHRINKING = 600
 """Seconds: Hypothesis looks for a shorter script for five minutes."""
