@@ -9,8 +9,9 @@ An adopted main has no tag: for it stands what this host has seen of the set.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from dmremap import blockdev, seen, sets
+from dmremap import seen, sets
 from dmremap.errors import Busy, DmRemapError, Refused
+from dmremap.host import blockdev
 from dmremap.ondisk import (
     BlockDevice,
     Epoch,

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import blockdev, dm, safety, sets
-from dmremap.blockdev import DeviceFacts
+from dmremap import dm, safety, sets
+from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -38,7 +40,6 @@ from dmremap.ondisk import (
 )
 from dmremap.safety import Finding
 from dmremap.sets import Running
-from dmremap.table import TARGET, RemapTable, parse_table
 
 _LESS = "Make the spare longer, or let the set grow less far with --to or --by."
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import blockdev, durable, safety, sets
-from dmremap.blockdev import DeviceFacts, Signature
+from dmremap import safety, sets
 from dmremap.compare import (
     Compared,
     Main,
@@ -31,6 +30,8 @@ from dmremap.compare import (
     read_main,
 )
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
+from dmremap.host import blockdev, durable
+from dmremap.host.blockdev import DeviceFacts, Signature
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,

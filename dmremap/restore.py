@@ -9,9 +9,10 @@ durable: until then the set is to a load what it was.
 import contextlib
 from dataclasses import dataclass
 
-from dmremap import blockdev, safety, sets
+from dmremap import safety, sets
 from dmremap.compare import Compared, Main, MainTag, compare, find_main, read_main, tags_on, unlike
 from dmremap.errors import Busy, NotFound, Refused
+from dmremap.host import blockdev
 from dmremap.offline import (
     Place,
     after_writes,

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from dmremap.blockdev import DeviceFacts
 from dmremap.errors import DmRemapError, error
+from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import BLOCK_SECTORS, MIN_AREA_BLOCKS, SUPER_HOMES, TAG_SECTORS, Load, Tag
 
 

@@ -19,6 +19,15 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from dmremap import dm, sets
+from dmremap.dm.lines import (
+    RemapTable,
+    Scrubbed,
+    ScrubEntry,
+    ScrubPage,
+    Status,
+    parse_scrub,
+    scrub_message,
+)
 from dmremap.errors import (
     Busy,
     DmRemapError,
@@ -30,15 +39,6 @@ from dmremap.errors import (
 )
 from dmremap.ondisk import Progress, View, look, opened
 from dmremap.sets import Running
-from dmremap.table import (
-    RemapTable,
-    Scrubbed,
-    ScrubEntry,
-    ScrubPage,
-    Status,
-    parse_scrub,
-    scrub_message,
-)
 
 PAGE = 128
 """Copies that one message has read: that much between two steps of the progress."""

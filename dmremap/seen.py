@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import durable
 from dmremap.errors import Failure
+from dmremap.host import durable
 from dmremap.ondisk import BlockDevice, Epoch, View, look
 from dmremap.ondisk.epoch import EPOCH_MAX
 

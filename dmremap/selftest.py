@@ -17,12 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dmremap import dm, module, sets
-from dmremap.errors import Busy, Failure
-from dmremap.lock import locked
-from dmremap.ondisk import BlockDevice, opened
-from dmremap.run import run
-from dmremap.table import (
+from dmremap import dm, sets
+from dmremap.dm import module
+from dmremap.dm.lines import (
     SECTOR,
     RemapTable,
     list_message,
@@ -30,6 +27,10 @@ from dmremap.table import (
     parse_pending,
     pending_message,
 )
+from dmremap.errors import Busy, Failure
+from dmremap.host.lock import locked
+from dmremap.host.run import run
+from dmremap.ondisk import BlockDevice, opened
 
 BLOCK = 4096
 """Bytes of a block of test data."""

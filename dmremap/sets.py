@@ -18,8 +18,18 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import blockdev, dm, module, safety, seen, udevrule
-from dmremap.blockdev import DeviceFacts, Devno
+from dmremap import dm, safety, seen, udevrule
+from dmremap.dm import module
+from dmremap.dm.lines import (
+    TARGET,
+    ErrorPolicy,
+    LineError,
+    RemapTable,
+    Status,
+    parse_status,
+    parse_stop,
+    parse_table,
+)
 from dmremap.errors import (
     Busy,
     DmRemapError,
@@ -27,6 +37,9 @@ from dmremap.errors import (
     Refused,
     Usage,
 )
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts, Devno
+from dmremap.host.run import run
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -61,18 +74,7 @@ from dmremap.ondisk import (
     write_tag,
 )
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main, judge_seen
-from dmremap.run import run
 from dmremap.safety import Area, Finding, Metadata
-from dmremap.table import (
-    TARGET,
-    ErrorPolicy,
-    LineError,
-    RemapTable,
-    Status,
-    parse_status,
-    parse_stop,
-    parse_table,
-)
 
 DM_UUID_PREFIX: Final = "REMAP-"
 _HEAD_BYTES: Final = HEAD_BLOCKS * BLOCK

@@ -10,9 +10,10 @@ import contextlib
 from dataclasses import dataclass
 from uuid import UUID
 
-from dmremap import blockdev, safety, sets
-from dmremap.blockdev import Signature
+from dmremap import safety, sets
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
+from dmremap.host import blockdev
+from dmremap.host.blockdev import Signature
 from dmremap.offline import Place, after_writes, claimed, look_at, read_back, usable
 from dmremap.ondisk import (
     TAG_BLOCKS,

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import durable
-from dmremap.blockdev import SYSFS, DeviceFacts, disk_dir, node, sysfs_dir
 from dmremap.errors import Failure
-from dmremap.run import run
+from dmremap.host import durable
+from dmremap.host.blockdev import SYSFS, DeviceFacts, disk_dir, node, sysfs_dir
+from dmremap.host.run import run
 
 RULES: Final = Path("/etc/udev/rules.d")
 CONTROL: Final = Path("/run/udev/control")

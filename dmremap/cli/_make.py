@@ -21,7 +21,7 @@ from dmremap.cli.common import (
 from dmremap.errors import Usage
 
 if TYPE_CHECKING:
-    from dmremap.table import ErrorPolicy
+    from dmremap.dm.lines import ErrorPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,7 +110,7 @@ def make(
     """Plan, ask, carry out."""
     need_root("create a set")
     from dmremap import dm, sets
-    from dmremap.lock import locked
+    from dmremap.host.lock import locked
 
     if errors not in (None, "confirm", "medium"):
         raise Usage("DMR-E201", f"errors is {errors!r}")

@@ -66,7 +66,7 @@ def place_of(path: str, start: int, what: str) -> "Place":
 @contextlib.contextmanager
 def alone(place: "Place", timeout: float) -> Iterator[None]:
     """Hold the lock of all commands that change devices; an image has one of its own."""
-    from dmremap.lock import locked
+    from dmremap.host.lock import locked
 
     with contextlib.nullcontext() if place.is_file else locked(timeout):
         yield

@@ -11,8 +11,8 @@ from dmremap.cli.common import Result, change_options, need_root, output_option,
 from dmremap.errors import DmRemapError, NotFound, Refused, Usage
 
 if TYPE_CHECKING:
+    from dmremap.dm.lines import ErrorPolicy
     from dmremap.sets import Found
-    from dmremap.table import ErrorPolicy
 
 
 @click.command()
@@ -63,8 +63,8 @@ def command(
         raise Usage("DMR-E201", "--spare-start needs --spare")
     need_root("assemble sets")
     from dmremap import sets
-    from dmremap.blockdev import block_devno
-    from dmremap.lock import locked
+    from dmremap.host.blockdev import block_devno
+    from dmremap.host.lock import locked
 
     if spare is not None and block_devno(spare) is None:
         raise NotFound("DMR-E302", f"{spare} is not a block device")

@@ -44,7 +44,7 @@ def command(
         raise Usage("DMR-E201", "--by and --to exclude each other")
     need_root("let a set grow")
     from dmremap import grow
-    from dmremap.lock import locked
+    from dmremap.host.lock import locked
 
     plan = grow.plan(name, by=by, to=to, progress=progress("checking the spare"))
     before, after = plan.before, plan.after

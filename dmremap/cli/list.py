@@ -32,9 +32,9 @@ def command(only_running: bool) -> Result:
             ],
             ("only root sees sets that do not run, and more than their names",),
         )
-    from dmremap import blockdev
+    from dmremap.dm.lines import LEGS
+    from dmremap.host import blockdev
     from dmremap.ondisk.findings import Finding
-    from dmremap.table import LEGS
 
     up = sets.running()
     rows: list[dict[str, object]] = [

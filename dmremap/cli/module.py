@@ -25,8 +25,8 @@ def load(
 ) -> Result:
     """Load the module."""
     need_root("load a module")
-    from dmremap import module
-    from dmremap.lock import locked
+    from dmremap.dm import module
+    from dmremap.host.lock import locked
 
     with locked(lock_timeout):
         was = module.is_loaded()
@@ -51,9 +51,9 @@ def unload(
 ) -> Result:
     """Unload the module. Refused, with their names, while devices use it."""
     need_root("unload a module")
-    from dmremap import module
+    from dmremap.dm import module
     from dmremap.errors import Busy
-    from dmremap.lock import locked
+    from dmremap.host.lock import locked
 
     with locked(lock_timeout):
         was = module.is_loaded()
@@ -72,7 +72,7 @@ def unload(
 @output_option
 def status() -> Result:
     """Show whether the module is loaded, and from which file it would be."""
-    from dmremap import module
+    from dmremap.dm import module
 
     root = os.geteuid() == 0
     now = module.status(ask_kernel=root)

@@ -41,7 +41,7 @@ def command(
         raise Usage("DMR-E201", "say which set: a name, a uuid or --all")
     need_root("stop a set")
     from dmremap import dm, sets, udevrule
-    from dmremap.lock import locked
+    from dmremap.host.lock import locked
 
     done: list[dict[str, object]] = []
     failed: list[DmRemapError] = []

@@ -54,8 +54,8 @@ def _without_root(names: tuple[str, ...]) -> Result:
 
 
 def _row(one: "Running") -> dict[str, object]:
-    from dmremap import blockdev
     from dmremap.health import judge
+    from dmremap.host import blockdev
 
     verdict = judge(one)
     states = {status.mode for status in one.status}

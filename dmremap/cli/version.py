@@ -14,7 +14,8 @@ from dmremap.cli.common import Result, fields, output_option
 @output_option
 def command() -> Result:
     """Show the versions of all parts."""
-    from dmremap import dm, module
+    from dmremap import dm
+    from dmremap.dm import module
     from dmremap.errors import KernelError, PermissionDenied
     from dmremap.ondisk import FORMAT_VERSION
 

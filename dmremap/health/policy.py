@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from dmremap.dm.lines import Status
 from dmremap.health.codes import CODES
-from dmremap.table import Status
 
 
 class State(IntEnum):

@@ -17,7 +17,7 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 
-from dmremap import run
+from dmremap.host import run
 from dmremap.monitor.tracker import Event
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ doubled, forged or came in the wrong order changes nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dmremap.dm.lines import LEGS, Status
 from dmremap.health import Verdict, combine, evaluate
-from dmremap.table import LEGS, Status
 
 
 @dataclass(frozen=True, slots=True)

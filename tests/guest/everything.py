@@ -69,8 +69,8 @@ from guest.remapset import (
 )
 
 from dmremap.dm.events import EventPoller
+from dmremap.dm.lines import parse_remap, remap_message
 from dmremap.ondisk import BLOCK_SECTORS, Superblock, extension_for
-from dmremap.table import parse_remap, remap_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -53,8 +53,8 @@ from guest.remapset import (
     tag_main,
 )
 
+from dmremap.dm.lines import parse_remap
 from dmremap.ondisk.layout import REFUGES, TAG_BLOCKS
-from dmremap.table import parse_remap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator

@@ -52,15 +52,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from dmremap.dm.lines import parse_remap, remap_message
 from dmremap.ondisk import BLOCK_SECTORS
-from dmremap.table import parse_remap, remap_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
     from concurrent.futures import Future
 
-    from dmremap.table import ListEntry, Status
+    from dmremap.dm.lines import ListEntry, Status
 
 # The units that steps are about: few, so that they meet, and on both sides of a border between two
 # regions of the lookup table (64 units).

@@ -33,6 +33,22 @@ from guest.lib import (
     wait_for,
 )
 
+from dmremap.dm.lines import (
+    ListEntry,
+    ListPage,
+    PendingPage,
+    RemapReply,
+    RemapTable,
+    ScrubPage,
+    Status,
+    parse_list,
+    parse_pending,
+    parse_remap,
+    parse_scrub,
+    parse_status_line,
+    parse_table_line,
+    remap_message,
+)
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -55,22 +71,6 @@ from dmremap.ondisk.layout import (
     pack_empty_table,
     pack_super,
     parse_super,
-)
-from dmremap.table import (
-    ListEntry,
-    ListPage,
-    PendingPage,
-    RemapReply,
-    RemapTable,
-    ScrubPage,
-    Status,
-    parse_list,
-    parse_pending,
-    parse_remap,
-    parse_scrub,
-    parse_status_line,
-    parse_table_line,
-    remap_message,
 )
 
 if TYPE_CHECKING:

@@ -867,7 +867,7 @@ def test_module(ctl: Ctl, disks: tuple[Path, Path]) -> None:
 
 
 def test_another_command_is_running(ctl: Ctl, disks: tuple[Path, Path]) -> None:
-    from dmremap.lock import locked
+    from dmremap.host.lock import locked
 
     with locked():
         answer = ctl("create", *disks, "--yes", "--lock-timeout", "0")

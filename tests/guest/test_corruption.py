@@ -70,7 +70,7 @@ from dmremap.ondisk.layout import REFUGES, pack_super, pack_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dmremap.table import Status
+    from dmremap.dm.lines import Status
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 

@@ -54,6 +54,7 @@ from guest.remapset import (
 )
 
 from dmremap.cli import main as dmremapctl
+from dmremap.dm.lines import parse_table_line
 from dmremap.ondisk import (
     BLOCK,
     Entry,
@@ -66,7 +67,6 @@ from dmremap.ondisk import (
     opened,
 )
 from dmremap.ondisk.layout import pack_empty_table, pack_table
-from dmremap.table import parse_table_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

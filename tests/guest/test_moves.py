@@ -49,9 +49,9 @@ from guest.remapset import (
     texts,
 )
 
+from dmremap.dm.lines import parse_remap
 from dmremap.ondisk import BLOCK, BLOCK_SECTORS, Entry, SlotState, Superblock
 from dmremap.ondisk.layout import ENTRIES, pack_table, parse_entries, parse_super, same_body
-from dmremap.table import parse_remap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -53,9 +53,9 @@ from guest.remapset import (
     texts,
 )
 
+from dmremap.dm.lines import ListEntry, RemapReply, parse_remap, remap_message
 from dmremap.ondisk import BLOCK, SUPER_HOMES, Segment, segment_for
 from dmremap.ondisk.layout import parse_super
-from dmremap.table import ListEntry, RemapReply, parse_remap, remap_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

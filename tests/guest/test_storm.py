@@ -48,8 +48,8 @@ from guest.remapset import (
     texts,
 )
 
+from dmremap.dm.lines import RemapReply
 from dmremap.ondisk import segment_for
-from dmremap.table import RemapReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

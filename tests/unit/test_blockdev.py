@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dmremap import blockdev
-from dmremap.blockdev import Signature, Use
 from dmremap.errors import Failure
+from dmremap.host import blockdev
+from dmremap.host.blockdev import Signature, Use
 
 
 def put(path: Path, text: str) -> None:

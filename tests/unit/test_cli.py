@@ -19,8 +19,8 @@ import dmremap
 from dmremap.cli import common, main
 from dmremap.cli._make import sectors
 from dmremap.cli.app import VERBS, LazyGroup, group
+from dmremap.dm.lines import parse_status
 from dmremap.errors import DmRemapError, Exit, Failure, Partial, Usage, error
-from dmremap.table import parse_status
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 
@@ -382,7 +382,7 @@ def test_errors_know_their_exit_code() -> None:
 def one_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A set runs whose main fails as a whole and has failed two flushes."""
     from dmremap import sets
-    from dmremap.table import parse_table
+    from dmremap.dm.lines import parse_table
 
     status = parse_status(
         0,

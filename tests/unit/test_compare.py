@@ -22,10 +22,11 @@ from unit.areas import (
     superblock,
 )
 
-from dmremap import blockdev, compare, dm, offline, sets
-from dmremap.blockdev import DeviceFacts
+from dmremap import compare, dm, offline, sets
 from dmremap.cli import main
 from dmremap.errors import Busy, NotFound, Refused
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import BlockDevice, Epoch, Superblock, Tag
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, history, judge_main

@@ -16,11 +16,13 @@ import pytest
 from unit.areas import AREA_BLOCKS, JUNK, OTHER, SB, SET, fresh, mapped
 from unit.devices import a_device
 
-from dmremap import blockdev, dm, grow, sets
-from dmremap.blockdev import DeviceFacts, Signature, Use
+from dmremap import dm, grow, sets
 from dmremap.cli import main
 from dmremap.dm import Device, Target
+from dmremap.dm.lines import RemapTable, parse_status, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts, Signature, Use
 from dmremap.ondisk import (
     BLOCK,
     MAX_SEGMENTS,
@@ -44,7 +46,6 @@ from dmremap.ondisk import (
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.layout import is_empty_table, pack_empty_table, pack_super, pack_table
 from dmremap.sets import Running
-from dmremap.table import RemapTable, parse_status, parse_table
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 SPARE_BLOCKS = AREA_BLOCKS + 100
@@ -396,7 +397,7 @@ def fake(image: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDm:
     monkeypatch.setattr(blockdev, "table_path", lambda _word: str(image))
     monkeypatch.setattr(blockdev, "signatures", lambda _path: [])
     monkeypatch.setattr(BlockDevice, "devno", (0, 0))
-    monkeypatch.setattr("dmremap.lock.locked", made.locked)
+    monkeypatch.setattr("dmremap.host.lock.locked", made.locked)
 
     def table(_name: str, *, inactive: bool = False) -> list[Target]:
         return made.inactive if inactive else made.table

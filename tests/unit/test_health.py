@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmremap.dm.lines import Status, parse_status
 from dmremap.health import (
     CODES,
     DEFAULT_POLICY,
@@ -17,7 +18,6 @@ from dmremap.health import (
     evaluate,
     never_started,
 )
-from dmremap.table import Status, parse_status
 
 GOOD = parse_status(
     0,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dmremap.dm.lines import parse_status
 from dmremap.health import evaluate
 from dmremap.monitor.hooks import Hooks, environment
 from dmremap.monitor.tracker import Event
-from dmremap.table import parse_status
 
 STATUS = parse_status(
     0,

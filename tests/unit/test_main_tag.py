@@ -13,10 +13,12 @@ import jsonschema
 import pytest
 from unit.areas import JUNK, OTHER, SET, Disk, fresh, superblock
 
-from dmremap import blockdev, dm, module, offline, safety, sets, tagging
-from dmremap.blockdev import DeviceFacts, Signature
+from dmremap import dm, offline, safety, sets, tagging
 from dmremap.cli import main
+from dmremap.dm import module
 from dmremap.errors import DmRemapError
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts, Signature
 from dmremap.ondisk import BLOCK, TAG_BLOCKS, BlockDevice, Epoch, Superblock, Tag, View
 from dmremap.ondisk.area import lost_tags, read_tag, something_else
 from dmremap.ondisk.layout import SCRATCH_BLOCKS, pack_super, pack_tag, parse_super

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dmremap import dm
+from dmremap.dm.lines import parse_status
 from dmremap.errors import Failure, KernelError, PermissionDenied
 from dmremap.monitor import loop
 from dmremap.monitor.loop import Monitor, Options
 from dmremap.monitor.sources import Hint, SourceError
 from dmremap.monitor.tracker import Event, SetSnapshot
-from dmremap.table import parse_status
 
 STATUS = (
     "rw 512 {mapped}/1000 lost=0 pending=0 bad=0 free=900 doubt=0 read_errors=0 write_errors=0 "

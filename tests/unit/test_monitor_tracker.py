@@ -5,9 +5,9 @@ import dataclasses
 
 import pytest
 
+from dmremap.dm.lines import parse_status
 from dmremap.monitor.sources import Hint, hint_of
 from dmremap.monitor.tracker import KINDS, Event, SetSnapshot, compare
-from dmremap.table import parse_status
 
 UUID = "6f1c9d0e-3b5a-4c1e-9a77-0123456789ab"
 GOOD = parse_status(

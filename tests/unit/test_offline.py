@@ -27,10 +27,11 @@ from unit.areas import (
     table,
 )
 
-from dmremap import blockdev, offline, restore, sets
-from dmremap.blockdev import DeviceFacts, Signature, Use
+from dmremap import offline, restore, sets
 from dmremap.cli import main
 from dmremap.errors import DmRemapError, Failure
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts, Signature, Use
 from dmremap.ondisk import BLOCK, BlockDevice, Entry, Epoch, Errors, SetState, SlotState, Tag
 from dmremap.ondisk.backup import Backup, decode
 from dmremap.ondisk.layout import pack_super, pack_tag
@@ -551,7 +552,7 @@ def test_repair_on_a_device_in_use(
 
 def running(spare: str, main_device: str = "8:0") -> sets.Running:
     from dmremap import dm
-    from dmremap.table import parse_table
+    from dmremap.dm.lines import parse_table
 
     line = parse_table(0, 8192, f"remap {main_device} {spare} 0 2720".split(maxsplit=1)[1])
     fields = dict.fromkeys(dm.Device.__dataclass_fields__, 0)

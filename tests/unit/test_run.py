@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dmremap.errors import Failure, NotFound
-from dmremap.run import run
+from dmremap.host.run import run
 
 
 def test_output_and_status() -> None:

@@ -10,8 +10,8 @@ import pytest
 from unit.areas import JUNK, OTHER, Disk, fresh, reseal, superblock
 
 from dmremap import safety
-from dmremap.blockdev import DeviceFacts, Signature, Use
 from dmremap.errors import Busy, DmRemapError, NotFound, Refused
+from dmremap.host.blockdev import DeviceFacts, Signature, Use
 from dmremap.ondisk import Tag, View, find
 from dmremap.safety import Area, Finding, Metadata, Override
 

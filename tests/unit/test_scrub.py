@@ -16,14 +16,15 @@ import pytest
 from unit.areas import AREA_BLOCKS, HOMES, SET, fresh
 from unit.devices import a_device
 
-from dmremap import blockdev, dm, scrub, sets
-from dmremap.blockdev import DeviceFacts
+from dmremap import dm, scrub, sets
 from dmremap.cli import main
 from dmremap.dm import Target
+from dmremap.dm.lines import RemapTable, parse_status, parse_table
 from dmremap.errors import Busy, DmRemapError, KernelError, NotFound
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import BLOCK
 from dmremap.sets import Running
-from dmremap.table import RemapTable, parse_status, parse_table
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 START = 16

@@ -10,9 +10,10 @@ import pytest
 from unit.areas import fresh, superblock
 from unit.test_compare import ALIEN, BEFORE, CASES, MAIN_BLOCKS, NOW, SB, Pair
 
-from dmremap import blockdev, dm, seen, sets
-from dmremap.blockdev import DeviceFacts
+from dmremap import dm, seen, sets
 from dmremap.errors import Failure, Refused
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import Epoch, Superblock, View, look, opened
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, judge_seen

@@ -10,9 +10,12 @@ import pytest
 from unit.areas import GOLDEN, HOMES, superblock, table
 from unit.devices import a_device
 
-from dmremap import blockdev, dm, module, safety, sets
-from dmremap.blockdev import DeviceFacts, Use
+from dmremap import dm, safety, sets
+from dmremap.dm import module
+from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
+from dmremap.host import blockdev
+from dmremap.host.blockdev import DeviceFacts, Use
 from dmremap.ondisk import (
     BLOCK,
     TAG_BLOCKS,
@@ -25,7 +28,6 @@ from dmremap.ondisk import (
     opened,
 )
 from dmremap.ondisk.layout import pack_super, pack_tag
-from dmremap.table import RemapTable
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 OTHER = UUID("11111111-2222-3333-4444-555555555555")

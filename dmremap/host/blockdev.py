@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from dmremap.errors import Failure, NotFound
-from dmremap.run import run
+from dmremap.host.run import run
 
 SYSFS: Final = Path("/sys")
 PROC: Final = Path("/proc")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from dmremap import dm
+from dmremap.dm.lines import TARGET
 from dmremap.errors import Busy, KernelError, NotFound
-from dmremap.run import run
-from dmremap.table import TARGET
+from dmremap.host.run import run
 
 NAME: Final = "dm_remap"
 SYSFS: Final = Path("/sys")
