@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import sets
+from dmremap import seen
 from dmremap.compare import (
     Compared,
     Main,
@@ -150,6 +150,6 @@ def carry_out(
             hint="Run it again.",
         )
     warnings: tuple[str, ...] = ()
-    if not made.main and made.epoch and not place.is_file:
-        warnings = sets.remember(made.sb.name, place.path, place.start, made.sb.uuid)
+    if made.epoch and not place.is_file:
+        warnings = seen.learn(made.sb.name, place.path, place.start, made.sb.uuid)
     return after, done, tags, warnings

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from dmremap import seen, sets
+from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Refused
 from dmremap.host import blockdev
 from dmremap.ondisk import (
@@ -43,13 +44,15 @@ class Main:
 class MainTag:
     """The good copies of the tag on a set's main; without any `why` says what is in the way.
 
-    `seen` is the epoch that this host has seen last of a set whose main has none.
+    `seen` is the epoch that this host has seen last of a set whose main has none; `lost` says that
+    there is one, and it cannot be read.
     """
 
     main: Main
     sectors: int = 0
     copies: Mapping[int, Tag] = field(default_factory=dict)
     seen: Epoch | None = None
+    lost: bool = False
     why: str = ""
 
     @property
@@ -156,7 +159,7 @@ def _read_seen(main: Main, sb: Superblock) -> MainTag:
     try:
         epoch = seen.last(sb.uuid)
     except DmRemapError as err:
-        return MainTag(main, why=f"{main.why}, and {err.message}")
+        return MainTag(main, lost=True, why=f"{main.why}, and {err.message}")
     why = f"{main.why}, and this host has not seen the set before" if epoch is None else ""
     return MainTag(main, seen=epoch, why=why)
 
@@ -174,27 +177,35 @@ def compare(sb: Superblock, found: MainTag, spare: str, start: int) -> Compared:
     return Compared(found, problem)
 
 
-def compare_main(found: MainTag, tag: Tag, *, runs: str | None, search: bool) -> Compared:
+def compare_main(found: MainTag, tag: Tag, *, runs: RemapTable | None, search: bool) -> Compared:
     """Find the spare of a main whose tag was read, and compare the two.
 
-    `runs` is the one that a running set uses.
+    `runs` is the line of the table that uses it.
     """
     if not runs and not search:
         return Compared(found, without="an image does not say where its spare is")
-    where = f"has the set's superblock at sector {tag.spare_start}"
-    paths = [runs] if runs else [one.path for one in sets.spares(tag.uuid, tag.spare_start)]
+    start = runs.spare_start if runs else tag.spare_start
+    where = f"has the set's superblock at sector {start}"
+    paths = (
+        [blockdev.table_path(runs.spare)]
+        if runs
+        else [one.path for one in sets.spares(tag.uuid, start)]
+    )
     if len(paths) != 1:
         few = f"several devices {where.replace('has', 'have')}: {', '.join(paths)}"
         return Compared(found, without=few if paths else f"no block device {where}")
     (spare,) = paths
     try:
+        if sets.suspended(blockdev.facts(spare, look_inside=False)):
+            # Reading it would wait until it is resumed, perhaps for ever.
+            return Compared(found, spare=spare, without="it is suspended")
         with opened(spare) as device:
-            sb = look(View(device, tag.spare_start), tag.uuid).superblock
+            sb = look(View(device, start), tag.uuid).superblock
     except DmRemapError as err:
-        return Compared(found, spare=spare, without=f"{spare}: {err.message}")
+        return Compared(found, spare=spare, without=err.message)
     if sb is None:
-        return Compared(found, spare=spare, without=f"{spare} has no superblock that can be used")
-    return replace(compare(sb, found, spare, tag.spare_start), spare=spare)
+        return Compared(found, spare=spare, without="it has no superblock that can be used")
+    return replace(compare(sb, found, spare, start), spare=spare)
 
 
 def unlike(sb: Superblock, found: MainTag) -> None:
@@ -218,6 +229,6 @@ def note(load: Load, compared: Compared) -> None:
     if problem:
         load.refusals.append(problem)
         load.findings.append(Finding(problem.code, problem.reason, hint=problem.hint))
-    elif not compared.found.copies and sb and sb.tagged:
+    elif sb and (compared.found.lost or (sb.tagged and not compared.found.copies)):
         load.findings.append(Finding("DMR-C110", compared.found.why))
     load.findings.sort(key=lambda one: -one.severity)

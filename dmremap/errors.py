@@ -362,8 +362,9 @@ CODES: dict[str, Code] = {
     ),
     "DMR-E531": Code(
         "not the spare that main was used with",
-        "Main's tag says that the spare is an older copy of itself, or that another copy of it "
-        "was in use. What was mapped since would be read as it was before.",
+        "Main's tag, or for an adopted main what this host has seen, says that the spare is an "
+        "older copy of itself, or that another copy of it was in use. What was mapped since would "
+        "be read as it was before.",
         "Look with 'dmremapctl check', which names the next step.",
     ),
     "DMR-E532": Code(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import dm, safety, sets
+from dmremap import dm, safety, seen, sets
 from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
 from dmremap.host import blockdev
@@ -356,9 +356,8 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> tuple[str, ...
         with _step(f"while the longer table of {made.name} was loaded"):
             warnings = _swap(made, now)
         _verify(device, made)
-    if not made.before.tagged:
-        where = made.spare.path, made.old.spare_start
-        warnings += sets.remember(made.name, *where, made.before.uuid)
+    where = made.spare.path, made.old.spare_start
+    warnings += seen.learn(made.name, *where, made.before.uuid)
     return (*warnings, *dm.take_warnings())
 
 

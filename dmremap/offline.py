@@ -29,6 +29,7 @@ from dmremap.compare import (
     note,
     read_main,
 )
+from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.host import blockdev, durable
 from dmremap.host.blockdev import DeviceFacts, Signature
@@ -147,19 +148,39 @@ def locate(path: str, start: int = 0) -> Place:
     return Place(facts.path, start, facts)
 
 
-def _running(place: Place) -> tuple[sets.Running, bool] | None:
-    """Return the running set that has a device, and whether the device is its main."""
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A running set that has a device, by which of its targets, and whether as its main."""
+
+    set: sets.Running
+    table: RemapTable
+    is_main: bool
+
+    @property
+    def uuid(self) -> UUID | None:
+        """The target's set."""
+        uuid = self.table.uuid or self.set.uuid
+        return UUID(uuid) if uuid else None
+
+    @property
+    def is_tagged(self) -> bool:
+        """Whether the kernel knows main by a tag, which then is the set's."""
+        tables = zip(self.set.tables, self.set.status, strict=False)
+        return any(told.identity == "tag" for table, told in tables if table == self.table)
+
+
+def _running(place: Place) -> _Use | None:
+    """Return the running set that has a device."""
     if place.facts is None or place.facts.devno is None or not place.facts.holders:
         return None
     number = f"{place.facts.devno[0]}:{place.facts.devno[1]}"
     with contextlib.suppress(DmRemapError):
         for one in sets.running():
-            if any(table.main == number for table in one.tables):
-                return one, True
-            if any(
-                table.spare == number and table.spare_start == place.start for table in one.tables
-            ):
-                return one, False
+            for table in one.tables:
+                if table.main == number:
+                    return _Use(one, table, is_main=True)
+                if table.spare == number and table.spare_start == place.start:
+                    return _Use(one, table, is_main=False)
     return None
 
 
@@ -191,7 +212,7 @@ def usable(place: Place) -> None:
     if running:
         raise Busy(
             "DMR-E403",
-            f"{place.path} belongs to set {running[0].name!r}, which is running",
+            f"{place.path} belongs to set {running.set.name!r}, which is running",
             hint="Stop the set first ('dmremapctl remove').",
         )
     facts = blockdev.facts(place.path, look_inside=False)
@@ -227,20 +248,25 @@ def member(place: Place) -> Member:
         )
         size = device.size
     ours = load.head.ours
-    role = "spare" if ours else "main" if tag or (running and running[1]) else "none"
+    if running and running.is_main and not running.is_tagged:
+        tag = None  # an adopted main's data is not the set's business
+    role = "spare" if ours else "main" if tag or (running and running.is_main) else "none"
     uuid = load.uuid if ours else tag.uuid if tag else None
-    if uuid is None and running and running[0].uuid:
-        uuid = UUID(running[0].uuid)
+    if uuid is None and running:
+        uuid = running.uuid
     if role == "main" and tag and not tag.fault:
         found = MainTag(Main(place.path), size // 512, copies)
-        runs = blockdev.table_path(running[0].tables[0].spare) if running else None
-        compared = compare_main(found, tag, runs=runs, search=not place.is_file)
+        table = running.table if running else None
+        compared = compare_main(found, tag, runs=table, search=not place.is_file)
+    elif role == "main" and running:
+        found = MainTag(Main(place.path), why="main was adopted and has no tag")
+        compared = Compared(found, spare=blockdev.table_path(running.table.spare))
     holds: tuple[Signature, ...] = ()
     if role == "none":
         # Without wipefs, or on a disk that it cannot read, there is no hint.
         with contextlib.suppress(DmRemapError):
             holds = tuple(blockdev.signatures(place.path))
-    name = running[0].name if running else None
+    name = running.set.name if running else None
     return Member(place, size, load, tag, role, name, uuid, holds, compared)
 
 
@@ -295,7 +321,7 @@ def look_with_main(
     device: BlockDevice,
     place: Place,
     read: Callable[[], Load],
-    running: tuple[sets.Running, bool] | None = None,
+    running: _Use | None = None,
     *,
     uuid: UUID | None = None,
     main: str | None = None,
@@ -308,7 +334,7 @@ def look_with_main(
     sb = look(View(device, place.start), uuid).superblock
     if sb is None:
         return read(), None
-    runs = blockdev.table_path(running[0].tables[0].main) if running else None
+    runs = blockdev.table_path(running.table.main) if running else None
     where = find_main(sb, given=main, runs=runs, search=not place.is_file)
     for left in range(3 if running else 0, -1, -1):
         found = read_main(where, sb)
@@ -340,9 +366,9 @@ def check(
             main=main,
         )
     if running:
-        text = f"{place.path} belongs to set {running[0].name!r}, which is running"
+        text = f"{place.path} belongs to set {running.set.name!r}, which is running"
         load.findings.append(Finding("DMR-C105", text))
-    return Checked(place, load, running[0].name if running else None, compared)
+    return Checked(place, load, running.set.name if running else None, compared)
 
 
 # -------------------------------------------------------------------- repair

@@ -9,7 +9,7 @@ durable: until then the set is to a load what it was.
 import contextlib
 from dataclasses import dataclass
 
-from dmremap import safety, sets
+from dmremap import safety, seen
 from dmremap.compare import Compared, Main, MainTag, compare, find_main, read_main, tags_on, unlike
 from dmremap.errors import Busy, NotFound, Refused
 from dmremap.host import blockdev
@@ -186,7 +186,8 @@ def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write], tuple[str,
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(claimed(place))
         main = stack.enter_context(claimed(made.main)) if made.main else None
-        found = made.found
+        # Time has passed since the plan, and the set may have been in use.
+        found = read_main(made.found.main, backup.superblock)
         if main:
             found = tags_on(main, Main(main.path, given=True), backup.superblock)
         again = _plan(device, backup, place, found, force=made.force, begin=made.epoch)
@@ -197,7 +198,7 @@ def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write], tuple[str,
         after = read_back(device, place, backup.uuid)
         tags = _renew(found, after, place, made.epoch, device_writer(main, 0)) if main else []
     warnings: tuple[str, ...] = ()
-    if made.epoch and not backup.superblock.tagged and not place.is_file:
+    if made.epoch and not place.is_file:
         sb = backup.superblock
-        warnings = sets.remember(sb.name, place.path, place.start, sb.uuid)
+        warnings = seen.learn(sb.name, place.path, place.start, sb.uuid)
     return after, done, tags, warnings

@@ -3,24 +3,28 @@
 
 A tagged main says itself with which epoch it was used last; on an adopted one there is nothing of
 ours. So the host remembers it, and a spare that is an older copy of itself is refused here. What is
-remembered is never ahead of the spare: it is read there, once both superblocks have it. It may be
+remembered is never ahead of the spare: it is read there, once both superblocks have it, for a good
+spare would be refused as soon as the copy that is further cannot be read. It may be
 behind, as an epoch also begins by itself, hourly; then an older copy is told from the spare later
 than it could be, as with a tag that main did not take. Another host knows nothing of it.
 """
 
 import contextlib
 import json
+import os
+import time
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap.errors import Failure
+from dmremap.errors import DmRemapError, Failure
 from dmremap.host import durable
-from dmremap.ondisk import BlockDevice, Epoch, View, look
+from dmremap.ondisk import BlockDevice, Epoch, Superblock, View, look, opened
 from dmremap.ondisk.epoch import EPOCH_MAX
 
 DIRECTORY: Final = Path("/var/lib/dmremap/epochs")
 _BYTES_MAX: Final = 4096
+_TRIES, _PAUSE = 3, 0.1
 
 
 def path_of(uuid: UUID) -> Path:
@@ -55,7 +59,9 @@ def last(uuid: UUID) -> Epoch | None:
     """Return the newest epoch of a set that was seen, None if none was."""
     path = path_of(uuid)
     try:
-        with path.open("rb") as file:
+        # Not to wait for somebody who writes to a FIFO.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
             return parse(file.read(_BYTES_MAX).decode())
     except FileNotFoundError:
         return None
@@ -71,13 +77,30 @@ def last(uuid: UUID) -> Epoch | None:
     )
 
 
-def remember(spare: BlockDevice, start: int, uuid: UUID) -> None:
-    """Remember the epoch that the superblocks on a spare have, if its main has no tag.
+def _settled(spare: BlockDevice, start: int, uuid: UUID) -> Superblock | None:
+    """Return the superblock that both copies have, None of a tagged set."""
+    for _ in range(_TRIES):
+        load = look(View(spare, start), uuid)
+        if load.superblock and load.superblock.tagged:
+            return None
+        if load.superblock and load.blocks and load.blocks[0].settled:
+            return load.superblock
+        # Of a set that runs they may be read in the middle of a commit.
+        time.sleep(_PAUSE)
+    raise Failure(
+        "DMR-E103",
+        f"{spare.path}: the superblocks of the set cannot be read, or are not equal",
+        hint="Look with 'dmremapctl check'.",
+    )
 
-    Raise if they cannot be read, or it cannot be written.
+
+def remember(spare: BlockDevice, start: int, uuid: UUID) -> None:
+    """Remember the epoch that both superblocks on a spare have, if its main has no tag.
+
+    Raise if they cannot be read or differ, or it cannot be written.
     """
-    sb = look(View(spare, start), uuid).superblock
-    if sb is None or sb.tagged or not sb.epoch.number:
+    sb = _settled(spare, start, uuid)
+    if sb is None:
         return
     before = None
     with contextlib.suppress(Failure):  # what is damaged is replaced
@@ -93,3 +116,15 @@ def remember(spare: BlockDevice, start: int, uuid: UUID) -> None:
             f"cannot write {path}: {err.strerror}",
             hint="Make room there, or make the directory writable.",
         ) from None
+
+
+def learn(name: str, spare: str, start: int, uuid: UUID) -> tuple[str, ...]:
+    """Remember the epoch of a set that is used here; return what has to be said of that."""
+    try:
+        with opened(spare) as device:
+            remember(device, start, uuid)
+    except DmRemapError as err:
+        return (
+            f"an older copy of {name}'s spare cannot be told from the spare here: {err.message}",
+        )
+    return ()

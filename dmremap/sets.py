@@ -492,21 +492,8 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
                 write_tag(main, Tag.of(sb, made.area.start), clear=made.clear)
         _start(sb.name, sb.uuid, made.table)
     warnings = (*made.warnings, *dm.take_warnings())
-    if not sb.tagged:
-        warnings += remember(sb.name, made.spare.path, made.area.start, sb.uuid)
+    warnings += seen.learn(sb.name, made.spare.path, made.area.start, sb.uuid)
     return Started(sb.name, str(sb.uuid), dm.device_path(sb.name), warnings=warnings)
-
-
-def remember(name: str, spare: str, start: int, uuid: UUID) -> tuple[str, ...]:
-    """Remember the epoch of a set whose main has no tag; return what has to be said of that."""
-    try:
-        with opened(spare) as device:
-            seen.remember(device, start, uuid)
-    except DmRemapError as err:
-        return (
-            f"an older copy of {name}'s spare cannot be told from the spare here: {err.message}",
-        )
-    return ()
 
 
 @contextlib.contextmanager
@@ -599,7 +586,9 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
             tags[facts.path] = tag
         for load in loads:
             if load.superblock is not None:
-                problems = (*load.refusals, *_older(load.superblock, facts, start, warnings))
+                problems = tuple(load.refusals)
+                # What is refused already would be refused to whoever accepts it, too.
+                problems = problems or _older(load.superblock, facts, start, warnings)
                 found.append(Found(load.superblock, facts, start, problems=problems))
             elif load.refusals:
                 useless = refused(facts.path, load.refusals)
@@ -671,15 +660,15 @@ def _older(
         return ()
     try:
         epoch = seen.last(sb.uuid)
-        if epoch is None or not judge_seen(sb, epoch):
-            return ()
-        # What was seen has to be read first: the set may have been started meanwhile.
-        with opened(spare.path) as device:
-            sb = look(View(device, start), sb.uuid).superblock or sb
     except DmRemapError as err:
         warnings.append(err.message)
         return ()
-    problem = judge_seen(sb, epoch)
+    problem = judge_seen(sb, epoch) if epoch else None
+    if problem and epoch:
+        # What was seen has to be read first: the set may have been started meanwhile.
+        with contextlib.suppress(DmRemapError), opened(spare.path) as device:
+            now = look(View(device, start), sb.uuid).superblock
+            problem = judge_seen(now, epoch) if now else problem
     return (with_way_out(problem, spare.path, start),) if problem else ()
 
 
@@ -883,7 +872,9 @@ def assemble(
             )
         line = table_line(sb, one.spare, one.spare, one.spare_start)
         current = _tables(already.name)
-        return Started(already.name, str(sb.uuid), path, already=True), (
+        # It may have been started past us.
+        told = seen.learn(already.name, one.spare.path, one.spare_start, sb.uuid)
+        return Started(already.name, str(sb.uuid), path, already=True, warnings=told), (
             current[0] if current else line
         )
     # A read-only table may have what this version may not write.
@@ -922,8 +913,8 @@ def assemble(
             _record(one, errors, remap_rate)
         _start(free, sb.uuid, line, readonly=readonly)
         warnings += dm.take_warnings()
-        if not sb.tagged and not readonly:
-            warnings += remember(free, one.spare.path, one.spare_start, sb.uuid)
+        if not readonly:
+            warnings += seen.learn(free, one.spare.path, one.spare_start, sb.uuid)
     path = dm.device_path(free)
     return Started(free, str(sb.uuid), path, recorded=chosen, warnings=warnings), line
 
@@ -1196,7 +1187,10 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
         try:
             for table, told in zip(one.tables, one.status, strict=True):
                 if told.mode == "rw":
-                    tagged = _is_tagged(table, told)
+                    # One that is known by its id may have a tag that could not be read.
+                    tagged = told.identity == "tag" or (
+                        told.identity == "id" and table.main_start >= TAG_SECTORS
+                    )
                     warnings += _begin_last_epoch(one.name, table.start, tagged=tagged)
             dm.remove(one.name, retry=False)
         except BaseException as err:
@@ -1208,19 +1202,14 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
     return True
 
 
-def _is_tagged(table: RemapTable, told: Status) -> bool:
-    # One that is known by its id may have a tag that could not be read.
-    return told.identity == "tag" or (told.identity == "id" and table.main_start >= TAG_SECTORS)
-
-
 def _remember_stopped(one: Running) -> tuple[str, ...]:
     """Remember the last epochs of the sets of a device that was stopped."""
     warnings: list[str] = []
     for table, told in zip(one.tables, one.status, strict=True):
         uuid = table.uuid or told.uuid
-        if told.mode == "rw" and uuid and not _is_tagged(table, told):
+        if told.mode == "rw" and told.identity != "tag" and uuid:
             spare = blockdev.table_path(table.spare)
-            warnings += remember(one.name, spare, table.spare_start, UUID(uuid))
+            warnings += seen.learn(one.name, spare, table.spare_start, UUID(uuid))
     return tuple(warnings)
 
 

@@ -94,6 +94,7 @@ def _meaning(made: "Acceptance") -> list[str]:
     return [
         f"{paths}, set {sb.name!r} ({sb.uuid}): {made.compared.reason}.",
         *_LOSS,
+        *(() if made.main else ("If main was put back together with it nothing is lost.",)),
     ]
 
 

@@ -101,7 +101,7 @@ def load_row(load: "Load") -> dict[str, object]:
     mends = not first and load.severity > 0
     return {
         "action": "refuse" if first else "mend" if mends else "accept",
-        "errno": first.name if first else None,
+        "errno": first.name or None if first else None,
         "code": first.code if first else None,
         "reason": first.reason if first else None,
         "accept_stale": load.stale,
@@ -114,6 +114,8 @@ def load_words(load: "Load") -> str:
         return "accepted, and put right first" if load.severity > 0 else "accepted as it is"
     first = load.refusals[0]
     also = "; read-only with accept_stale it would be started" if load.stale else ""
+    if not first.name:
+        return f"refused by dmremapctl: {first.reason}"
     return f"refused with {first.name}: {first.reason}{also}"
 
 

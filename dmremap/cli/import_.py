@@ -58,8 +58,9 @@ def command(
     in the file: it reads as an error until it is written again.
 
     The set begins an epoch with what it has then, so that older copies of its spare are refused. It
-    is written to the tag of the main device too, which should be there. Where that tag says that
-    DEVICE is an older copy of the spare --force is needed.
+    is written to the tag of the main device too, which should be there. Where that tag, or for an
+    adopted main what this host has seen, says that DEVICE is an older copy of the spare --force is
+    needed.
     """
     if not metadata:
         raise Usage("DMR-E201", "say what to bring back: --metadata")
@@ -112,7 +113,11 @@ def command(
 
 
 def _warnings(plan: "Restore") -> tuple[str, ...]:
-    sb = plan.backup.superblock
+    sb, found = plan.backup.superblock, plan.found
+    if not sb.tagged and plan.epoch and not found.epoch:
+        number = plan.epoch.epoch.number
+        what = f"{found.why}; a host that has seen a later epoch than {number} refuses the spare"
+        return (f"{what} as an older one: see 'dmremapctl check' there",)
     if not sb.tagged or plan.main:
         return ()
     what = f"main's tag was not written: {plan.found.why}"

@@ -32,7 +32,7 @@ def command(
     """Stop sets. What is on disk stays, and 'assemble' brings them back.
 
     Copies of the spare that were made before, such as snapshots and images, are refused from then
-    on where main has a tag, as older copies of it.
+    on as older copies of it: everywhere if main has a tag, on this host if it was adopted.
 
     Of an adopted set the udev rule /etc/udev/rules.d/59-dmremap-UUID.rules stays too: without the
     set the disk must not be mounted.

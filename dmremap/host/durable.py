@@ -8,7 +8,7 @@ from pathlib import Path
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file, durable, in place of the one that may be there; raise OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:

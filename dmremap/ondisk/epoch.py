@@ -8,7 +8,7 @@ later than both: docs/model/README.md says in which order it is written, and why
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dmremap.errors import Refused
@@ -60,8 +60,12 @@ def judge_main(sb: Superblock, copies: Mapping[int, Tag], sectors: int) -> Refus
 
 
 def judge_seen(sb: Superblock, seen: Epoch) -> Refusal | None:
-    """Return why a spare is not the one that this host has seen last with an adopted main."""
-    return _judge(sb, seen, "this host has seen")
+    """Return why a spare is not the one that this host has seen last with an adopted main.
+
+    Of that the kernel knows nothing: there is no errno.
+    """
+    problem = _judge(sb, seen, "this host has seen")
+    return replace(problem, errno=0) if problem else None
 
 
 def _judge(sb: Superblock, then: Epoch, whose: str) -> Refusal | None:

@@ -204,7 +204,9 @@ _CODES: dict[str, FindingCode] = {
         "older copy of the spare",
         "Main was used with a later state of this spare, which is a copy, such as a snapshot or an "
         "image that was put back. What was mapped since would be read from main as it was before, "
-        "and what was written to mapped blocks since is not here.",
+        "and what was written to mapped blocks since is not here. Of an adopted main, which has no "
+        "tag, it is this host that says so; where main was put back together with the spare "
+        "nothing is missing.",
         "Start the set with the spare that it was used with last. If that is gone, "
         "'dmremapctl repair --accept-older-spare' takes this one, and says what is lost.",
     ),

@@ -210,7 +210,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a load ends, as the kernel's errno and a sentence. `hint` is as in Finding."""
+    """Why a load ends, as the kernel's errno and a sentence. `hint` is as in Finding.
+
+    Without an errno, 0, the kernel would go on, and the control plane refuses.
+    """
 
     errno: int
     reason: str
@@ -219,8 +222,8 @@ class Refusal:
 
     @property
     def name(self) -> str:
-        """The errno's name."""
-        return errno.errorcode[self.errno]
+        """The errno's name, "" if there is none."""
+        return errno.errorcode[self.errno] if self.errno else ""
 
 
 @dataclass(frozen=True, slots=True)

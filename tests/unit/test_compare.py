@@ -21,12 +21,14 @@ from unit.areas import (
     reseal,
     superblock,
 )
+from unit.test_sets import running_set
 
 from dmremap import compare, dm, offline, sets
 from dmremap.cli import main
+from dmremap.dm.lines import RemapTable, parse_status
 from dmremap.errors import Busy, NotFound, Refused
 from dmremap.host import blockdev
-from dmremap.host.blockdev import DeviceFacts
+from dmremap.host.blockdev import DeviceFacts, Use
 from dmremap.ondisk import BlockDevice, Epoch, Superblock, Tag
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, history, judge_main
@@ -434,3 +436,57 @@ def test_why_a_main_finds_none(devices: Pair, monkeypatch: pytest.MonkeyPatch) -
     devices.spare.write_bytes(Disk(400).data)
     monkeypatch.setattr(sets, "spares", lambda *_: [DeviceFacts(str(devices.spare))])
     assert "no superblock that can be used" in why(tag_of())
+    monkeypatch.setattr(sets, "suspended", lambda _facts: True)
+    assert "suspended" in why(tag_of())
+
+
+def test_the_spare_that_a_table_names_is_compared(
+    devices: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its area may begin elsewhere than the tag says, and other devices are not looked at."""
+    monkeypatch.setattr(blockdev, "table_path", lambda _numbers: str(devices.spare))
+    monkeypatch.setattr(blockdev, "all_devices", list)
+    runs = RemapTable(0, 2048, "8:0", "8:16", 0, 2720)
+    tag = replace(tag_of(), spare_start=8)
+    found = compare.MainTag(compare.Main(str(devices.main)), SB.main_sectors, copies(tag, (1,)))
+    assert compare.compare_main(found, tag, runs=runs, search=True).verdict == "same"
+
+
+STATUS = (
+    "rw 512 0/960 lost=0 pending=0 bad=0 free=960 doubt=0 read_errors=0 write_errors=0 transient=0 "
+    "remapped=0 breaker=closed copies=0 identity={} seq=1"
+)
+
+
+def running(pair: Pair, identity: str, monkeypatch: pytest.MonkeyPatch) -> offline.Place:
+    """Return main as the one of the second target of a device that runs."""
+    lines = (
+        RemapTable(0, 2048, "8:64", "8:80", 0, 2720, uuid=str(OTHER)),
+        RemapTable(2048, 2048, "8:0", "8:16", 0, 2720, uuid=str(SB.uuid)),
+    )
+    told = tuple(parse_status(line.start, 2048, STATUS.format(identity)) for line in lines)
+    device = replace(running_set("two").device, target_count=2)
+    monkeypatch.setattr(sets, "running", lambda: [sets.Running(device, str(OTHER), lines, told)])
+    paths = {"8:16": str(pair.spare)}
+    monkeypatch.setattr(blockdev, "table_path", lambda numbers: paths.get(numbers, numbers))
+    facts = DeviceFacts(str(pair.main), devno=(8, 0), holders=(Use("dm-1 (two)", "holds it"),))
+    return offline.Place(str(pair.main), 0, facts)
+
+
+def test_of_several_targets_it_is_the_one_that_has_the_device(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = offline.member(running(pair, "tag", monkeypatch))
+    assert (main.role, main.uuid, main.running) == ("main", SB.uuid, "two")
+    assert main.compared
+    assert (main.compared.spare, main.compared.verdict) == (str(pair.spare), "same")
+
+
+def test_a_tag_in_the_data_of_an_adopted_main_is_not_its_own(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.put_main(copies(replace(tag_of(), uuid=OTHER)))
+    main = offline.member(running(pair, "size", monkeypatch))
+    assert (main.role, main.uuid, main.tag) == ("main", SB.uuid, None)
+    assert main.compared
+    assert (main.compared.spare, main.compared.verdict) == (str(pair.spare), "not_compared")

@@ -2,7 +2,10 @@
 """What a host remembers of an adopted set, and that an older copy of its spare is refused there."""
 
 import json
+import os
 import shlex
+import stat
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -10,13 +13,14 @@ import pytest
 from unit.areas import fresh, superblock
 from unit.test_compare import ALIEN, BEFORE, CASES, MAIN_BLOCKS, NOW, SB, Pair
 
-from dmremap import dm, seen, sets
-from dmremap.errors import Failure, Refused
+from dmremap import dm, offline, restore, seen, sets
+from dmremap.errors import DmRemapError, Failure, Refused
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import Epoch, Superblock, View, look, opened
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, judge_seen
+from dmremap.ondisk.layout import pack_super
 
 ADOPTED = superblock(
     data_sectors=MAIN_BLOCKS * 8, main_sectors=MAIN_BLOCKS * 8, epoch=NOW, before=BEFORE
@@ -107,6 +111,45 @@ def test_only_a_newer_epoch_is_remembered(pair: Pair) -> None:
     assert [one.name for one in seen.DIRECTORY.iterdir()] == [f"{ADOPTED.uuid}.json"]
 
 
+def test_what_one_copy_says_is_not_remembered(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once that copy is gone the good spare would be refused."""
+    monkeypatch.setattr(seen, "_PAUSE", 0)
+    disk = fresh(sb=ADOPTED)
+    newer = replace(ADOPTED, seq=9, epoch=Epoch(6, 0xE), before=NOW)
+    disk[0] = pack_super(newer, 0)
+    pair.spare.write_bytes(disk.data)
+    with pytest.raises(Failure, match="not equal"):
+        learn(pair)
+    assert seen.last(ADOPTED.uuid) is None
+    # They are read again: a set that runs writes one after the other.
+    whole = [pack_super(newer, 255)]
+
+    def pause(_seconds: float) -> None:
+        disk[255] = whole.pop()
+        pair.spare.write_bytes(disk.data)
+
+    monkeypatch.setattr("time.sleep", pause)
+    assert learn(pair) == newer.epoch
+
+
+def test_nobody_waits_for_a_pipe(pair: Pair) -> None:
+    seen.DIRECTORY.mkdir()
+    os.mkfifo(seen.path_of(ADOPTED.uuid))
+    with pytest.raises(Failure):
+        seen.last(ADOPTED.uuid)
+    assert learn(pair) == NOW
+
+
+def test_nobody_else_may_write_there(pair: Pair) -> None:
+    old = os.umask(0)
+    try:
+        learn(pair)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(seen.DIRECTORY.stat().st_mode) == 0o755
+    assert stat.S_IMODE(seen.path_of(ADOPTED.uuid).stat().st_mode) == 0o644
+
+
 def test_a_tagged_main_says_it_itself(pair: Pair) -> None:
     pair.put_spare(SB)
     assert learn(pair) is None
@@ -121,10 +164,10 @@ def test_what_cannot_be_written_is_said(pair: Pair, trouble: str) -> None:
         seen.DIRECTORY.write_text("")
     else:
         (seen.path_of(ADOPTED.uuid) / "x").mkdir(parents=True)
-    (said,) = sets.remember("home", str(pair.spare), 0, ADOPTED.uuid)
+    (said,) = seen.learn("home", str(pair.spare), 0, ADOPTED.uuid)
     assert said.startswith("an older copy of home's spare cannot be told")
     assert str(seen.path_of(ADOPTED.uuid)) in said
-    assert sets.remember("home", str(pair.spare) + "x", 0, ADOPTED.uuid)
+    assert seen.learn("home", str(pair.spare) + "x", 0, ADOPTED.uuid)
 
 
 def test_a_cut_leaves_the_one_before(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +195,11 @@ def test_check(pair: Pair, then: tuple[int, int], code: str | None) -> None:
     assert data["compared"]["verdict"] == words[code]
     assert [one["code"] for one in data["findings"]] == ([code] if code else [])
     assert exit_code == (2 if code else 0)
+    assert (data["load"]["action"], data["load"]["errno"]) == ("refuse" if code else "accept", None)
     out = pair.run("check", "SPARE")[1]
     assert "5, compared with what this host has seen" in out
     if code:
+        assert "refused by dmremapctl: " in out
         assert "this host has seen epoch" in out
         step = data["findings"][0]["next_step"]
         words_to_type = shlex.split(step[step.index("dmremapctl repair") :])
@@ -192,6 +237,45 @@ def test_main_need_not_be_named(pair: Pair) -> None:
     has_seen(Epoch(9, 1))
     code, whole = pair.json(*ACCEPT, "--main", "MAIN", "--yes")
     assert (code, whole["error"]["code"]) == (2, "DMR-E201")
+
+
+def test_what_cannot_be_read_is_said(pair: Pair, tmp_path: Path) -> None:
+    backup = str(tmp_path / "backup")
+    assert pair.json("export", "--metadata", "SPARE", backup)[0] == 0
+    has_seen(NOW)
+    seen.path_of(ADOPTED.uuid).write_text("{")
+    for verb in ("check", "repair"):
+        _, whole = pair.json(verb, "SPARE")
+        (finding,) = whole["data"]["findings"]
+        assert finding["code"] == "DMR-C110"
+        assert str(seen.path_of(ADOPTED.uuid)) in finding["message"]
+    pair.spare.write_bytes(bytes(len(fresh(sb=ADOPTED).data)))
+    (warning,) = pair.json("import", "--metadata", backup, "SPARE", "--yes")[1]["warnings"]
+    assert str(seen.path_of(ADOPTED.uuid)) in warning
+    assert "refuses the spare as an older one" in warning
+
+
+def test_import_says_that_another_host_may_know_more(pair: Pair, tmp_path: Path) -> None:
+    backup = str(tmp_path / "backup")
+    assert pair.json("export", "--metadata", "SPARE", backup)[0] == 0
+    pair.spare.write_bytes(bytes(len(fresh(sb=ADOPTED).data)))
+    (warning,) = pair.json("import", "--metadata", backup, "SPARE", "--yes")[1]["warnings"]
+    assert "a later epoch than 6" in warning
+
+
+def test_what_was_seen_meanwhile_counts_for_an_import(pair: Pair, tmp_path: Path) -> None:
+    """Somebody was asked, and the set was in use while he thought."""
+    backup = str(tmp_path / "backup")
+    assert pair.json("export", "--metadata", "SPARE", backup)[0] == 0
+    has_seen(NOW)
+    pair.spare.write_bytes(bytes(len(fresh(sb=ADOPTED).data)))
+    made = restore.plan(offline.read_backup(backup), offline.locate(str(pair.spare)))
+    has_seen(Epoch(9, ALIEN))
+    before = pair.spare.read_bytes()
+    with pytest.raises(DmRemapError) as caught:
+        restore.carry_out(made)
+    assert caught.value.code == "DMR-E409"
+    assert pair.spare.read_bytes() == before
 
 
 def test_import_begins_behind_what_was_seen(pair: Pair, tmp_path: Path) -> None:
@@ -257,6 +341,30 @@ def test_a_set_that_starts_meanwhile_is_no_older_spare(
     monkeypatch.setattr(seen, "last", last)
     (one,) = sets.scan()
     assert one.problems == ()
+
+
+def test_an_older_spare_is_none_the_less_if_it_cannot_be_read_again(
+    devices: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_seen(Epoch(6, 0xE))
+    plainly = seen.last
+
+    def last(uuid: UUID) -> Epoch | None:
+        monkeypatch.setattr(sets, "opened", lambda _path: opened("/nowhere"))
+        return plainly(uuid)
+
+    monkeypatch.setattr(seen, "last", last)
+    (one,) = sets.scan()
+    assert [why.code for why in one.problems] == [OLDER]
+    assert devices.spare.exists()
+
+
+def test_what_is_refused_already_is_not_to_be_accepted(devices: Pair) -> None:
+    has_seen(Epoch(6, 0xE))
+    devices.put_spare(replace(ADOPTED, incompat=1))
+    (one,) = sets.scan()
+    assert OLDER not in [why.code for why in one.problems]
+    assert one.problems
 
 
 @pytest.mark.usefixtures("devices")
