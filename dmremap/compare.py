@@ -9,7 +9,7 @@ An adopted main has no tag: for it stands what this host has seen of the set.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from dmremap import seen, sets
+from dmremap import seen
 from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Refused
 from dmremap.host import blockdev
@@ -27,6 +27,7 @@ from dmremap.ondisk import (
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main, judge_seen
 from dmremap.ondisk.findings import Finding
 from dmremap.ondisk.load import Load, Refusal
+from dmremap.sets import discover
 
 _VERDICTS = {OLDER: "older_spare", PARTED: "parted"}
 
@@ -118,7 +119,7 @@ def find_main(
         return Main(given or runs, given=bool(given))
     if not search:
         return Main(None, "an image does not say where its main is")
-    mains = sets.tagged_mains(sb.uuid)
+    mains = discover.tagged_mains(sb.uuid)
     if len(mains) > 1:
         paths = ", ".join(facts.path for facts in mains)
         return Main(None, f"several devices carry the set's tag: {paths}")
@@ -144,7 +145,7 @@ def read_main(main: Main, sb: Superblock) -> MainTag:
     if main.path is None:
         return MainTag(main, why=main.why)
     try:
-        if sets.suspended(blockdev.facts(main.path, look_inside=False)):
+        if blockdev.suspended(blockdev.facts(main.path, look_inside=False)):
             # Reading it would wait until it is resumed, perhaps for ever.
             raise Busy("DMR-E409", f"{main.path} is suspended", hint="Resume it first.")
         with opened(main.path) as device:
@@ -173,7 +174,7 @@ def compare(sb: Superblock, found: MainTag, spare: str, start: int) -> Compared:
         problem = judge_seen(sb, found.seen)
     if problem:
         given = found.main.path if found.main.given else None
-        problem = sets.with_way_out(problem, spare, start, given)
+        problem = discover.with_way_out(problem, spare, start, given)
     return Compared(found, problem)
 
 
@@ -189,14 +190,14 @@ def compare_main(found: MainTag, tag: Tag, *, runs: RemapTable | None, search: b
     paths = (
         [blockdev.table_path(runs.spare)]
         if runs
-        else [one.path for one in sets.spares(tag.uuid, start)]
+        else [one.path for one in discover.spares(tag.uuid, start)]
     )
     if len(paths) != 1:
         few = f"several devices {where.replace('has', 'have')}: {', '.join(paths)}"
         return Compared(found, without=few if paths else f"no block device {where}")
     (spare,) = paths
     try:
-        if sets.suspended(blockdev.facts(spare, look_inside=False)):
+        if blockdev.suspended(blockdev.facts(spare, look_inside=False)):
             # Reading it would wait until it is resumed, perhaps for ever.
             return Compared(found, spare=spare, without="it is suspended")
         with opened(spare) as device:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import dm, safety, seen, sets
+from dmremap import dm, safety, seen
 from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
 from dmremap.host import blockdev
@@ -39,7 +39,8 @@ from dmremap.ondisk import (
     write_tables,
 )
 from dmremap.safety import Finding
-from dmremap.sets import Running
+from dmremap.sets import live
+from dmremap.sets.live import Running
 
 _LESS = "Make the spare longer, or let the set grow less far with --to or --by."
 
@@ -98,7 +99,7 @@ class _Now:
 
 def _look(name: str) -> _Now:
     """Return the set as it runs, if it may grow at all."""
-    one = sets.running_one(
+    one = live.find_one(
         name, stopped="A set grows while it runs: start it with 'dmremapctl assemble'."
     )
     _check_running(one)
@@ -110,7 +111,7 @@ def _look(name: str) -> _Now:
             f"device {one.name!r} has {len(lines)} targets of dm-remap in its table",
             hint="Write a table with a longer spare_len by hand; see docs/interface.md.",
         )
-    now = _Now(one, lines[0], targets, sets.spare_facts(lines[0]))
+    now = _Now(one, lines[0], targets, live.spare_facts(lines[0]))
     _check_inactive(now)
     return now
 
@@ -326,7 +327,7 @@ def _refuse(made: Plan, now: _Now) -> None:
     start = made.old.spare_start
     end = start + made.after.area_sectors
     # Nothing is read from a device that is in use by others.
-    safety.refuse(check_neighbours(made.spare, now.one, sets.running(), start, end))
+    safety.refuse(check_neighbours(made.spare, now.one, live.find(), start, end))
     spare = blockdev.with_signatures(made.spare)
     safety.refuse(check_signatures(spare, start, start + made.before.end * BLOCK_SECTORS))
 
@@ -416,7 +417,7 @@ def _go_on(name: str, targets: tuple[dm.Target, ...]) -> bool:
 
 def _verify(device: BlockDevice, made: Plan) -> None:
     """Make sure that the kernel has done it."""
-    (one,) = sets.running([made.name])
+    (one,) = live.find([made.name])
     sb = look(View(device, made.old.spare_start), made.before.uuid).superblock
     slots = [(status.mode, status.slots) for status in one.status]
     if slots != [("rw", made.after.slots)] or not sb or sb.segments != made.after.segments:

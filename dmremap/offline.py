@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import safety, sets
+from dmremap import safety
 from dmremap.compare import (
     Compared,
     Main,
@@ -55,6 +55,8 @@ from dmremap.ondisk.check import examine
 from dmremap.ondisk.findings import Finding, Severity
 from dmremap.ondisk.load import Load, Overlay, View, refused
 from dmremap.ondisk.mend import Write, device_writer, mend
+from dmremap.sets import live
+from dmremap.sets.live import Running
 
 _AREA_MIN: Final = MIN_AREA_BLOCKS * BLOCK
 _BACKUP_MAX: Final = 1 << 30
@@ -142,7 +144,7 @@ def locate(path: str, start: int = 0) -> Place:
     facts = blockdev.facts(path, look_inside=False)
     if facts.sectors == 0:
         raise NotFound("DMR-E302", f"{path} has no medium: its size is zero")
-    if sets.suspended(facts):
+    if blockdev.suspended(facts):
         # Reading it would wait until it is resumed, perhaps for ever.
         raise Busy("DMR-E409", f"{path} is suspended", hint="Resume it first.")
     return Place(facts.path, start, facts)
@@ -152,7 +154,7 @@ def locate(path: str, start: int = 0) -> Place:
 class _Use:
     """A running set that has a device, by which of its targets, and whether as its main."""
 
-    set: sets.Running
+    set: Running
     table: RemapTable
     is_main: bool
 
@@ -175,7 +177,7 @@ def _running(place: Place) -> _Use | None:
         return None
     number = f"{place.facts.devno[0]}:{place.facts.devno[1]}"
     with contextlib.suppress(DmRemapError):
-        for one in sets.running():
+        for one in live.find():
             for table in one.tables:
                 if table.main == number:
                     return _Use(one, table, is_main=True)

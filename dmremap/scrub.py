@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import dm, sets
+from dmremap import dm
 from dmremap.dm.lines import (
     RemapTable,
     Scrubbed,
@@ -38,7 +38,8 @@ from dmremap.errors import (
     Refused,
 )
 from dmremap.ondisk import Progress, View, look, opened
-from dmremap.sets import Running
+from dmremap.sets import live
+from dmremap.sets.live import Running
 
 PAGE = 128
 """Copies that one message has read: that much between two steps of the progress."""
@@ -140,7 +141,7 @@ class Done:
 
 def plan(name: str) -> Plan:
     """Check everything and return what is to be read."""
-    one = sets.running_one(
+    one = live.find_one(
         name,
         stopped="A set that does not run reads its metadata when it is started; 'dmremapctl "
         "check' reads it without starting it.",
@@ -176,7 +177,7 @@ def _read_only(name: str) -> Refused:
 
 
 def _part(table: RemapTable, status: Status) -> Part:
-    spare = sets.spare_facts(table)
+    spare = live.spare_facts(table)
     return _counted(Part(table.start, status.uuid, spare.path, table.spare_start, None))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dmremap import dm, sets
+from dmremap import dm
 from dmremap.dm import module
 from dmremap.dm.lines import (
     SECTOR,
@@ -31,6 +31,9 @@ from dmremap.errors import Busy, Failure
 from dmremap.host.lock import locked
 from dmremap.host.run import run
 from dmremap.ondisk import BlockDevice, opened
+from dmremap.sets import assemble, create, discover, live, remove
+from dmremap.sets.create import Request
+from dmremap.sets.live import Running
 
 BLOCK = 4096
 """Bytes of a block of test data."""
@@ -110,8 +113,8 @@ class _Bench:
     def unreadable(self) -> frozenset[int]:
         return self.failing - self.mapped
 
-    def running(self) -> sets.Running:
-        (one,) = sets.running([self.name])
+    def running(self) -> Running:
+        (one,) = live.find([self.name])
         return one
 
     def table(self) -> RemapTable:
@@ -302,9 +305,9 @@ def _unload_if_loaded(bench: _Bench) -> None:
 
 def _create(bench: _Bench) -> str:
     bench.stack.callback(_remove_if_there, bench.name)
-    request = sets.Request(main=dm.device_path(bench.main), spare=bench.disks[1], name=bench.name)
+    request = Request(main=dm.device_path(bench.main), spare=bench.disks[1], name=bench.name)
     with locked():
-        sets.carry_out(sets.plan(request))
+        create.carry_out(create.plan(request))
     bench.generation = [0] * (bench.table().length // BLOCK_SECTORS)
     return f"{bench.blocks} blocks, {bench.running().status[0].free} free slots"
 
@@ -348,16 +351,16 @@ def _write_broken(bench: _Bench) -> str:
 
 def _remove(bench: _Bench) -> str:
     with locked():
-        sets.remove(bench.running())
+        remove.remove(bench.running())
     if dm.exists(bench.name) is not None:
         raise _fail(f"{bench.name} is still there")
     return "removed"
 
 
 def _assemble(bench: _Bench) -> str:
-    (found,) = sets.select(sets.scan([(bench.disks[1], 0)]), [bench.name])
+    (found,) = discover.select(discover.scan([(bench.disks[1], 0)]), [bench.name])
     with locked():
-        sets.assemble(found, main=dm.device_path(bench.main))
+        assemble.assemble(found, main=dm.device_path(bench.main))
     _expect("mapped", _mapped(bench), bench.mapped)
     # No note outlives the table. But whoever looks at a new device, as udev does, may have
     # met an unreadable block again by now.

@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from uuid import UUID
 
-from dmremap import safety, sets
+from dmremap import safety
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.host import blockdev
 from dmremap.host.blockdev import Signature
@@ -31,6 +31,7 @@ from dmremap.ondisk.epoch import judge_main
 from dmremap.ondisk.layout import pack_tag
 from dmremap.ondisk.load import Load, Overlay, refused
 from dmremap.ondisk.mend import Write, device_writer
+from dmremap.sets import discover, identity, live
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def _set_of(device: BlockDevice, place: Place, uuid: UUID | None, *, tagged: boo
         )
     # Under other names of its disks, perhaps.
     if place.facts is not None:
-        for one in sets.running():
+        for one in live.find():
             if one.uuid == str(sb.uuid):
                 raise Busy(
                     "DMR-E403",
@@ -84,7 +85,7 @@ def _set_of(device: BlockDevice, place: Place, uuid: UUID | None, *, tagged: boo
 def _known(sb: Superblock, main: Place, sectors: int) -> str:
     """Return how a set knows that a device is its main, "" if by its size only, or raise."""
     facts = main.facts
-    by_id = facts is not None and sets.known_by_id(sb, facts)
+    by_id = facts is not None and identity.known_by_id(sb, facts)
     # The very disk may have been put in place of a smaller one.
     if sectors != sb.main_sectors and not (sb.tagged and by_id and sectors > sb.main_sectors):
         raise Refused(
@@ -99,11 +100,11 @@ def _known(sb: Superblock, main: Place, sectors: int) -> str:
             f"{main.path} has logical blocks of {facts.logical} bytes, and the main of set "
             f"{sb.name!r} of {sb.unit}",
         )
-    if sets.contradicts_main(sb, facts):
+    if identity.contradicts_main(sb, facts):
         raise Refused(
             "DMR-E513", f"{main.path} is another disk than set {sb.name!r} has recorded as its main"
         )
-    return "serial number" if sets.matches_main(sb, facts) else ""
+    return "serial number" if identity.matches_main(sb, facts) else ""
 
 
 def plan_retag(spare: Place, main: Place, uuid: UUID | None = None) -> OfMain:
@@ -133,7 +134,7 @@ def _plan_retag(
         # Where it says that the spare is an older copy that is not to be hidden.
         problem = judge_main(sb, read_tags(view), on_main.size // 512)
         if problem:
-            told = sets.with_way_out(problem, spare.path, spare.start, main.path)
+            told = discover.with_way_out(problem, spare.path, spare.start, main.path)
             raise refused(f"set {sb.name!r} on {spare.path}, with {main.path}", [told])
         # A start writes all of its copies.
         return OfMain(spare, main, sb, known, (), uuid=uuid)

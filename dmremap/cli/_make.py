@@ -109,12 +109,14 @@ def make(
 ) -> Result:
     """Plan, ask, carry out."""
     need_root("create a set")
-    from dmremap import dm, sets
+    from dmremap import dm
     from dmremap.host.lock import locked
+    from dmremap.sets import create
+    from dmremap.sets.create import Request
 
     if errors not in (None, "confirm", "medium"):
         raise Usage("DMR-E201", f"errors is {errors!r}")
-    request = sets.Request(
+    request = Request(
         main=main,
         spare=spare,
         name=name,
@@ -126,7 +128,7 @@ def make(
         wipe=wipe,
         force=force,
     )
-    plan = sets.plan(request, dry_run=dry_run, progress=progress("checking the spare"))
+    plan = create.plan(request, dry_run=dry_run, progress=progress("checking the spare"))
     sb = plan.superblock
     data: dict[str, object] = {
         "dry_run": dry_run,
@@ -163,7 +165,7 @@ def make(
     # Reading takes long and people take longer: others may work meanwhile, and what they change
     # is seen when everything is checked again.
     with locked(lock_timeout):
-        started = sets.carry_out(plan, progress=progress("writing metadata"))
+        started = create.carry_out(plan, progress=progress("writing metadata"))
 
     def text_for_people() -> str:
         shown = fields(

@@ -12,7 +12,7 @@ from dmremap.errors import DmRemapError, NotFound, Refused, Usage
 
 if TYPE_CHECKING:
     from dmremap.dm.lines import ErrorPolicy
-    from dmremap.sets import Found
+    from dmremap.sets.discover import Found
 
 
 @click.command()
@@ -62,9 +62,9 @@ def command(
     if spare_start and spare is None:
         raise Usage("DMR-E201", "--spare-start needs --spare")
     need_root("assemble sets")
-    from dmremap import sets
     from dmremap.host.blockdev import block_devno
     from dmremap.host.lock import locked
+    from dmremap.sets import assemble, discover
 
     if spare is not None and block_devno(spare) is None:
         raise NotFound("DMR-E302", f"{spare} is not a block device")
@@ -72,17 +72,17 @@ def command(
     failed: list[DmRemapError] = []
     warnings: list[str] = []
     with locked(lock_timeout):
-        found = sets.scan([(spare, spare_start)] if spare is not None else [], warnings)
+        found = discover.scan([(spare, spare_start)] if spare is not None else [], warnings)
         if spare is not None and not found:
             raise NotFound("DMR-E304", f"{spare} has no superblock at sector {spare_start}")
-        chosen = sets.select(found, names) if names else found
+        chosen = discover.select(found, names) if names else found
         if (main is not None or name is not None) and len(chosen) != 1:
             raise Usage("DMR-E201", "--main and --name need exactly one set")
         for one in chosen:
             entry: dict[str, object] = {"name": one.name, "uuid": one.superblock.uuid}
             try:
                 _once(one, chosen)
-                started, line = sets.assemble(
+                started, line = assemble.assemble(
                     one,
                     main=main,
                     name=name,

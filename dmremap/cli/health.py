@@ -33,9 +33,9 @@ def command(names: tuple[str, ...], fail_at: str) -> Result:
     that was named is not running. Each reason has a code: see 'dmremapctl explain CODE'.
     """
     need_root("ask the kernel about its sets")
-    from dmremap import sets
+    from dmremap.sets import live
 
-    judged = [(one, judge(one)) for one in sets.running(names)]
+    judged = [(one, judge(one)) for one in live.find(names)]
     worst = max((verdict.state for _, verdict in judged), default=State.OK)
 
     def text() -> str:

@@ -21,10 +21,10 @@ def command(only_running: bool) -> Result:
 
     Finding sets reads the metadata of every block device, which only root can do.
     """
-    from dmremap import sets
+    from dmremap.sets import discover, live
 
     if os.geteuid() != 0:
-        names = sets.names_in_sysfs()
+        names = live.names_in_sysfs()
         return _result(
             [
                 {"name": name, "uuid": uuid, "state": "running", "device": f"/dev/{kernel}"}
@@ -36,7 +36,7 @@ def command(only_running: bool) -> Result:
     from dmremap.host import blockdev
     from dmremap.ondisk.findings import Finding
 
-    up = sets.running()
+    up = live.find()
     rows: list[dict[str, object]] = [
         {
             "name": one.name,
@@ -58,7 +58,7 @@ def command(only_running: bool) -> Result:
     ]
     known = {one.uuid for one in up}
     warnings: list[str] = []
-    found = [] if only_running else sets.scan(warnings=warnings)
+    found = [] if only_running else discover.scan(warnings=warnings)
     for one in found:
         sb = one.superblock
         if str(sb.uuid) in known:

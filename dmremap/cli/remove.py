@@ -10,7 +10,7 @@ from dmremap.cli.common import Result, change_options, need_root, output_option,
 from dmremap.errors import DmRemapError, Usage
 
 if TYPE_CHECKING:
-    from dmremap.sets import Running
+    from dmremap.sets.live import Running
 
 
 @click.command()
@@ -40,14 +40,15 @@ def command(
     if bool(names) == everything:
         raise Usage("DMR-E201", "say which set: a name, a uuid or --all")
     need_root("stop a set")
-    from dmremap import dm, sets, udevrule
+    from dmremap import dm, udevrule
     from dmremap.host.lock import locked
+    from dmremap.sets import live, remove
 
     done: list[dict[str, object]] = []
     failed: list[DmRemapError] = []
     warnings: list[str] = []
     with locked(lock_timeout):
-        chosen = sets.running(names)
+        chosen = live.find(names)
         for one in chosen:
             rule = udevrule.path_of(one.uuid) if one.uuid else None
             entry: dict[str, object] = {
@@ -58,7 +59,7 @@ def command(
             }
             try:
                 if not dry_run:
-                    warnings += sets.remove(one, deferred=deferred)
+                    warnings += remove.remove(one, deferred=deferred)
             except DmRemapError as err:
                 failed.append(err)
                 done.append({**entry, "result": "failed", "error": err.as_dict()})
@@ -93,7 +94,7 @@ def command(
 
 
 def _back(one: "Running") -> str:
-    from dmremap.sets import DM_UUID_PREFIX
+    from dmremap.sets.naming import DM_UUID_PREFIX
 
     if not one.device.uuid.startswith(DM_UUID_PREFIX):
         # Made with plain dmsetup: its spare may be of one set with no name and no tag.

@@ -9,7 +9,7 @@ import click
 from dmremap.cli.common import Result, fields, output_option, size, table
 
 if TYPE_CHECKING:
-    from dmremap.sets import Running
+    from dmremap.sets.live import Running
 
 
 @click.command()
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @output_option
 def command(names: tuple[str, ...]) -> Result:
     """Show how running sets are, all of them or those named."""
-    from dmremap import sets
+    from dmremap.sets import live
 
     if os.geteuid() != 0:
         return _without_root(names)
-    rows = [_row(one) for one in sets.running(names)]
+    rows = [_row(one) for one in live.find(names)]
 
     def text() -> str:
         if not rows:
@@ -32,10 +32,10 @@ def command(names: tuple[str, ...]) -> Result:
 
 
 def _without_root(names: tuple[str, ...]) -> Result:
-    from dmremap import sets
     from dmremap.errors import NotFound
+    from dmremap.sets import live
 
-    seen = sets.names_in_sysfs()
+    seen = live.names_in_sysfs()
     for name in names:
         if not any(name in one[:2] for one in seen):
             raise NotFound("DMR-E303", f"no set {name!r} is running")

@@ -7,7 +7,7 @@ from dmremap.errors import Failure
 from dmremap.health.policy import Verdict, combine, evaluate, never_started
 
 if TYPE_CHECKING:
-    from dmremap.sets import Running
+    from dmremap.sets.live import Running
 
 
 def judge(one: "Running") -> Verdict:

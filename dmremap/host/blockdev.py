@@ -431,3 +431,13 @@ def _link_rank(path: str) -> tuple[int, str]:
     name = os.path.basename(path)
     opaque: Iterable[str] = ("wwn-", "nvme-eui.", "nvme-nvme.", "scsi-0", "scsi-1", "scsi-3")
     return (1 if name.startswith(tuple(opaque)) else 0, path)
+
+
+def suspended(facts: DeviceFacts) -> bool:
+    """Say whether a device, or one that it consists of, is suspended."""
+    for devno in facts.components:
+        directory = sysfs_dir(devno)
+        with contextlib.suppress(OSError):
+            if directory and (directory / "dm" / "suspended").read_text().strip() == "1":
+                return True
+    return False

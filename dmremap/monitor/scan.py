@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Reading the state of all sets from the kernel."""
 
-from dmremap import sets
 from dmremap.errors import Failure
 from dmremap.monitor.tracker import SetSnapshot
+from dmremap.sets import live
 
 
 def scan() -> dict[str, SetSnapshot]:
@@ -13,7 +13,7 @@ def scan() -> dict[str, SetSnapshot]:
     be read is a Failure: it must not pass for one that is gone.
     """
     found: dict[str, SetSnapshot] = {}
-    for one in sets.running():
+    for one in live.find():
         device = one.device
         if not device.live_table:
             continue  # some command is just making it

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from guest.lib import run, sectors, wait_for, write
 
-from dmremap import dm, sets, udevrule
+from dmremap import dm, udevrule
 from dmremap.cli import main
+from dmremap.sets import live, remove
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
@@ -35,8 +36,8 @@ def disk(serial: str) -> Path:
 def spare() -> Iterator[Path]:
     path = disk("spare")
     yield path
-    for one in sets.running():
-        sets.remove(one)
+    for one in live.find():
+        remove.remove(one)
     for rule in udevrule.RULES.glob("59-dmremap-*"):
         rule.unlink()
     run("udevadm", "control", "--reload")
@@ -87,14 +88,14 @@ def test_by_uuid_never_goes_back_to_the_bare_disk(
         run("umount", tmp_path)
 
     # Without the set nothing may mount the disk by its uuid either.
-    sets.remove(sets.running()[0])
+    remove.remove(live.find()[0])
     assert points_to() == "nothing"
     run("udevadm", "trigger", "--action=change", "--settle", bare)
     assert points_to() == "nothing"
     capsys.readouterr()
     assert main(["assemble", "home", "-o", "json"]) == 0, capsys.readouterr()
     assert points_to() == f"dm-{dm.info('home').minor}"
-    sets.remove(sets.running()[0])
+    remove.remove(live.find()[0])
 
     # The way out, as the help and the file say it.
     rule.unlink()

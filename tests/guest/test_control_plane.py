@@ -38,11 +38,12 @@ from guest.lib import (
 )
 from guest.remapset import contents, read_superblock
 
-from dmremap import dm, seen, sets
+from dmremap import dm, seen
 from dmremap.cli import main
 from dmremap.errors import Busy, Failure, Refused
 from dmremap.ondisk import TAG_BLOCKS, opened
 from dmremap.ondisk.layout import pack_super
+from dmremap.sets import assemble, create, live, remove
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 
@@ -91,8 +92,8 @@ def ctl(capfd: pytest.CaptureFixture[str]) -> Ctl:
 @pytest.fixture(autouse=True)
 def no_leftovers(_loaded: None) -> Iterator[None]:
     yield
-    for one in sets.running():
-        sets.remove(one)
+    for one in live.find():
+        remove.remove(one)
     assert dm_names() == []
     assert udev_cookies() == 0
 
@@ -347,12 +348,12 @@ def test_nothing_is_written_if_one_device_is_in_use_by_now(disks: tuple[Path, Pa
     for path in disks:
         run("mkfs.ext4", "-q", path)
     before = contents(*disks)
-    made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one", force=True))
+    made = create.plan(create.Request(str(disks[0]), str(disks[1]), name="one", force=True))
     for path in disks:
         fd = os.open(path, os.O_RDONLY | os.O_EXCL)
         try:
             with pytest.raises(Busy):
-                sets.carry_out(made)
+                create.carry_out(made)
         finally:
             os.close(fd)
         assert contents(*disks) == before
@@ -375,11 +376,11 @@ def test_what_came_after_the_plan_is_not_overwritten(disks: tuple[Path, Path]) -
         (disks[1], data, "DMR-E505"),
         (disks[1], table, "DMR-E409"),
     ):
-        made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one"))
+        made = create.plan(create.Request(str(disks[0]), str(disks[1]), name="one"))
         change(path)
         before = contents(*disks)
         with pytest.raises((Refused, Busy)) as refused:
-            sets.carry_out(made)
+            create.carry_out(made)
         assert refused.value.code == code
         assert contents(*disks) == before
         for start in range(0, sectors(path), 2048):
@@ -387,13 +388,13 @@ def test_what_came_after_the_plan_is_not_overwritten(disks: tuple[Path, Path]) -
 
 
 def test_another_device_under_the_same_name(disks: tuple[Path, Path]) -> None:
-    made = sets.plan(sets.Request(str(disks[0]), str(disks[1]), name="one"))
+    made = create.plan(create.Request(str(disks[0]), str(disks[1]), name="one"))
     grown = replace(made, spare=replace(made.spare, sectors=made.spare.sectors + 8))
     moved = replace(made, main=replace(made.main, devno=(7, 200)))
     bound_anew = replace(made, spare=replace(made.spare, diskseq=made.spare.diskseq + 1))
     for other in (grown, moved, bound_anew):
         with pytest.raises(Busy, match="has changed"):
-            sets.carry_out(other)
+            create.carry_out(other)
     assert all(blank(path) for path in disks)
 
 
@@ -519,7 +520,7 @@ def test_failure_takes_back_what_was_written(
     def fails(*_args: object, **_options: object) -> None:
         raise Failure("DMR-E100", "planted")
 
-    monkeypatch.setattr(sets, "_start", fails)
+    monkeypatch.setattr(assemble, "start", fails)
     assert ctl("create", *disks, "--yes").error == "DMR-E100"
     assert all(blank(path) for path in disks)
 
@@ -745,7 +746,7 @@ def test_what_keeps_an_epoch_from_beginning_is_told(ctl: Ctl, disks: tuple[Path,
 def test_who_has_a_set_open_does_not_wait(ctl: Ctl, disks: tuple[Path, Path]) -> None:
     made = ctl("create", *disks, "--yes", "--name", "one").data
     with Path(made["device"]).open("rb") as device, ThreadPoolExecutor() as pool:
-        removal = pool.submit(sets.remove, sets.running(["one"])[0])
+        removal = pool.submit(remove.remove, live.find(["one"])[0])
         while not removal.done():
             assert not dm.info("one").suspended
             os.pread(device.fileno(), 512, 0)

@@ -33,7 +33,8 @@ from guest.remapset import KernelLog, format_set, new_superblock, read_superbloc
 
 from dmremap.errors import DmRemapError
 from dmremap.ondisk import BLOCK, TAG_BLOCKS, Superblock, Tag, opened, write_tag
-from dmremap.sets import assemble, scan
+from dmremap.sets.assemble import assemble
+from dmremap.sets.discover import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

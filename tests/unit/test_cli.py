@@ -307,13 +307,13 @@ def test_a_bug_is_an_error_too(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from dmremap import sets
+    from dmremap.sets import live
 
     def broken(_names: object) -> None:
         raise wrong
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(sets, "running", broken)
+    monkeypatch.setattr(live, "find", broken)
     assert main(["status", "-o", form]) == status
     out = capsys.readouterr()
     if form == "table":
@@ -381,8 +381,8 @@ def test_errors_know_their_exit_code() -> None:
 @pytest.fixture
 def one_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A set runs whose main fails as a whole and has failed two flushes."""
-    from dmremap import sets
     from dmremap.dm.lines import parse_table
+    from dmremap.sets import live
 
     status = parse_status(
         0,
@@ -402,7 +402,7 @@ def one_set(monkeypatch: pytest.MonkeyPatch) -> None:
         tables=(parse_table(0, 8, "/dev/no-main /dev/no-spare 0 2072"),),
         status=(status,),
     )
-    monkeypatch.setattr(sets, "running", lambda _names=(): [running])
+    monkeypatch.setattr(live, "find", lambda _names=(): [running])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 

@@ -23,7 +23,7 @@ from unit.areas import (
 )
 from unit.test_sets import running_set
 
-from dmremap import compare, dm, offline, sets
+from dmremap import compare, dm, offline
 from dmremap.cli import main
 from dmremap.dm.lines import RemapTable, parse_status
 from dmremap.errors import Busy, NotFound, Refused
@@ -33,6 +33,7 @@ from dmremap.ondisk import BlockDevice, Epoch, Superblock, Tag
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, history, judge_main
 from dmremap.ondisk.layout import TAG_BLOCKS, History, pack_super, pack_tag
+from dmremap.sets import assemble, discover, live
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 NOW, BEFORE, ALIEN = Epoch(5, 0xA5), Epoch(4, 0xB4), 0xC0FFEE
@@ -318,7 +319,7 @@ def devices(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Pair:
 @pytest.mark.parametrize(("tag", "code"), CASES.items())
 def test_list_and_assemble(devices: Pair, tag: tuple[int, int], code: str | None) -> None:
     devices.put_main(copies(tag_of(Epoch(*tag))))
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     row = devices.json("list")[1]["data"]["sets"][0]
     assert row["main"] == str(devices.main)
     if code is None:
@@ -334,7 +335,7 @@ def test_list_and_assemble(devices: Pair, tag: tuple[int, int], code: str | None
     assert typed in out
     for readonly in (False, True):
         with pytest.raises(Refused) as caught:
-            sets.assemble(one, readonly=readonly, dry_run=True)
+            assemble.assemble(one, readonly=readonly, dry_run=True)
         assert caught.value.code == "DMR-E531"
         assert typed in (caught.value.hint or "")
 
@@ -366,7 +367,7 @@ def test_a_scan_judges_no_epoch_that_begins_meanwhile(
         return plainly(self, offset, length)
 
     monkeypatch.setattr(BlockDevice, "read", read)
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     assert raised
     assert one.superblock.epoch == NOW
     assert one.main_problems == {}
@@ -383,7 +384,7 @@ def test_an_area_that_begins_later_is_named() -> None:
 def test_a_main_that_is_suspended_is_not_waited_for(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sets, "suspended", lambda _facts: True)
+    monkeypatch.setattr(blockdev, "suspended", lambda _facts: True)
     found = compare.read_main(compare.Main(str(pair.main)), SB)
     assert (found.tag, "is suspended" in found.why) == (None, True)
     with pytest.raises(Busy):
@@ -431,12 +432,12 @@ def test_why_a_main_finds_none(devices: Pair, monkeypatch: pytest.MonkeyPatch) -
     assert why(tag_of()) == (
         f"several devices have the set's superblock at sector 0: {twins[0]}, {twins[1]}"
     )
-    monkeypatch.setattr(sets, "spares", lambda *_: [DeviceFacts("/dev/none")])
+    monkeypatch.setattr(discover, "spares", lambda *_: [DeviceFacts("/dev/none")])
     assert "/dev/none" in why(tag_of())
     devices.spare.write_bytes(Disk(400).data)
-    monkeypatch.setattr(sets, "spares", lambda *_: [DeviceFacts(str(devices.spare))])
+    monkeypatch.setattr(discover, "spares", lambda *_: [DeviceFacts(str(devices.spare))])
     assert "no superblock that can be used" in why(tag_of())
-    monkeypatch.setattr(sets, "suspended", lambda _facts: True)
+    monkeypatch.setattr(blockdev, "suspended", lambda _facts: True)
     assert "suspended" in why(tag_of())
 
 
@@ -466,7 +467,7 @@ def running(pair: Pair, identity: str, monkeypatch: pytest.MonkeyPatch) -> offli
     )
     told = tuple(parse_status(line.start, 2048, STATUS.format(identity)) for line in lines)
     device = replace(running_set("two").device, target_count=2)
-    monkeypatch.setattr(sets, "running", lambda: [sets.Running(device, str(OTHER), lines, told)])
+    monkeypatch.setattr(live, "find", lambda: [live.Running(device, str(OTHER), lines, told)])
     paths = {"8:16": str(pair.spare)}
     monkeypatch.setattr(blockdev, "table_path", lambda numbers: paths.get(numbers, numbers))
     facts = DeviceFacts(str(pair.main), devno=(8, 0), holders=(Use("dm-1 (two)", "holds it"),))

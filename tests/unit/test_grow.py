@@ -16,7 +16,7 @@ import pytest
 from unit.areas import AREA_BLOCKS, JUNK, OTHER, SB, SET, fresh, mapped
 from unit.devices import a_device
 
-from dmremap import dm, grow, sets
+from dmremap import dm, grow
 from dmremap.cli import main
 from dmremap.dm import Device, Target
 from dmremap.dm.lines import RemapTable, parse_status, parse_table
@@ -45,7 +45,8 @@ from dmremap.ondisk import (
 )
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.layout import is_empty_table, pack_empty_table, pack_super, pack_table
-from dmremap.sets import Running
+from dmremap.sets import live
+from dmremap.sets.live import Running
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 SPARE_BLOCKS = AREA_BLOCKS + 100
@@ -391,8 +392,8 @@ class FakeDm:
 def fake(image: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDm:
     made = FakeDm(image)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(sets, "running", made.running)
-    monkeypatch.setattr(sets, "suspended", lambda _facts: False)
+    monkeypatch.setattr(live, "find", made.running)
+    monkeypatch.setattr(blockdev, "suspended", lambda _facts: False)
     monkeypatch.setattr(blockdev, "facts", lambda _path, look_inside: made.facts)  # noqa: ARG005
     monkeypatch.setattr(blockdev, "table_path", lambda _word: str(image))
     monkeypatch.setattr(blockdev, "signatures", lambda _path: [])

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from unit.areas import JUNK, OTHER, SET, Disk, fresh, superblock
 
-from dmremap import dm, offline, safety, sets, tagging
+from dmremap import dm, offline, safety, tagging
 from dmremap.cli import main
 from dmremap.dm import module
 from dmremap.errors import DmRemapError
@@ -22,6 +22,7 @@ from dmremap.host.blockdev import DeviceFacts, Signature
 from dmremap.ondisk import BLOCK, TAG_BLOCKS, BlockDevice, Epoch, Superblock, Tag, View
 from dmremap.ondisk.area import lost_tags, read_tag, something_else
 from dmremap.ondisk.layout import SCRATCH_BLOCKS, pack_super, pack_tag, parse_super
+from dmremap.sets import assemble, discover, live
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 SECTORS = 4096
@@ -212,13 +213,13 @@ def verdict(host: Machine, sb: Superblock, facts: dict[str, Any], *, named: bool
     """Return the code of the refusal, "" if the set would be started."""
     host.put("spare", fresh(sb=sb))
     host.facts["main"] = facts
-    (one,) = [found for found in sets.scan() if found.superblock.uuid == SET]
+    (one,) = [found for found in discover.scan() if found.superblock.uuid == SET]
     try:
-        sets._choose_main(one, str(host.paths["main"]) if named else None)
+        assemble._choose_main(one, str(host.paths["main"]) if named else None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "ensure", lambda **_words: None)
             patch.setattr(safety, "check_usable", lambda *_args, **_words: [])
-            sets.assemble(one, dry_run=True)
+            assemble.assemble(one, dry_run=True)
     except DmRemapError as err:
         return err.code
     return ""
@@ -252,11 +253,11 @@ def test_a_tag_in_its_data_is_the_sets_problem(host: Machine) -> None:
     anothers(disk)
     host.put("main", disk)
     assert verdict(host, ADOPTED, NO_ID) == "DMR-E534"
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     (problem,) = one.refusals
     assert problem.hint.endswith(f"{host.paths['spare']} --tag-is-content {host.paths['main']}")
     assert verdict(host, ADOPTED, HAS_ID) == ""
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     assert one.refusals == ()
 
 
@@ -286,12 +287,12 @@ def test_the_next_step_can_be_typed(host: Machine) -> None:
     main_path, spare_path = host.paths["main"], host.paths["spare"]
     host.put("spare", fresh(sb=TAGGED))
     host.facts["main"] = NO_ID
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     with pytest.raises(DmRemapError) as caught:
-        sets._choose_main(one, None)
+        assemble._choose_main(one, None)
     assert caught.value.hint.endswith(f"dmremapctl repair {spare_path} --retag {main_path}")
     with pytest.raises(DmRemapError) as caught:
-        sets._choose_main(replace(one, spare_start=8), None)
+        assemble._choose_main(replace(one, spare_start=8), None)
     assert caught.value.hint.endswith(f"--retag {main_path} --start 8")
 
 
@@ -474,7 +475,7 @@ def test_what_a_disk_says_of_itself(
     ctl: Commands, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], known: str | None
 ) -> None:
     monkeypatch.setattr(tagging, "usable", lambda _place: None)
-    monkeypatch.setattr(sets, "running", list)
+    monkeypatch.setattr(live, "find", list)
     places = device(ctl.spare), device(ctl.main, **facts)
     if known is None:
         with pytest.raises(DmRemapError) as caught:
@@ -496,7 +497,7 @@ def test_a_set_that_runs_is_left_alone(ctl: Commands, monkeypatch: pytest.Monkey
     from unit.test_sets import running_set
 
     monkeypatch.setattr(tagging, "usable", lambda _place: None)
-    monkeypatch.setattr(sets, "running", lambda: [running_set("by another name")])
+    monkeypatch.setattr(live, "find", lambda: [running_set("by another name")])
     for plan in (tagging.plan_retag, tagging.plan_content):
         if plan is tagging.plan_content:
             ctl.put(fresh(sb=ADOPTED), Main())

@@ -27,7 +27,7 @@ from unit.areas import (
     table,
 )
 
-from dmremap import offline, restore, sets
+from dmremap import offline, restore
 from dmremap.cli import main
 from dmremap.errors import DmRemapError, Failure
 from dmremap.host import blockdev
@@ -35,6 +35,7 @@ from dmremap.host.blockdev import DeviceFacts, Signature, Use
 from dmremap.ondisk import BLOCK, BlockDevice, Entry, Epoch, Errors, SetState, SlotState, Tag
 from dmremap.ondisk.backup import Backup, decode
 from dmremap.ondisk.layout import pack_super, pack_tag
+from dmremap.sets import live
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 ENTRIES = [mapped(0, 100), Entry(2, SlotState.LOST, 8, 0), mapped(252, 1000)]
@@ -539,7 +540,7 @@ def test_repair_on_a_device_in_use(
 ) -> None:
     from dataclasses import replace
 
-    monkeypatch.setattr(sets, "running", list)
+    monkeypatch.setattr(live, "find", list)
     place = device(monkeypatch, replace(FACTS, **facts))
     for plan in (
         lambda: offline.plan_repair(place),
@@ -550,14 +551,14 @@ def test_repair_on_a_device_in_use(
         assert caught.value.code == code
 
 
-def running(spare: str, main_device: str = "8:0") -> sets.Running:
+def running(spare: str, main_device: str = "8:0") -> live.Running:
     from dmremap import dm
     from dmremap.dm.lines import parse_table
 
     line = parse_table(0, 8192, f"remap {main_device} {spare} 0 2720".split(maxsplit=1)[1])
     fields = dict.fromkeys(dm.Device.__dataclass_fields__, 0)
     one = dm.Device(**{**fields, "name": "attic", "uuid": f"REMAP-{SET}"})  # type: ignore[arg-type]
-    return sets.Running(one, str(SET), (line,), ())
+    return live.Running(one, str(SET), (line,), ())
 
 
 def test_a_running_set(monkeypatch: pytest.MonkeyPatch, ctl: Commands) -> None:
@@ -565,7 +566,7 @@ def test_a_running_set(monkeypatch: pytest.MonkeyPatch, ctl: Commands) -> None:
 
     held = replace(FACTS, path=str(ctl.path), holders=(Use("sdz", "dm-0 (attic)"),))
     place = device(monkeypatch, held)
-    monkeypatch.setattr(sets, "running", lambda: [running("8:400")])
+    monkeypatch.setattr(live, "find", lambda: [running("8:400")])
     with pytest.raises(DmRemapError, match="'attic', which is running") as caught:
         offline.plan_repair(place)
     assert caught.value.code == "DMR-E403"
@@ -587,7 +588,7 @@ def test_an_adopted_main_is_known_while_its_set_runs(
     ctl.put(Disk())
     held = replace(FACTS, path=str(ctl.path), holders=(Use("sdz", "dm-0 (attic)"),))
     place = device(monkeypatch, held)
-    monkeypatch.setattr(sets, "running", lambda: [running("8:16", "8:400")])
+    monkeypatch.setattr(live, "find", lambda: [running("8:16", "8:400")])
     one = offline.member(place)
     assert (one.role, one.running, one.uuid) == ("main", "attic", SET)
 

@@ -16,7 +16,7 @@ import pytest
 from unit.areas import AREA_BLOCKS, HOMES, SET, fresh
 from unit.devices import a_device
 
-from dmremap import dm, scrub, sets
+from dmremap import dm, scrub
 from dmremap.cli import main
 from dmremap.dm import Target
 from dmremap.dm.lines import RemapTable, parse_status, parse_table
@@ -24,7 +24,8 @@ from dmremap.errors import Busy, DmRemapError, KernelError, NotFound
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import BLOCK
-from dmremap.sets import Running
+from dmremap.sets import live
+from dmremap.sets.live import Running
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 START = 16
@@ -101,8 +102,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDm:
     made = FakeDm(tmp_path / "spare.img")
     made.see()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(sets, "running", made.running)
-    monkeypatch.setattr(sets, "suspended", lambda _facts: False)
+    monkeypatch.setattr(live, "find", made.running)
+    monkeypatch.setattr(blockdev, "suspended", lambda _facts: False)
     monkeypatch.setattr(blockdev, "facts", lambda path, **_how: DeviceFacts(path))
     monkeypatch.setattr(blockdev, "table_path", lambda _word: str(made.image))
     monkeypatch.setattr(dm, "table", lambda _name: made.table)
@@ -327,12 +328,12 @@ def test_sets_that_cannot_be_read(fake: FakeDm, monkeypatch: pytest.MonkeyPatch)
     scrub.plan("one")
     fake.device = good
     one = fake.running()[0]
-    monkeypatch.setattr(sets, "running", lambda _names: [replace(one, status=())])
+    monkeypatch.setattr(live, "find", lambda _names: [replace(one, status=())])
     assert code() == "DMR-E106"
-    monkeypatch.setattr(sets, "running", lambda _names: [one, one])
+    monkeypatch.setattr(live, "find", lambda _names: [one, one])
     assert code() == "DMR-E201"
-    monkeypatch.setattr(sets, "running", fake.running)
-    monkeypatch.setattr(sets, "suspended", lambda _facts: True)
+    monkeypatch.setattr(live, "find", fake.running)
+    monkeypatch.setattr(blockdev, "suspended", lambda _facts: True)
     assert code() == "DMR-E409"
     assert fake.log == []
 

@@ -13,7 +13,7 @@ import pytest
 from unit.areas import fresh, superblock
 from unit.test_compare import ALIEN, BEFORE, CASES, MAIN_BLOCKS, NOW, SB, Pair
 
-from dmremap import dm, offline, restore, seen, sets
+from dmremap import dm, offline, restore, seen
 from dmremap.errors import DmRemapError, Failure, Refused
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts
@@ -21,6 +21,7 @@ from dmremap.ondisk import Epoch, Superblock, View, look, opened
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, judge_seen
 from dmremap.ondisk.layout import pack_super
+from dmremap.sets import assemble, discover
 
 ADOPTED = superblock(
     data_sectors=MAIN_BLOCKS * 8, main_sectors=MAIN_BLOCKS * 8, epoch=NOW, before=BEFORE
@@ -313,7 +314,7 @@ def devices(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Pair:
 @pytest.mark.parametrize(("then", "code"), CASES.items())
 def test_list_and_assemble(devices: Pair, then: tuple[int, int], code: str | None) -> None:
     has_seen(Epoch(*then))
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     assert [why.code for why in one.problems] == ([code] if code else [])
     if code is None:
         return
@@ -322,7 +323,7 @@ def test_list_and_assemble(devices: Pair, then: tuple[int, int], code: str | Non
     assert f"dmremapctl repair --accept-older-spare '{devices.spare}'" in devices.run("list")[1]
     for readonly in (False, True):
         with pytest.raises(Refused) as caught:
-            sets.assemble(one, readonly=readonly, dry_run=True)
+            assemble.assemble(one, readonly=readonly, dry_run=True)
         assert caught.value.code == "DMR-E531"
 
 
@@ -339,7 +340,7 @@ def test_a_set_that_starts_meanwhile_is_no_older_spare(
         return plainly(uuid)
 
     monkeypatch.setattr(seen, "last", last)
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     assert one.problems == ()
 
 
@@ -350,11 +351,11 @@ def test_an_older_spare_is_none_the_less_if_it_cannot_be_read_again(
     plainly = seen.last
 
     def last(uuid: UUID) -> Epoch | None:
-        monkeypatch.setattr(sets, "opened", lambda _path: opened("/nowhere"))
+        monkeypatch.setattr(discover, "opened", lambda _path: opened("/nowhere"))
         return plainly(uuid)
 
     monkeypatch.setattr(seen, "last", last)
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     assert [why.code for why in one.problems] == [OLDER]
     assert devices.spare.exists()
 
@@ -362,7 +363,7 @@ def test_an_older_spare_is_none_the_less_if_it_cannot_be_read_again(
 def test_what_is_refused_already_is_not_to_be_accepted(devices: Pair) -> None:
     has_seen(Epoch(6, 0xE))
     devices.put_spare(replace(ADOPTED, incompat=1))
-    (one,) = sets.scan()
+    (one,) = discover.scan()
     assert OLDER not in [why.code for why in one.problems]
     assert one.problems
 
@@ -372,7 +373,7 @@ def test_what_is_damaged_keeps_no_set_from_starting() -> None:
     has_seen(NOW)
     seen.path_of(ADOPTED.uuid).write_text("{")
     warnings: list[str] = []
-    (one,) = sets.scan(warnings=warnings)
+    (one,) = discover.scan(warnings=warnings)
     assert one.problems == ()
     assert len(warnings) == 1
     assert str(seen.path_of(ADOPTED.uuid)) in warnings[0]

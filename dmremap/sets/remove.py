@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stop a set. What is on disk stays."""
+
+import time
+from typing import Final
+from uuid import UUID
+
+from dmremap import dm, safety, seen
+from dmremap.dm.lines import parse_stop
+from dmremap.errors import Busy, DmRemapError
+from dmremap.host import blockdev
+from dmremap.ondisk import TAG_SECTORS
+from dmremap.sets.live import Running
+
+_CLOSED_SECONDS: Final = 5.0
+"""How long remove() waits for a set to be closed."""
+_STOPS: Final = 3
+"""How often it tries to stop a set before that is removed without."""
+
+
+def remove(one: Running, *, deferred: bool = False) -> tuple[str, ...]:
+    """Stop a set and return warnings. What is on disk stays."""
+    if not deferred:
+        directory = blockdev.sysfs_dir((one.device.major, one.device.minor))
+        if directory is not None:
+            facts = blockdev.facts_of(one.path, directory)
+            busy = [
+                finding
+                for finding in safety.check_usable(facts, write=False)
+                if finding.code in ("DMR-E401", "DMR-E402", "DMR-E403")
+            ]
+            if busy:
+                raise Busy("DMR-E405", f"set {one.name!r} is in use: {busy[0].message}")
+    warnings: list[str] = []
+    try:
+        if deferred or not any(_stop_quietly(one, warnings) for _ in range(_STOPS)):
+            dm.remove(one.name, deferred=deferred)
+        else:
+            warnings += _remember_stopped(one)
+    except Busy:
+        raise Busy("DMR-E405", f"set {one.name!r} is opened by some program") from None
+    return (*warnings, *dm.take_warnings())
+
+
+def _stop_quietly(one: Running, warnings: list[str]) -> bool:
+    """Suspend a set that nobody uses, have its last epoch begin, and remove it.
+
+    From then on a copy of its spare that was made before is refused. False: somebody has it open,
+    as udev has for a moment. Whoever opens it while it is suspended waits, so that is not for long:
+    it is resumed.
+    """
+    until = time.monotonic() + _CLOSED_SECONDS
+    while dm.info(one.name).open_count:
+        if time.monotonic() > until:
+            raise Busy("DMR-E405", f"set {one.name!r} is opened by some program")
+        time.sleep(0.05)
+    warnings.clear()
+    with dm.uninterrupted():
+        # Nothing is open, so no file system has to be frozen.
+        dm.suspend(one.name, lockfs=False)
+        try:
+            for table, told in zip(one.tables, one.status, strict=True):
+                if told.mode == "rw":
+                    # One that is known by its id may have a tag that could not be read.
+                    tagged = told.identity == "tag" or (
+                        told.identity == "id" and table.main_start >= TAG_SECTORS
+                    )
+                    warnings += _begin_last_epoch(one.name, table.start, tagged=tagged)
+            dm.remove(one.name, retry=False)
+        except BaseException as err:
+            if not one.device.suspended:
+                dm.resume(one.name)
+            if isinstance(err, Busy):
+                return False
+            raise
+    return True
+
+
+def _remember_stopped(one: Running) -> tuple[str, ...]:
+    """Remember the last epochs of the sets of a device that was stopped."""
+    warnings: list[str] = []
+    for table, told in zip(one.tables, one.status, strict=True):
+        uuid = table.uuid or told.uuid
+        if told.mode == "rw" and told.identity != "tag" and uuid:
+            spare = blockdev.table_path(table.spare)
+            warnings += seen.learn(one.name, spare, table.spare_start, UUID(uuid))
+    return tuple(warnings)
+
+
+def _begin_last_epoch(name: str, start: int, *, tagged: bool) -> tuple[str, ...]:
+    """Send `stop` to a target; return what has to be said of that."""
+    try:
+        said = parse_stop(dm.message(name, start, "stop"))
+    except DmRemapError as err:
+        why = err.message
+    else:
+        if said.tag or not tagged:
+            return ()
+        why = "its main did not take the tag"
+    return (f"a copy of {name}'s spare made before now cannot be told from the spare: {why}",)
