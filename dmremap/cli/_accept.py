@@ -17,8 +17,8 @@ from dmremap.cli._meta import (
 from dmremap.cli.common import Result, confirm, progress
 
 if TYPE_CHECKING:
-    from dmremap.accept import Acceptance
-    from dmremap.offline import Place
+    from dmremap.sets.accept import Acceptance
+    from dmremap.sets.offline import Place
 
 _LOSS: Final = (
     "Blocks that were mapped since this copy of the spare was made will read as main has them:",
@@ -38,7 +38,7 @@ def accept(
     lock_timeout: float,
 ) -> Result:
     """Take a spare that main's tag refuses, or repair one that it does not."""
-    from dmremap import accept
+    from dmremap.sets import accept
 
     made = accept.plan(place, uuid, progress("checking"), main)
     before = made.before

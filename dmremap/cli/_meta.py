@@ -12,12 +12,12 @@ from dmremap.cli._make import sectors
 from dmremap.cli.common import need_root, one_line
 
 if TYPE_CHECKING:
-    from dmremap.compare import Compared
-    from dmremap.offline import Place
     from dmremap.ondisk import Epoch
     from dmremap.ondisk.findings import Finding
     from dmremap.ondisk.load import Load
     from dmremap.ondisk.mend import Write
+    from dmremap.sets.compare import Compared
+    from dmremap.sets.offline import Place
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +55,7 @@ def main_option(function: Callable[P, R]) -> Callable[P, R]:
 
 def place_of(path: str, start: int, what: str) -> "Place":
     """Return a device or image; devices need root, images do not."""
-    from dmremap.offline import locate
+    from dmremap.sets.offline import locate
 
     place = locate(path, start)
     if not place.is_file:

@@ -8,8 +8,8 @@ from dmremap.cli._meta import alone, write_lines, write_rows
 from dmremap.cli.common import Result, confirm
 
 if TYPE_CHECKING:
-    from dmremap.offline import Place
-    from dmremap.tagging import OfMain
+    from dmremap.sets.offline import Place
+    from dmremap.sets.tagging import OfMain
 
 
 def _of_main(plan: "OfMain", *, dry_run: bool) -> dict[str, object]:
@@ -45,7 +45,7 @@ def retag(
     spare: "Place", main: "Place", uuid: UUID | None, *, dry_run: bool, yes: bool, timeout: float
 ) -> Result:
     """Write the tag to a main that has lost it."""
-    from dmremap import tagging
+    from dmremap.sets import tagging
 
     plan = tagging.plan_retag(spare, main, uuid)
     data = _of_main(plan, dry_run=dry_run)
@@ -70,7 +70,7 @@ def content(
     spare: "Place", main: "Place", uuid: UUID | None, *, dry_run: bool, yes: bool, timeout: float
 ) -> Result:
     """Record that the tag in main's data is content."""
-    from dmremap import tagging
+    from dmremap.sets import tagging
 
     plan = tagging.plan_content(spare, main, uuid)
     data = _of_main(plan, dry_run=dry_run)

@@ -53,8 +53,8 @@ def command(device: str, start: int, uuid: UUID | None, main: str | None, blocks
     answer: with -o json the field "error" is null when there is a verdict.
     """
     place = place_of(device, start, "read block devices")
-    from dmremap import offline
     from dmremap.ondisk.findings import Severity
+    from dmremap.sets import offline
 
     checked = offline.check(place, uuid, progress("checking"), main)
     load = checked.load

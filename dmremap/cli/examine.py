@@ -20,9 +20,9 @@ from dmremap.cli._meta import (
 from dmremap.cli.common import Result, fields, output_option, plain, size
 
 if TYPE_CHECKING:
-    from dmremap.compare import Compared
-    from dmremap.offline import Member
     from dmremap.ondisk.findings import Finding
+    from dmremap.sets.compare import Compared
+    from dmremap.sets.offline import Member
 
 
 @click.command()
@@ -38,7 +38,7 @@ def command(device: str, start: int) -> Result:
     device with a tag the spare is looked for, and compared.
     """
     place = place_of(device, start, "read block devices")
-    from dmremap import offline
+    from dmremap.sets import offline
 
     one = offline.member(place)
     data = _data(one)

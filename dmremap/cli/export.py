@@ -30,7 +30,7 @@ def command(
     if not metadata:
         raise Usage("DMR-E201", "say what to save: --metadata")
     place = place_of(device, start, "read block devices")
-    from dmremap import offline
+    from dmremap.sets import offline
 
     data, backup = offline.export(place, uuid, progress("reading"))
     offline.write_backup(file, data, overwrite=force)

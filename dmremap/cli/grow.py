@@ -43,8 +43,8 @@ def command(
     if by is not None and to is not None:
         raise Usage("DMR-E201", "--by and --to exclude each other")
     need_root("let a set grow")
-    from dmremap import grow
     from dmremap.host.lock import locked
+    from dmremap.sets import grow
 
     plan = grow.plan(name, by=by, to=to, progress=progress("checking the spare"))
     before, after = plan.before, plan.after

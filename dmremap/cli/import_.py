@@ -21,7 +21,7 @@ from dmremap.cli.common import Result, change_options, confirm, output_option, p
 from dmremap.errors import Usage
 
 if TYPE_CHECKING:
-    from dmremap.restore import Restore
+    from dmremap.sets.restore import Restore
 
 
 @click.command()
@@ -65,7 +65,7 @@ def command(
     if not metadata:
         raise Usage("DMR-E201", "say what to bring back: --metadata")
     place = place_of(device, start, "write block devices")
-    from dmremap import offline, restore
+    from dmremap.sets import offline, restore
 
     backup = offline.read_backup(file)
     plan = restore.plan(backup, place, force=force, main=main, progress=progress("checking"))

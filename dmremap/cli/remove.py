@@ -40,9 +40,9 @@ def command(
     if bool(names) == everything:
         raise Usage("DMR-E201", "say which set: a name, a uuid or --all")
     need_root("stop a set")
-    from dmremap import dm, udevrule
+    from dmremap import dm
     from dmremap.host.lock import locked
-    from dmremap.sets import live, remove
+    from dmremap.sets import live, remove, udevrule
 
     done: list[dict[str, object]] = []
     failed: list[DmRemapError] = []

@@ -88,7 +88,7 @@ def command(
         return write(place, disk, uuid, dry_run=dry_run, yes=yes, timeout=lock_timeout)
     if accept_older_spare:
         return accept(place, main, uuid, dry_run=dry_run, yes=yes, lock_timeout=lock_timeout)
-    from dmremap import offline
+    from dmremap.sets import offline
 
     plan = offline.plan_repair(place, uuid, progress("checking"), main)
     before = plan.before

@@ -9,7 +9,7 @@ from dmremap.cli.common import Result, dry_run_option, need_root, one_line, outp
 from dmremap.errors import Partial, Usage
 
 if TYPE_CHECKING:
-    from dmremap.scrub import Done, Plan
+    from dmremap.sets.scrub import Done, Plan
 
 
 @click.command()
@@ -38,7 +38,7 @@ def command(name: str, metadata: bool, dry_run: bool) -> Result:
             hint="It is all that 'scrub' reads today; the data is not read.",
         )
     need_root("have a set read its metadata")
-    from dmremap import scrub
+    from dmremap.sets import scrub
 
     made = scrub.plan(name)
     if dry_run:

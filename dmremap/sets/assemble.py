@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import dm, safety, seen
+from dmremap import dm
 from dmremap.dm import module
 from dmremap.dm.lines import TARGET, ErrorPolicy, RemapTable
 from dmremap.errors import Busy, NotFound, Refused
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import Errors, Superblock, choose, device_writer, opened, refused
-from dmremap.sets import discover, identity, live, naming
+from dmremap.sets import discover, identity, live, naming, safety, seen
 from dmremap.sets.discover import Found
 from dmremap.sets.live import Running
 

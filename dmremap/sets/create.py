@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dmremap import dm, safety, seen, udevrule
+from dmremap import dm
 from dmremap.dm import module
 from dmremap.dm.lines import ErrorPolicy, RemapTable
 from dmremap.errors import Busy, DmRemapError, Refused
@@ -40,9 +40,9 @@ from dmremap.ondisk import (
     segment_for,
     write_tag,
 )
-from dmremap.safety import Area, Finding, Metadata
-from dmremap.sets import assemble, identity, naming
+from dmremap.sets import assemble, identity, naming, safety, seen, udevrule
 from dmremap.sets.assemble import Started
+from dmremap.sets.safety import Area, Finding, Metadata
 
 _HEAD_BYTES: Final = HEAD_BLOCKS * BLOCK
 

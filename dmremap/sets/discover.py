@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from dmremap import seen
 from dmremap.errors import DmRemapError, NotFound, Refused
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts, Devno
@@ -29,7 +28,7 @@ from dmremap.ondisk import (
     refused,
 )
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main, judge_seen
-from dmremap.sets import identity, live
+from dmremap.sets import identity, live, seen
 
 
 @dataclass(frozen=True, slots=True)

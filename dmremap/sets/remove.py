@@ -5,11 +5,12 @@ import time
 from typing import Final
 from uuid import UUID
 
-from dmremap import dm, safety, seen
+from dmremap import dm
 from dmremap.dm.lines import parse_stop
 from dmremap.errors import Busy, DmRemapError
 from dmremap.host import blockdev
 from dmremap.ondisk import TAG_SECTORS
+from dmremap.sets import safety, seen
 from dmremap.sets.live import Running
 
 _CLOSED_SECONDS: Final = 5.0

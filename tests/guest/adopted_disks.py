@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from guest.lib import run, sectors, wait_for, write
 
-from dmremap import dm, udevrule
+from dmremap import dm
 from dmremap.cli import main
-from dmremap.sets import live, remove
+from dmremap.sets import live, remove, udevrule
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 

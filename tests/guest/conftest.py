@@ -12,7 +12,7 @@ import pytest
 from guest.lib import load_module, module_loaded, unload_module
 from guest.remapset import remap_set
 
-from dmremap import seen
+from dmremap.sets import seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

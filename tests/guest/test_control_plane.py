@@ -38,12 +38,12 @@ from guest.lib import (
 )
 from guest.remapset import contents, read_superblock
 
-from dmremap import dm, seen
+from dmremap import dm
 from dmremap.cli import main
 from dmremap.errors import Busy, Failure, Refused
 from dmremap.ondisk import TAG_BLOCKS, opened
 from dmremap.ondisk.layout import pack_super
-from dmremap.sets import assemble, create, live, remove
+from dmremap.sets import assemble, create, live, remove, seen
 
 pytestmark = [pytest.mark.guest, pytest.mark.module]
 

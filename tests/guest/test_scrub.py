@@ -36,8 +36,8 @@ from guest.remapset import (
     texts,
 )
 
-from dmremap import scrub as dmremap_scrub
 from dmremap.ondisk.layout import pack_empty_table
+from dmremap.sets import scrub as dmremap_scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

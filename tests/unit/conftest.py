@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from unit.kernelload import KernelLoad
 
-from dmremap import seen
+from dmremap.sets import seen
 
 
 @pytest.fixture(autouse=True)

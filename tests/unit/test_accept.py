@@ -12,7 +12,6 @@ import pytest
 from unit.areas import HOMES, JUNK, OTHER, Disk, fresh, mapped, superblock
 from unit.test_compare import ALIEN, CASES, MAIN_BLOCKS, SB, Pair, copies, tag_of
 
-from dmremap import accept, offline
 from dmremap.errors import Busy, Failure
 from dmremap.ondisk import (
     BLOCK,
@@ -28,6 +27,7 @@ from dmremap.ondisk import (
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, judge_main
 from dmremap.ondisk.layout import SUPER_HOMES, TAG_BLOCKS, parse_super
+from dmremap.sets import accept, offline
 
 ACCEPT = ("repair", "SPARE", "--main", "MAIN", "--accept-older-spare")
 

@@ -23,7 +23,7 @@ from unit.areas import (
 )
 from unit.test_sets import running_set
 
-from dmremap import compare, dm, offline
+from dmremap import dm
 from dmremap.cli import main
 from dmremap.dm.lines import RemapTable, parse_status
 from dmremap.errors import Busy, NotFound, Refused
@@ -33,7 +33,7 @@ from dmremap.ondisk import BlockDevice, Epoch, Superblock, Tag
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, history, judge_main
 from dmremap.ondisk.layout import TAG_BLOCKS, History, pack_super, pack_tag
-from dmremap.sets import assemble, discover, live
+from dmremap.sets import assemble, compare, discover, live, offline
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 NOW, BEFORE, ALIEN = Epoch(5, 0xA5), Epoch(4, 0xB4), 0xC0FFEE

@@ -16,7 +16,7 @@ import pytest
 from unit.areas import AREA_BLOCKS, JUNK, OTHER, SB, SET, fresh, mapped
 from unit.devices import a_device
 
-from dmremap import dm, grow
+from dmremap import dm
 from dmremap.cli import main
 from dmremap.dm import Device, Target
 from dmremap.dm.lines import RemapTable, parse_status, parse_table
@@ -45,7 +45,7 @@ from dmremap.ondisk import (
 )
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.layout import is_empty_table, pack_empty_table, pack_super, pack_table
-from dmremap.sets import live
+from dmremap.sets import grow, live
 from dmremap.sets.live import Running
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())

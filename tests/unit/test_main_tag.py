@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from unit.areas import JUNK, OTHER, SET, Disk, fresh, superblock
 
-from dmremap import dm, offline, safety, tagging
+from dmremap import dm
 from dmremap.cli import main
 from dmremap.dm import module
 from dmremap.errors import DmRemapError
@@ -22,7 +22,7 @@ from dmremap.host.blockdev import DeviceFacts, Signature
 from dmremap.ondisk import BLOCK, TAG_BLOCKS, BlockDevice, Epoch, Superblock, Tag, View
 from dmremap.ondisk.area import lost_tags, read_tag, something_else
 from dmremap.ondisk.layout import SCRATCH_BLOCKS, pack_super, pack_tag, parse_super
-from dmremap.sets import assemble, discover, live
+from dmremap.sets import assemble, discover, live, offline, safety, tagging
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 SECTORS = 4096

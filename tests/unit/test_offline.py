@@ -27,7 +27,6 @@ from unit.areas import (
     table,
 )
 
-from dmremap import offline, restore
 from dmremap.cli import main
 from dmremap.errors import DmRemapError, Failure
 from dmremap.host import blockdev
@@ -35,7 +34,7 @@ from dmremap.host.blockdev import DeviceFacts, Signature, Use
 from dmremap.ondisk import BLOCK, BlockDevice, Entry, Epoch, Errors, SetState, SlotState, Tag
 from dmremap.ondisk.backup import Backup, decode
 from dmremap.ondisk.layout import pack_super, pack_tag
-from dmremap.sets import live
+from dmremap.sets import live, offline, restore
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
 ENTRIES = [mapped(0, 100), Entry(2, SlotState.LOST, 8, 0), mapped(252, 1000)]

@@ -12,7 +12,6 @@ from unit.areas import HOMES, JUNK, OTHER, Disk, fresh, mapped, superblock
 from unit.test_accept import Cut, cut_at, damage, judged, stuck, supers, tags
 from unit.test_compare import MAIN_BLOCKS, SB, Pair, copies, tag_of
 
-from dmremap import offline, restore
 from dmremap.errors import Refused
 from dmremap.ondisk import BLOCK, BlockDevice, Epoch, Superblock
 from dmremap.ondisk._format import lib
@@ -20,6 +19,7 @@ from dmremap.ondisk.backup import encode
 from dmremap.ondisk.check import examine
 from dmremap.ondisk.epoch import OLDER
 from dmremap.ondisk.layout import TAG_BLOCKS
+from dmremap.sets import offline, restore
 
 OLD = replace(SB, seq=1, epoch=Epoch(3, 3), before=Epoch(2, 2))
 

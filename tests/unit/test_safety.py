@@ -9,11 +9,11 @@ from uuid import UUID
 import pytest
 from unit.areas import JUNK, OTHER, Disk, fresh, reseal, superblock
 
-from dmremap import safety
 from dmremap.errors import Busy, DmRemapError, NotFound, Refused
 from dmremap.host.blockdev import DeviceFacts, Signature, Use
 from dmremap.ondisk import Tag, View, find
-from dmremap.safety import Area, Finding, Metadata, Override
+from dmremap.sets import safety
+from dmremap.sets.safety import Area, Finding, Metadata, Override
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 

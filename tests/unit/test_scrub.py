@@ -16,7 +16,7 @@ import pytest
 from unit.areas import AREA_BLOCKS, HOMES, SET, fresh
 from unit.devices import a_device
 
-from dmremap import dm, scrub
+from dmremap import dm
 from dmremap.cli import main
 from dmremap.dm import Target
 from dmremap.dm.lines import RemapTable, parse_status, parse_table
@@ -24,7 +24,7 @@ from dmremap.errors import Busy, DmRemapError, KernelError, NotFound
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import BLOCK
-from dmremap.sets import live
+from dmremap.sets import live, scrub
 from dmremap.sets.live import Running
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())

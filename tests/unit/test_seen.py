@@ -13,7 +13,7 @@ import pytest
 from unit.areas import fresh, superblock
 from unit.test_compare import ALIEN, BEFORE, CASES, MAIN_BLOCKS, NOW, SB, Pair
 
-from dmremap import dm, offline, restore, seen
+from dmremap import dm
 from dmremap.errors import DmRemapError, Failure, Refused
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts
@@ -21,7 +21,7 @@ from dmremap.ondisk import Epoch, Superblock, View, look, opened
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.epoch import OLDER, PARTED, judge_seen
 from dmremap.ondisk.layout import pack_super
-from dmremap.sets import assemble, discover
+from dmremap.sets import assemble, discover, offline, restore, seen
 
 ADOPTED = superblock(
     data_sectors=MAIN_BLOCKS * 8, main_sectors=MAIN_BLOCKS * 8, epoch=NOW, before=BEFORE

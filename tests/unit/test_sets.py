@@ -10,7 +10,7 @@ import pytest
 from unit.areas import GOLDEN, HOMES, superblock, table
 from unit.devices import a_device
 
-from dmremap import dm, safety
+from dmremap import dm
 from dmremap.dm import module
 from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
@@ -28,7 +28,7 @@ from dmremap.ondisk import (
     opened,
 )
 from dmremap.ondisk.layout import pack_super, pack_tag
-from dmremap.sets import assemble, create, discover, identity, live, naming
+from dmremap.sets import assemble, create, discover, identity, live, naming, safety
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 OTHER = UUID("11111111-2222-3333-4444-555555555555")

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from dmremap import udevrule
 from dmremap.errors import Failure
 from dmremap.host.blockdev import DeviceFacts
+from dmremap.sets import udevrule
 
 SET = UUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import dm, safety, seen
+from dmremap import dm
 from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
 from dmremap.host import blockdev
@@ -38,9 +38,9 @@ from dmremap.ondisk import (
     refused,
     write_tables,
 )
-from dmremap.safety import Finding
-from dmremap.sets import live
+from dmremap.sets import live, safety, seen
 from dmremap.sets.live import Running
+from dmremap.sets.safety import Finding
 
 _LESS = "Make the spare longer, or let the set grow less far with --to or --by."
 

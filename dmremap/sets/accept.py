@@ -11,8 +11,15 @@ import contextlib
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from dmremap import seen
-from dmremap.compare import (
+from dmremap.errors import Busy, Failure, NotFound, Usage
+from dmremap.ondisk import BlockDevice, Progress, Superblock, Tag, View, look, opened
+from dmremap.ondisk.check import examine
+from dmremap.ondisk.epoch import Raise, later
+from dmremap.ondisk.load import Load, refused
+from dmremap.ondisk.mend import Write, Writer, device_writer, mend
+from dmremap.ondisk.tags import renew_tag
+from dmremap.sets import seen
+from dmremap.sets.compare import (
     Compared,
     Main,
     MainTag,
@@ -22,14 +29,7 @@ from dmremap.compare import (
     tags_on,
     unlike,
 )
-from dmremap.errors import Busy, Failure, NotFound, Usage
-from dmremap.offline import Place, after_writes, claimed, locate, look_at, read_back, usable
-from dmremap.ondisk import BlockDevice, Progress, Superblock, Tag, View, look, opened
-from dmremap.ondisk.check import examine
-from dmremap.ondisk.epoch import Raise, later
-from dmremap.ondisk.load import Load, refused
-from dmremap.ondisk.mend import Write, Writer, device_writer, mend
-from dmremap.ondisk.tags import renew_tag
+from dmremap.sets.offline import Place, after_writes, claimed, locate, look_at, read_back, usable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ An adopted main has no tag: for it stands what this host has seen of the set.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from dmremap import seen
 from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Refused
 from dmremap.host import blockdev
@@ -27,7 +26,7 @@ from dmremap.ondisk import (
 from dmremap.ondisk.epoch import OLDER, PARTED, UNFIT, judge_main, judge_seen
 from dmremap.ondisk.findings import Finding
 from dmremap.ondisk.load import Load, Refusal
-from dmremap.sets import discover
+from dmremap.sets import discover, seen
 
 _VERDICTS = {OLDER: "older_spare", PARTED: "parted"}
 

@@ -9,19 +9,8 @@ durable: until then the set is to a load what it was.
 import contextlib
 from dataclasses import dataclass
 
-from dmremap import safety, seen
-from dmremap.compare import Compared, Main, MainTag, compare, find_main, read_main, tags_on, unlike
 from dmremap.errors import Busy, NotFound, Refused
 from dmremap.host import blockdev
-from dmremap.offline import (
-    Place,
-    after_writes,
-    claimed,
-    locate,
-    read_back,
-    refuse_main,
-    usable,
-)
 from dmremap.ondisk import (
     BLOCK,
     HEAD_BLOCKS,
@@ -38,6 +27,26 @@ from dmremap.ondisk.epoch import Raise, later
 from dmremap.ondisk.load import Load
 from dmremap.ondisk.mend import Write, Writer, device_writer
 from dmremap.ondisk.tags import renew_tag
+from dmremap.sets import safety, seen
+from dmremap.sets.compare import (
+    Compared,
+    Main,
+    MainTag,
+    compare,
+    find_main,
+    read_main,
+    tags_on,
+    unlike,
+)
+from dmremap.sets.offline import (
+    Place,
+    after_writes,
+    claimed,
+    locate,
+    read_back,
+    refuse_main,
+    usable,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,9 @@ import contextlib
 from dataclasses import dataclass
 from uuid import UUID
 
-from dmremap import safety
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.host import blockdev
 from dmremap.host.blockdev import Signature
-from dmremap.offline import Place, after_writes, claimed, look_at, read_back, usable
 from dmremap.ondisk import (
     TAG_BLOCKS,
     BlockDevice,
@@ -31,7 +29,8 @@ from dmremap.ondisk.epoch import judge_main
 from dmremap.ondisk.layout import pack_tag
 from dmremap.ondisk.load import Load, Overlay, refused
 from dmremap.ondisk.mend import Write, device_writer
-from dmremap.sets import discover, identity, live
+from dmremap.sets import discover, identity, live, safety
+from dmremap.sets.offline import Place, after_writes, claimed, look_at, read_back, usable
 
 
 @dataclass(frozen=True, slots=True)

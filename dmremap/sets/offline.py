@@ -18,17 +18,6 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from dmremap import safety
-from dmremap.compare import (
-    Compared,
-    Main,
-    MainTag,
-    compare,
-    compare_main,
-    find_main,
-    note,
-    read_main,
-)
 from dmremap.dm.lines import RemapTable
 from dmremap.errors import Busy, DmRemapError, Failure, NotFound, Refused, Usage
 from dmremap.host import blockdev, durable
@@ -55,7 +44,17 @@ from dmremap.ondisk.check import examine
 from dmremap.ondisk.findings import Finding, Severity
 from dmremap.ondisk.load import Load, Overlay, View, refused
 from dmremap.ondisk.mend import Write, device_writer, mend
-from dmremap.sets import live
+from dmremap.sets import live, safety
+from dmremap.sets.compare import (
+    Compared,
+    Main,
+    MainTag,
+    compare,
+    compare_main,
+    find_main,
+    note,
+    read_main,
+)
 from dmremap.sets.live import Running
 
 _AREA_MIN: Final = MIN_AREA_BLOCKS * BLOCK
