@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -110,9 +110,11 @@ def disk_dir(directory: Path) -> Path:
 def partitions(directory: Path) -> list[Path]:
     """Return the directories of a disk's partitions."""
     try:
-        return sorted(path for path in directory.iterdir() if (path / "partition").is_file())
+        # Called after the disk, so that only these have to be looked at.
+        some = [path for path in directory.iterdir() if path.name.startswith(directory.name)]
     except OSError:
         return []
+    return sorted(path for path in some if (path / "partition").is_file())
 
 
 def all_devices(sysfs: Path = SYSFS) -> list[Path]:
@@ -187,21 +189,50 @@ def _behind(directory: Path) -> Devno | None:
     return block_devno(backing) if backing else None
 
 
-def holders(directory: Path, sysfs: Path = SYSFS) -> Iterator[Use]:
-    """Yield what sits on a device or on one of its partitions.
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What says by itself which block devices it uses, read once for all of them.
 
-    A loop device claims nothing, and the kernel does not list it.
+    Loop devices over block devices, file systems that are mounted and places that are swapped to:
+    each with the number of its device.
     """
-    parts = (directory, *partitions(directory))
-    for part in parts:
+
+    loops: tuple[tuple[Devno, str], ...] = ()
+    mounts: tuple[tuple[Devno, str], ...] = ()
+    swaps: tuple[tuple[Devno, str], ...] = ()
+
+
+def around(sysfs: Path = SYSFS, proc: Path = PROC) -> Around:
+    """Read it. A loop device claims nothing, so the kernel lists it nowhere else."""
+    loops = [(_behind(loop), loop.name) for loop in sorted((sysfs / "block").glob("loop*"))]
+    mounts: list[tuple[Devno, str]] = []
+    for devno, where, source in parse_mountinfo(_read(proc / "self" / "mountinfo") or ""):
+        mounts.append((devno, where))
+        # Elsewhere it may be on a file server that does not answer.
+        number = block_devno(source) if source.startswith("/dev/") else None
+        if number is not None:
+            mounts.append((number, where))
+    swaps = [(block_devno(path), path) for path in parse_swaps(_read(proc / "swaps") or "")]
+    return Around(
+        loops=tuple((devno, name) for devno, name in loops if devno),
+        mounts=tuple(mounts),
+        swaps=tuple((devno, path) for devno, path in swaps if devno),
+    )
+
+
+def holders(parts: Mapping[Devno | None, Path], loops: Iterable[tuple[Devno, str]]) -> list[Use]:
+    """Return what sits on a device and its partitions, which are given by number."""
+    out: list[Use] = []
+    for part in parts.values():
         with contextlib.suppress(OSError):
-            for holder in sorted((part / "holders").iterdir()):
-                yield Use(part.name, label(holder.resolve()))
-    names = {_devno(part): part.name for part in parts}
-    for loop in sorted((sysfs / "block").glob("loop*")):
-        devno = _behind(loop)
-        if devno is not None and devno in names:
-            yield Use(names[devno], loop.name)
+            found = sorted((part / "holders").iterdir())
+            out += [Use(part.name, label(holder.resolve())) for holder in found]
+    return out + _of(parts, loops)
+
+
+def _of(parts: Mapping[Devno | None, Path], some: Iterable[tuple[Devno, str]]) -> list[Use]:
+    uses = [Use(parts[devno].name, by) for devno, by in some if devno in parts]
+    return list(dict.fromkeys(uses))
 
 
 def parse_mountinfo(text: str) -> list[tuple[Devno, str, str]]:
@@ -236,22 +267,6 @@ def block_devno(path: str) -> Devno | None:
         if stat.S_ISBLK(info.st_mode):
             return os.major(info.st_rdev), os.minor(info.st_rdev)
     return None
-
-
-def _uses(directory: Path, proc: Path) -> tuple[list[Use], list[Use]]:
-    """Return where a device and its partitions are mounted and swapped to."""
-    parts = {_devno(part): part.name for part in (directory, *partitions(directory))}
-    mounts: list[Use] = []
-    for devno, where, source in parse_mountinfo(_read(proc / "self" / "mountinfo") or ""):
-        number = devno if devno in parts else block_devno(source)
-        if number is not None and number in parts:
-            mounts.append(Use(parts[number], where))
-    swaps = [
-        Use(parts[number], path)
-        for path in parse_swaps(_read(proc / "swaps") or "")
-        if (number := block_devno(path)) is not None and number in parts
-    ]
-    return list(dict.fromkeys(mounts)), swaps
 
 
 def parse_wipefs(text: str) -> list[Signature]:
@@ -348,10 +363,21 @@ def facts(
     return with_signatures(replace(found, exclusive=exclusive_errno(own)))
 
 
-def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PROC) -> DeviceFacts:
-    """Gather what sysfs and /proc know about a device."""
+def facts_of(
+    path: str,
+    directory: Path,
+    *,
+    sysfs: Path = SYSFS,
+    proc: Path = PROC,
+    known: Around | None = None,
+) -> DeviceFacts:
+    """Gather what sysfs and /proc know about a device.
+
+    Who asks about many devices reads around() once, and passes what is `known`.
+    """
+    known = known or around(sysfs, proc)
     disk = disk_dir(directory)
-    mounts, swaps = _uses(directory, proc)
+    parts = {_devno(part): part for part in (directory, *partitions(directory))}
     id_type, raw_id, serial = identity(disk)
     offset = _number(directory / "start")
     medium, medium_start = _medium(disk, id_type, raw_id)
@@ -365,9 +391,9 @@ def facts_of(path: str, directory: Path, *, sysfs: Path = SYSFS, proc: Path = PR
         physical=_number(disk / "queue" / "physical_block_size", 512),
         read_only=bool(_number(directory / "ro")),
         zoned=(_read(disk / "queue" / "zoned") or "none") not in ("none", ""),
-        mounts=tuple(mounts),
-        swaps=tuple(swaps),
-        holders=tuple(holders(directory, sysfs)),
+        mounts=tuple(_of(parts, known.mounts)),
+        swaps=tuple(_of(parts, known.swaps)),
+        holders=tuple(holders(parts, known.loops)),
         disk=_devno(disk),
         components=components(directory, sysfs),
         id_type=id_type,

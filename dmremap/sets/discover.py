@@ -115,8 +115,9 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
 
 def _readable(warnings: list[str]) -> Iterator[DeviceFacts]:
     """Yield all block devices that may be a main or a spare."""
+    known = blockdev.around()
     for directory in blockdev.all_devices():
-        facts = blockdev.facts_of(blockdev.node(directory), directory)
+        facts = blockdev.facts_of(blockdev.node(directory), directory, known=known)
         if facts.sectors < TAG_SECTORS or live.is_set(directory):
             continue
         if blockdev.suspended(facts):

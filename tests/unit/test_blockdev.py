@@ -98,10 +98,37 @@ def test_a_loop_device_holds_what_it_is_over(sysfs: Sysfs, monkeypatch: pytest.M
     numbers = {"/dev/sda1": (8, 1), "/dev/sdz": (8, 99)}
     monkeypatch.setattr(blockdev, "block_devno", numbers.get)
     sda = sysfs.root / "devices/pci0/sda"
-    assert list(blockdev.holders(sda, sysfs.root)) == [
-        Use("sda1", "dm-0 (vg-a[b])"),
-        Use("sda1", "loop0"),
-    ]
+    facts = blockdev.facts_of("/dev/sda", sda, sysfs=sysfs.root, proc=sysfs.root)
+    assert facts.holders == (Use("sda1", "dm-0 (vg-a[b])"), Use("sda1", "loop0"))
+
+
+def test_a_file_server_that_does_not_answer_is_not_asked(
+    sysfs: Sysfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is mounted may be named by a path there, and then whoever looks at it waits for ever."""
+    put(
+        tmp_path / "self" / "mountinfo",
+        "36 35 0:40 / /mnt rw - fuse.x /srv/dead/image rw\n"
+        "37 35 0:41 / /pool rw - btrfs /dev/sda rw\n",
+    )
+    monkeypatch.setattr(blockdev, "block_devno", {"/dev/sda": (8, 0)}.__getitem__)
+    assert blockdev.around(sysfs.root, tmp_path).mounts == (
+        ((0, 40), "/mnt"),
+        ((0, 41), "/pool"),
+        ((8, 0), "/pool"),
+    )
+
+
+def test_what_is_known_is_not_read_again(sysfs: Sysfs, tmp_path: Path) -> None:
+    known = blockdev.Around(
+        loops=(((8, 1), "loop7"),), mounts=(((8, 1), "/a"),), swaps=(((8, 0), "/dev/sda"),)
+    )
+    facts = blockdev.facts_of(
+        "/dev/sda", sysfs.root / "devices/pci0/sda", sysfs=sysfs.root, proc=tmp_path, known=known
+    )
+    assert facts.holders[-1] == Use("sda1", "loop7")
+    assert facts.mounts == (Use("sda1", "/a"),)
+    assert facts.swaps == (Use("sda", "/dev/sda"),)
 
 
 @pytest.mark.parametrize(

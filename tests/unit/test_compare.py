@@ -303,7 +303,7 @@ def devices(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Pair:
     """Have the two files be all the devices there are."""
     paths = [pair.main, pair.spare]
 
-    def facts(path: str, _directory: Path) -> DeviceFacts:
+    def facts(path: str, _directory: Path, **_known: object) -> DeviceFacts:
         return DeviceFacts(path, devno=(8, len(path)), sectors=Path(path).stat().st_size // 512)
 
     monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)

@@ -133,7 +133,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
         blocks = set(range(offset // BLOCK, -(-(offset + length) // BLOCK)))
         return None if made.bad[Path(self.path).name] & blocks else read(self, offset, length)
 
-    def facts_of(path: str, _directory: Path) -> DeviceFacts:
+    def facts_of(path: str, _directory: Path, **_known: object) -> DeviceFacts:
         size = made.paths[Path(path).name].stat().st_size // 512
         found = DeviceFacts(path, devno=(8, len(path)), sectors=size)
         return replace(found, **made.facts.get(Path(path).name, {}))

@@ -299,7 +299,7 @@ def test_import_begins_behind_what_was_seen(pair: Pair, tmp_path: Path) -> None:
 def devices(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Pair:
     """Have the spare be the only device there is."""
 
-    def facts(path: str, _directory: Path) -> DeviceFacts:
+    def facts(path: str, _directory: Path, **_known: object) -> DeviceFacts:
         return DeviceFacts(path, devno=(8, 1), sectors=pair.spare.stat().st_size // 512)
 
     monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)

@@ -162,7 +162,7 @@ def two_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path
         with path.open("wb") as file:
             file.truncate(340 * BLOCK)
 
-    def facts(path: str, _directory: Path) -> DeviceFacts:
+    def facts(path: str, _directory: Path, **_known: object) -> DeviceFacts:
         return DeviceFacts(path, devno=(8, len(path)), sectors=340 * 8)
 
     monkeypatch.setattr(dm, "exists", lambda *_args, **_words: None)
