@@ -64,7 +64,7 @@ def command(
     need_root("assemble sets")
     from dmremap.host.blockdev import block_devno
     from dmremap.host.lock import locked
-    from dmremap.sets import assemble, discover
+    from dmremap.sets import assemble, discover, live
 
     if spare is not None and block_devno(spare) is None:
         raise NotFound("DMR-E302", f"{spare} is not a block device")
@@ -78,6 +78,7 @@ def command(
         chosen = discover.select(found, names) if names else found
         if (main is not None or name is not None) and len(chosen) != 1:
             raise Usage("DMR-E201", "--main and --name need exactly one set")
+        up = live.find()
         for one in chosen:
             entry: dict[str, object] = {"name": one.name, "uuid": one.superblock.uuid}
             try:
@@ -90,6 +91,7 @@ def command(
                     remap_rate=remap_rate,
                     readonly=readonly,
                     dry_run=dry_run,
+                    up=up,
                 )
             except DmRemapError as err:
                 failed.append(err)

@@ -86,21 +86,22 @@ def assemble(
     remap_rate: int | None = None,
     readonly: bool = False,
     dry_run: bool = False,
+    up: list[Running] | None = None,
 ) -> tuple[Started, RemapTable]:
     """Start a set that was found on disk. The caller holds the lock.
+
+    Who starts many passes what runs as `up`; what is started is added to it.
 
     `errors` and `remap_rate` are recorded first; read-only, where nothing is written, they are for
     this start alone.
     """
     sb = one.superblock
     chosen = _new_choices(sb, errors, remap_rate)
-    already = dm.exists(uuid=naming.dm_uuid(sb.uuid))
-    if already and not already.live_table:
-        # Whoever began to start it was killed: the lock is ours now.
-        if not dry_run:
-            dm.remove(already.name)
-        already = None
-    others = [run for run in [live.look_at(already)] if run] if already else live.find()
+    already = _begun(sb.uuid, dry_run=dry_run)
+    if already:
+        others = [run for run in [live.look_at(already)] if run]
+    else:
+        others = live.find() if up is None else up
     if runs := _runs_as(one, main, others):
         already = runs.device
     if already:
@@ -151,12 +152,25 @@ def assemble(
     if not dry_run:
         if chosen:
             _record(one, errors, remap_rate)
-        start(free, sb.uuid, line, readonly=readonly)
+        device = start(free, sb.uuid, line, readonly=readonly)
         warnings += dm.take_warnings()
-        if not readonly:
+        if up is not None:
+            up += filter(None, [live.look_at(device)])
+        if not readonly and not sb.tagged:
             warnings += seen.learn(free, one.spare.path, one.spare_start, sb.uuid)
     path = dm.device_path(free)
     return Started(free, str(sb.uuid), path, recorded=chosen, warnings=warnings), line
+
+
+def _begun(uuid: UUID, *, dry_run: bool) -> dm.Device | None:
+    """Return the device that has the uuid of a set, and take away one that never started."""
+    already = dm.exists(uuid=naming.dm_uuid(uuid))
+    if already and not already.live_table:
+        # Whoever began to start it was killed: the lock is ours now.
+        if not dry_run:
+            dm.remove(already.name)
+        return None
+    return already
 
 
 def _new_choices(
