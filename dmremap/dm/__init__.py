@@ -24,7 +24,6 @@ from dmremap.dm.device import (
     table,
     take_warnings,
     targets,
-    uninterrupted,
 )
 from dmremap.dm.events import EventPoller
 
@@ -52,5 +51,4 @@ __all__ = [
     "table",
     "take_warnings",
     "targets",
-    "uninterrupted",
 ]

@@ -10,7 +10,6 @@ the node is there when a call returns.
 import contextlib
 import errno
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from dmremap.errors import (
     PermissionDenied,
     Refused,
 )
+from dmremap.host import signals
 
 if TYPE_CHECKING:  # these two are names of the stub only
     from dmremap.dm._libdm import Pointer, Task
@@ -216,26 +216,33 @@ class _Cookie:
         """Wait until udevd is done, then make sure that nodes are up to date.
 
         At the deadline the last reference is dropped for udevd, which destroys the semaphore. What
-        was asked of the kernel is done all the same, so a late udevd is a warning.
+        was asked of the kernel is done all the same, so a late udevd is a warning. A signal ends
+        the wait in the same way, and is handled when the semaphore is gone.
         """
         cookie = self.pointer[0]
-        if cookie:
+        if not cookie:
+            lib.dm_task_update_nodes()
+            _take_log()
+            return
+        with signals.held(signals.ENDING):
             ready: Pointer[int] = ffi.new("int *", 0)
             end = time.monotonic() + UDEV_TIMEOUT
             pause = 0.001
             while lib.dm_udev_wait_immediate(cookie, ready) and not ready[0]:
-                if time.monotonic() > end:
+                late = time.monotonic() > end
+                if late:
                     _warnings.append(
                         f"udevd did not confirm within {UDEV_TIMEOUT:g} s that it knows {name}; "
                         "its links may be missing (DMR-E105)"
                     )
+                if late or signals.ending():
                     lib.dm_udev_complete(cookie)
                     lib.dm_udev_wait_immediate(cookie, ready)
                     break
                 time.sleep(pause)
                 pause = min(pause * 1.5, 0.05)
-        lib.dm_task_update_nodes()
-        _take_log()
+            lib.dm_task_update_nodes()
+            _take_log()
 
 
 @contextlib.contextmanager
@@ -336,16 +343,6 @@ def _need_node(name: str) -> None:
             _take_log()
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let signals wait while the block runs: a device that is suspended is resumed first."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def swap(
     name: str,
     table: Sequence[Target],
@@ -360,7 +357,8 @@ def swap(
     """
     reload(name, table, readonly=readonly)
     err: Pointer[int] = ffi.new("int *", 0)
-    with uninterrupted(), _lock, _cookie(name) as cookie:
+    # A device that is suspended is resumed first.
+    with signals.held(), _lock, _cookie(name) as cookie:
         log = KernelLog()
         try:
             step = lib.dmr_swap(

@@ -16,7 +16,7 @@ from dmremap import dm
 from dmremap.dm import module
 from dmremap.dm.lines import ErrorPolicy, RemapTable
 from dmremap.errors import Busy, DmRemapError, Refused
-from dmremap.host import blockdev
+from dmremap.host import blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.host.run import run
 from dmremap.ondisk import (
@@ -99,11 +99,13 @@ class _Undo:
         try:
             yield
         except BaseException as err:
-            for what, step in reversed(self.steps):
-                try:
-                    step()
-                except (DmRemapError, OSError) as also:
-                    err.add_note(f"could not {what}: {also}")
+            # A second signal waits: who is impatient must not be left with half a set.
+            with signals.held(signals.ENDING):
+                for what, step in reversed(self.steps):
+                    try:
+                        step()
+                    except (DmRemapError, OSError) as also:
+                        err.add_note(f"could not {what}: {also}")
             raise
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from dmremap import dm
 from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
-from dmremap.host import blockdev
+from dmremap.host import blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.ondisk import (
     BLOCK,
@@ -379,7 +379,7 @@ def _write(device: BlockDevice, made: Plan, progress: Progress | None) -> None:
         safety.refuse(check_obstacle(made.spare.path, uuid, start, found.obstacle))
 
 
-@dm.uninterrupted()
+@signals.held()
 def _swap(made: Plan, now: _Now) -> tuple[str, ...]:
     """Put the longer table in force, whatever signal comes; return warnings."""
     try:

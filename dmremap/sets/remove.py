@@ -8,7 +8,7 @@ from uuid import UUID
 from dmremap import dm
 from dmremap.dm.lines import parse_stop
 from dmremap.errors import Busy, DmRemapError
-from dmremap.host import blockdev
+from dmremap.host import blockdev, signals
 from dmremap.ondisk import TAG_SECTORS
 from dmremap.sets import safety, seen
 from dmremap.sets.live import Running
@@ -56,7 +56,7 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
             raise Busy("DMR-E405", f"set {one.name!r} is opened by some program")
         time.sleep(0.05)
     warnings.clear()
-    with dm.uninterrupted():
+    with signals.held():
         # Nothing is open, so no file system has to be frozen.
         dm.suspend(one.name, lockfs=False)
         try:

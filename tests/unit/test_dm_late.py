@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A udevd that does not answer in time."""
 
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -28,4 +30,35 @@ def test_a_late_udevd_is_a_warning_and_undoes_nothing(monkeypatch: pytest.Monkey
     (warning,) = take_warnings()
     assert "udevd did not confirm" in warning
     assert "home" in warning
+    assert take_warnings() == ()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_ends_the_wait_and_leaves_no_semaphore(
+    monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """However often it comes, and before or while there is a wait."""
+    done: list[str] = []
+
+    def wait(_cookie: int, _ready: object) -> int:
+        done.append("wait")
+        if len(done) <= times:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1
+
+    monkeypatch.setattr(
+        device,
+        "lib",
+        SimpleNamespace(
+            dm_udev_wait_immediate=wait,
+            dm_udev_complete=lambda _cookie: done.append("complete"),
+            dm_task_update_nodes=lambda: done.append("nodes"),
+            dmr_take_log=lambda _buffer, _size: 0,
+        ),
+    )
+    take_warnings()
+    with pytest.raises(KeyboardInterrupt), device._cookie("home") as cookie:
+        cookie.pointer = [4711]  # type: ignore[assignment]
+    # The semaphore goes when its last reference is given back and somebody waits for it.
+    assert done == ["wait", "complete", "wait", "nodes"]
     assert take_warnings() == ()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The parts of a set's life that need no device."""
 
+import os
+import signal
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -423,3 +425,23 @@ def test_undo_goes_on_after_a_failure_and_says_what_is_left() -> None:
         work()
     assert done == ["three", "one"]
     assert caught.value.__notes__ == ["could not do two: DMR-E103: the disk is gone"]
+
+
+def test_a_second_signal_waits_for_an_undo() -> None:
+    done: list[str] = []
+    undo = create._Undo()
+
+    def impatient() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("two")
+
+    def work() -> None:
+        with undo.on_failure():
+            undo.add("do one", lambda: done.append("one"))
+            undo.add("do two", impatient)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["two", "one"]
+    assert not signal.sigpending()
