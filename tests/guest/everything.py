@@ -472,7 +472,10 @@ class Stretch:
         self._note(kind, units, value, end)
         wide = "write" if plain else kind
         main = self.main_sector(units.start)
-        if number and not self.weather.write_may_fail(wide, main, count, begin, now, fua=flushed):
+        # A write with FUA is a flush, too, and is told what one is told.
+        told = kind == "fua" and self._told_of_cached(device, begin, number)
+        fails = self.weather.write_may_fail(wide, main, count, begin, now, fua=flushed)
+        if number and not told and not fails:
             raise Wrong(f"{kind} of {units} failed without a reason: {end}", units)
 
     def _write_cached(self, first: int, data: bytes) -> None:
@@ -486,6 +489,15 @@ class Stretch:
             os.close(fd)
             self.cached_until = time.monotonic()
 
+    def _told_of_cached(self, device: Device, begin: float, number: int) -> bool:
+        """Say whether an error of a flush may be that of a write through the page cache.
+
+        Each descriptor is told once of one that has failed.
+        """
+        told = number == EIO and self.cached_until > self.synced.get(device.fd, 0.0)
+        self.synced[device.fd] = begin
+        return told
+
     def flush(self, device: Device) -> None:
         """Flush."""
         begin, mark = time.monotonic(), self.oracle.flush_begins()
@@ -495,9 +507,7 @@ class Stretch:
             end = errno_name(error.errno or 0)
             self.done["flush failed"] += 1
             self._note("flush", range(UNITS), mark, end)
-            # Each descriptor is told once of a write through the page cache that has failed.
-            cached = error.errno == EIO and self.cached_until > self.synced.get(device.fd, 0.0)
-            self.synced[device.fd] = begin
+            cached = self._told_of_cached(device, begin, error.errno or 0)
             if not cached and not self.weather.spell_during("flush", begin, time.monotonic()):
                 raise Wrong(f"a flush failed without a reason: {end}") from error
         else:

@@ -175,7 +175,7 @@ def _factory(kernel: Kernel, directory: Path, *, long: bool) -> Iterator[Machine
         for number, machine in enumerate(machines):
             all_closed.callback(_tell_races, machine)
             all_closed.callback(machine.close)
-            debug = kernel.series == kernels.DEBUG
+            debug = machine.kernel.series == kernels.DEBUG  # it may be another than the test's
             if machine.running and (debug or counted.environment()):
                 all_closed.callback(counted.collect, machine, directory / f"gcov{number}")
             if machine.running and debug and long:
