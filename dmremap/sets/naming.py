@@ -6,7 +6,6 @@ from uuid import UUID
 
 from dmremap import dm
 from dmremap.errors import Busy, Usage
-from dmremap.ondisk import NAME_MAX
 
 DM_UUID_PREFIX: Final = "REMAP-"
 # A device-mapper name is 127 bytes at most, after mangling.
@@ -20,6 +19,9 @@ def dm_uuid(uuid: UUID | str) -> str:
 
 def check_name(name: str) -> str:
     """Return a name that is fit for a set and for a device, or raise."""
+    # Who only asks what runs does without the format, which takes long to import.
+    from dmremap.ondisk import NAME_MAX
+
     raw = name.encode(errors="surrogateescape")
     # A backslash would be taken for the start of an escaped character by udev and libdevmapper.
     # What is not UTF-8 is not printable either.
