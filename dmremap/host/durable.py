@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Files that are there as a whole or as they were before, whenever the power goes."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,22 @@ def replace(path: Path, text: str, mode: int = 0o644) -> None:
             os.unlink(file.name)
             raise
     sync(path.parent)
+
+
+def give_name(file: Path, name: Path) -> None:
+    """Have a file be called so, if nothing is; raise FileExistsError, or another OSError.
+
+    Who is cut off leaves both names, or on a file system without links, such as FAT, perhaps an
+    empty file of the new name.
+    """
+    try:
+        os.link(file, name)
+    except OSError as err:
+        if err.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # The name is ours as soon as it is there, so that the rename replaces nobody's file.
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        file.rename(name)
 
 
 def sync(directory: Path) -> None:

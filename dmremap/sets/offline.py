@@ -475,7 +475,7 @@ def write_backup(path: str, data: bytes, *, overwrite: bool = False) -> None:
         if overwrite:
             part.rename(target)
         else:
-            os.link(part, target)
+            durable.give_name(part, target)
         durable.sync(target.parent)
     except FileExistsError:
         raise Refused("DMR-E525", f"{path} exists already") from None
