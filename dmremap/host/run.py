@@ -5,6 +5,7 @@ Argument lists only, never a shell; a fixed locale, so that what is parsed does 
 runs it; no standard input, so that nothing can sit and wait for an answer; always a deadline.
 """
 
+import contextlib
 import logging
 import os
 import shlex
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dmremap.errors import Failure, NotFound
 
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 
 # sbin first: an unprivileged user's PATH often lacks it, and blkid and modprobe live there.
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+
+
+_KILLED_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +68,32 @@ def run(
     """Run a program to its end and return what it wrote.
 
     With `check`, an exit status that is not in `ok` is a Failure. A program that is missing is
-    always NotFound and one that outlives its deadline is killed and always a Failure.
+    always NotFound and one that outlives its deadline is killed and always a Failure, a second
+    later at the latest: what waits for a disk cannot be killed, and is not waited for.
     """
     words = tuple(os.fspath(word) for word in argv)
     log.debug("+ %s", shlex.join(words))
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             words,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            timeout=timeout,
             env={**environment(), **(env or {})},
-            check=False,
         )
     except FileNotFoundError:
         raise NotFound("DMR-E301", f"the program {words[0]} is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise Failure("DMR-E102", f"{words[0]} did not finish within {timeout:g} seconds") from None
-    result = Completed(words, done.returncode, done.stdout, done.stderr)
+    try:
+        out, err = child.communicate(stdin, timeout=timeout)
+    except BaseException as problem:
+        _leave(child)
+        if not isinstance(problem, subprocess.TimeoutExpired):
+            raise
+        late = f"{words[0]} did not finish within {timeout:g} seconds"
+        raise Failure("DMR-E102", late) from None
+    result = Completed(words, child.returncode, out, err)
     if check and result.returncode not in ok:
         raise Failure(
             "DMR-E101",
@@ -91,3 +101,14 @@ def run(
             + (f": {result.complaint}" if result.complaint else ""),
         )
     return result
+
+
+def _leave(child: subprocess.Popen[str]) -> None:
+    """Kill a program, and wait for its end only as long as one that can be killed takes."""
+    child.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=_KILLED_SECONDS)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe:
+            with contextlib.suppress(OSError):  # what could not be written to it
+                pipe.close()
