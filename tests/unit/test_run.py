@@ -36,8 +36,12 @@ def test_deadline() -> None:
 def test_what_cannot_be_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As what waits for a disk that does not answer."""
     left: list[subprocess.Popen[str]] = []
+
+    def kill(child: subprocess.Popen[str]) -> None:
+        left.append(child)
+
     with monkeypatch.context() as patched:
-        patched.setattr(subprocess.Popen, "kill", lambda child: left.append(child))
+        patched.setattr(subprocess.Popen, "kill", kill)
         begin = time.monotonic()
         with pytest.raises(Failure, match="did not finish"):
             run(["sleep", "30"], timeout=0.2)
