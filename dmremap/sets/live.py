@@ -123,10 +123,11 @@ def names_in_sysfs(sysfs: Path = blockdev.SYSFS) -> list[tuple[str, str, str]]:
     """Return name, uuid and kernel name of running sets as anybody may read them."""
     out: list[tuple[str, str, str]] = []
     for directory in blockdev.all_devices(sysfs):
-        if is_set(directory):
-            name = blockdev.unmangle(
-                (directory / "dm" / "name").read_text(errors="surrogateescape").strip()
-            )
+        # One that goes meanwhile is not running.
+        with contextlib.suppress(OSError):
             uuid = (directory / "dm" / "uuid").read_text(errors="replace").strip()
-            out.append((name, uuid.removeprefix(DM_UUID_PREFIX), directory.name))
+            if uuid.startswith(DM_UUID_PREFIX):
+                name = (directory / "dm" / "name").read_text(errors="surrogateescape").strip()
+                plain = blockdev.unmangle(name)
+                out.append((plain, uuid.removeprefix(DM_UUID_PREFIX), directory.name))
     return out

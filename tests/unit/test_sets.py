@@ -447,3 +447,15 @@ def test_a_second_signal_waits_for_an_undo() -> None:
         work()
     assert done == ["two", "one"]
     assert not signals.ending()
+
+
+def test_a_set_that_goes_while_it_is_looked_at_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "class" / "block").mkdir(parents=True)
+    for number, files in enumerate(({"name": "a", "uuid": f"REMAP-{SET}"}, {"uuid": "REMAP-x"})):
+        device = tmp_path / f"dm-{number}"
+        (device / "dm").mkdir(parents=True)
+        (device / "size").write_text("8\n")
+        for name, text in files.items():
+            (device / "dm" / name).write_text(text + "\n")
+        (tmp_path / "class" / "block" / device.name).symlink_to(device)
+    assert live.names_in_sysfs(tmp_path) == [("a", str(SET), "dm-0")]
