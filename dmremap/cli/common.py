@@ -117,8 +117,21 @@ def partial(failed: Sequence[DmRemapError], total: int, done: str) -> Partial | 
     return Partial("DMR-E801", f"{len(failed)} of {total} sets were not {done}: {reasons}")
 
 
+@dataclass(slots=True)
+class _Line:
+    """Whether a line of progress has begun, which ends before anything else is written."""
+
+    begun: bool = False
+
+
+_line: Final = _Line()
+
+
 def write(text: str, stream: TextIO | None = None) -> None:
     """Write text that may hold anything a device can be called."""
+    if _line.begun:
+        _line.begun = False
+        sys.stderr.write("\n")
     out = stream or sys.stdout
     encoding = out.encoding or "utf-8"
     text = _CONTROL.sub(_escaped, text)
@@ -261,7 +274,8 @@ def progress(what: str) -> Callable[[int, int], None] | None:
         percent = done * 100 // total if total else 100
         if percent != last:
             last = percent
-            sys.stderr.write(f"\r{what}: {percent} %" + ("\n" if done >= total else ""))
+            _line.begun = done < total
+            sys.stderr.write(f"\r{what}: {percent} %" + ("" if _line.begun else "\n"))
             sys.stderr.flush()
 
     return step

@@ -439,3 +439,22 @@ def test_every_command_that_shows_sets_says_which_device_fails(
 def test_what_fails_as_a_whole_is_explained(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", code]) == 0
     assert code in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_line_of_progress_is_ended(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before an error, and before a result of what was cut short; once."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    step = common.progress("reading")
+    assert step
+    step(1, 4)
+    common.show_error(Failure("DMR-E102", "too late"), "check", form)
+    common.show(common.Result({}, "that is all"), "check", form)
+    out = capsys.readouterr()
+    assert out.err.startswith("\rreading: 25 %\n")
+    assert out.err.count("\n\n") == 0
+    step(4, 4)
+    common.show(common.Result({}, "that is all"), "check", form)
+    assert capsys.readouterr().err == "\rreading: 100 %\n"
