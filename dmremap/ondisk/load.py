@@ -50,6 +50,7 @@ from dmremap.ondisk.layout import (
 
 _EMPTY: Final = bytes(BLOCK - HEADER)
 _SHOWN: Final = 8  # blocks named in a message
+_PIECE: Final = 16  # blocks, where not all of them can be read at once
 
 
 class Source(Protocol):
@@ -75,12 +76,23 @@ class View:
 
     @cached_property
     def first(self) -> Blocks:
-        """The blocks that head.py looks at: read once, and one by one where that fails."""
+        """The blocks that head.py looks at: read once, and in pieces where that fails.
+
+        A disk may take seconds for each read that fails, so not all of them are read one by one.
+        """
         count = min(READ, self.count)
-        whole = self.source.read(self.start * 512, count * BLOCK) if count else b""
-        if whole is None:
-            return [self.block(number) for number in range(count)]
-        return [whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK)]
+        return self._first(0, count, (_PIECE, 1)) if count else []
+
+    def _first(self, start: int, count: int, pieces: Sequence[int]) -> list[bytes | None]:
+        whole = self.source.read(self.start * 512 + start * BLOCK, count * BLOCK)
+        if whole is not None:
+            return [whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK)]
+        if count == 1:
+            return [None]
+        out: list[bytes | None] = []
+        for at in range(start, start + count, pieces[0]):
+            out += self._first(at, min(pieces[0], start + count - at), pieces[1:])
+        return out
 
     @cached_property
     def head(self) -> Head:

@@ -752,3 +752,39 @@ def test_findings_have_codes() -> None:
         assert code.title
         assert code.meaning.endswith(".")
         assert code.next_step.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reads"),
+    [
+        (set(), 1),
+        ({0}, 1 + 17 + 16),
+        ({136}, 1 + 17 + 16),
+        ({0, 15}, 1 + 17 + 16),
+        ({1, 255}, 1 + 17 + 32),
+        ({256}, 1 + 17),
+        (set(range(257)), 1 + 17 + 256),
+    ],
+)
+def test_where_some_cannot_be_read_most_are_read_together(bad: set[int], reads: int) -> None:
+    disk = fresh()
+    view = View(disk, 0)
+    whole = list(view.first)
+    done: list[tuple[int, int]] = []
+    plainly = disk.read
+
+    def read(offset: int, length: int) -> bytes | None:
+        first, count = offset // BLOCK, length // BLOCK
+        done.append((first, count))
+        return None if bad & set(range(first, first + count)) else plainly(offset, length)
+
+    disk.read = read  # type: ignore[method-assign]
+    found = View(disk, 0).first
+    assert found == [None if place in bad else block for place, block in enumerate(whole)]
+    assert len(done) == reads
+
+
+def test_an_area_without_a_block_is_not_read() -> None:
+    disk = Disk(0)
+    disk.read = lambda _offset, _length: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    assert View(disk, 0).first == []
