@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The control plane of dm-remap.
 
-Imports run one way: cli -> sets, health, monitor, selftest -> dm, ondisk, table, safety.
+Imports run one way: cli -> monitor, selftest -> health -> sets -> dm, ondisk -> host -> errors.
 Nothing here does I/O at import.
 """
 

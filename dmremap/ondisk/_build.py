@@ -16,6 +16,7 @@ typedef uint16_t __le16;
 typedef uint32_t __le32;
 typedef uint64_t __le64;
 
+#define BLKRRPART ...
 #define DMR_VERSION ...
 #define DMR_BLOCK_SIZE ...
 #define DMR_BLOCK_SECTORS ...
@@ -176,6 +177,7 @@ int dmr_is_zero(const void *p, size_t len);
 
 SOURCE = r"""
 #include <stdint.h>
+#include <linux/fs.h>
 #include "dm-remap-format.h"
 
 /* Byte order both ways, as functions: the header has macros. */

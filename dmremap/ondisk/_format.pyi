@@ -15,6 +15,7 @@ class Ffi:
     def offsetof(self, ctype: str, field: str) -> int: ...
 
 class Lib:
+    BLKRRPART: int
     DMR_VERSION: int
     DMR_BLOCK_SIZE: int
     DMR_BLOCK_SECTORS: int

@@ -10,17 +10,14 @@ import errno
 import fcntl
 import mmap
 import os
-import stat
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from dmremap.errors import Busy, Failure, NotFound, PermissionDenied, Refused
+from dmremap.ondisk._format import lib
 from dmremap.ondisk.layout import BLOCK, is_zero
 
 CHUNK: Final = 1 << 20
-BLKGETSIZE64: Final = 0x80081272
-BLKRRPART: Final = 0x125F
 
 Devno = tuple[int, int]
 
@@ -52,11 +49,7 @@ class BlockDevice:
     @property
     def size(self) -> int:
         """The size in bytes."""
-        info = os.fstat(self.fd)
-        if stat.S_ISREG(info.st_mode):
-            return info.st_size
-        raw = fcntl.ioctl(self.fd, BLKGETSIZE64, bytes(8))
-        return int(struct.unpack("Q", raw)[0])
+        return os.lseek(self.fd, 0, os.SEEK_END)
 
     def read(self, offset: int, length: int) -> bytes | None:
         """Return bytes, None where the medium does not give them all."""
@@ -120,7 +113,7 @@ class BlockDevice:
     def forget_partitions(self) -> None:
         """Let the kernel read the partition table again, if the device can have one."""
         with contextlib.suppress(OSError):
-            fcntl.ioctl(self.fd, BLKRRPART)
+            fcntl.ioctl(self.fd, lib.BLKRRPART)
 
     def _pieces(
         self, offset: int, length: int, progress: Progress | None = None
