@@ -139,8 +139,8 @@ class Gate:
                 self._changed.notify_all()
 
 
-def where_it_waits(pid: int) -> str:
-    """Return what a program and its children wait for, and the requests that are under way."""
+def stacks(pid: int) -> list[str]:
+    """Return of each thread of a program and its children its number, its state and its stack."""
     said = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it may end meanwhile
@@ -150,18 +150,13 @@ def where_it_waits(pid: int) -> str:
             for thread in (process / "task").iterdir():
                 state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
                 said.append(f"{thread.name} {state}\n{(thread / 'stack').read_text()}")
-    return "\n".join([*said, *(f"{disk}: {counts}" for disk, counts in in_flight().items())])
+    return said
 
 
 def in_flight() -> dict[str, str]:
     """Return by disk how many reads and writes it has not answered, as sysfs says it."""
     files = Path("/sys/block").glob("*/inflight")
     return {file.parent.name: file.read_text().strip() for file in files}
-
-
-def nothing_in_flight() -> bool:
-    """Say whether no disk has a request that it has not answered."""
-    return not any(int(count) for counts in in_flight().values() for count in counts.split())
 
 
 def page_write_failed() -> bool:
@@ -184,11 +179,15 @@ class Jobs(Fio):
         try:
             self.process.wait(120 * PATIENCE)
         except subprocess.TimeoutExpired as late:
-            waits = where_it_waits(self.process.pid)
-            # fio 3.33 was seen to wait in a futex for itself: then no I/O of ours is missing.
-            if not interrupted or not nothing_in_flight():
+            threads = stacks(self.process.pid)
+            requests = [f"{disk}: {counts}" for disk, counts in in_flight().items()]
+            waits = "\n".join([*threads, *requests])
+            # fio 3.33 was seen to wait in a futex for itself: then no I/O of its is missing. What
+            # is under way is that of our own threads. Who waits for I/O waits elsewhere, and a
+            # child that was killed ends only when its I/O has.
+            if not interrupted or not all("futex_wait" in one for one in threads):
                 raise Wrong(f"fio does not end:\n{waits}") from late
-            print(f"fio does not end, with nothing in flight:\n{waits}", flush=True)
+            print(f"fio does not end, and waits for itself:\n{waits}", flush=True)
             self.process.kill()
             self.process.wait(60 * PATIENCE)
             counted["fio that did not end by itself"] += 1

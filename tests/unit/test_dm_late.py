@@ -63,5 +63,8 @@ def test_a_signal_ends_the_wait_and_leaves_no_semaphore(
     with pytest.raises(KeyboardInterrupt), device._cookie("home") as cookie:
         cookie.pointer = [4711]  # type: ignore[assignment]
     # The semaphore goes when its last reference is given back and somebody waits for it.
-    assert done == ["wait", "complete", "wait", "nodes"]
+    # It may have to look once more if another thread has taken the signal.
+    assert done[0] == "wait"
+    assert done[-3:] == ["complete", "wait", "nodes"]
+    assert done.count("complete") == 1
     assert take_warnings() == ()
