@@ -34,6 +34,7 @@ def test_a_late_udevd_is_a_warning_and_undoes_nothing(monkeypatch: pytest.Monkey
     assert take_warnings() == ()
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_signal_ends_the_wait_and_leaves_no_semaphore(
     monkeypatch: pytest.MonkeyPatch, times: int

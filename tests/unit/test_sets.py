@@ -427,6 +427,7 @@ def test_undo_goes_on_after_a_failure_and_says_what_is_left() -> None:
     assert caught.value.__notes__ == ["could not do two: DMR-E103: the disk is gone"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_waits_for_an_undo() -> None:
     done: list[str] = []
     undo = create._Undo()

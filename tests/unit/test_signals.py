@@ -11,6 +11,8 @@ import pytest
 
 from dmremap.host import signals
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 
 @pytest.fixture(autouse=True)
 def another_thread() -> Iterator[None]:
