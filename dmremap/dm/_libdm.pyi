@@ -7,6 +7,7 @@ Task = NewType("Task", object)
 
 class Pointer(Generic[_T]):
     def __getitem__(self, index: int) -> _T: ...
+    def __setitem__(self, index: int, value: _T) -> None: ...
 
 class Ffi:
     NULL: Final[Any]

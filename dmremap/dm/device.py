@@ -219,30 +219,30 @@ class _Cookie:
         was asked of the kernel is done all the same, so a late udevd is a warning. A signal ends
         the wait in the same way, and is handled when the semaphore is gone.
         """
-        cookie = self.pointer[0]
-        if not cookie:
-            lib.dm_task_update_nodes()
-            _take_log()
-            return
         with signals.held(signals.ENDING):
-            ready: Pointer[int] = ffi.new("int *", 0)
-            end = time.monotonic() + UDEV_TIMEOUT
-            pause = 0.001
-            while lib.dm_udev_wait_immediate(cookie, ready) and not ready[0]:
-                late = time.monotonic() > end
-                if late:
-                    _warnings.append(
-                        f"udevd did not confirm within {UDEV_TIMEOUT:g} s that it knows {name}; "
-                        "its links may be missing (DMR-E105)"
-                    )
-                if late or signals.ending():
-                    lib.dm_udev_complete(cookie)
-                    lib.dm_udev_wait_immediate(cookie, ready)
-                    break
-                time.sleep(pause)
-                pause = min(pause * 1.5, 0.05)
+            if self.pointer[0]:
+                self._wait_for_udevd(name)
             lib.dm_task_update_nodes()
             _take_log()
+
+    def _wait_for_udevd(self, name: str) -> None:
+        cookie = self.pointer[0]
+        ready: Pointer[int] = ffi.new("int *", 0)
+        end = time.monotonic() + UDEV_TIMEOUT
+        pause = 0.001
+        while lib.dm_udev_wait_immediate(cookie, ready) and not ready[0]:
+            late = time.monotonic() > end
+            if late:
+                _warnings.append(
+                    f"udevd did not confirm within {UDEV_TIMEOUT:g} s that it knows {name}; "
+                    "its links may be missing (DMR-E105)"
+                )
+            if late or signals.ending():
+                lib.dm_udev_complete(cookie)
+                lib.dm_udev_wait_immediate(cookie, ready)
+                break
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
 
 
 @contextlib.contextmanager

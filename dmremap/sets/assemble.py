@@ -114,7 +114,9 @@ def assemble(
         line = table_line(sb, one.spare, one.spare, one.spare_start)
         current = live.tables_of(already.name)
         # It may have been started past us.
-        told = seen.learn(already.name, one.spare.path, one.spare_start, sb.uuid)
+        told: tuple[str, ...] = ()
+        if not sb.tagged:
+            told = seen.learn(already.name, one.spare.path, one.spare_start, sb.uuid)
         return Started(already.name, str(sb.uuid), path, already=True, warnings=told), (
             current[0] if current else line
         )

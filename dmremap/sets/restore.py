@@ -108,8 +108,7 @@ def _plan(
             "known to be the newest, so that the backup may be older than what was there",
         )
     unlike(backup.superblock, found)
-    known_of = there and found.epoch
-    compared = compare(there, found, place.path, place.start) if there and known_of else None
+    compared = compare(there, found, place.path, place.start) if there and found.epoch else None
     older = bool(compared and compared.problem)
     if older and not force:
         raise Refused(
@@ -196,9 +195,11 @@ def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write], tuple[str,
         device = stack.enter_context(claimed(place))
         main = stack.enter_context(claimed(made.main)) if made.main else None
         # Time has passed since the plan, and the set may have been in use.
-        found = read_main(made.found.main, backup.superblock)
-        if main:
-            found = tags_on(main, Main(main.path, given=True), backup.superblock)
+        found = (
+            tags_on(main, Main(main.path, given=True), backup.superblock)
+            if main
+            else read_main(made.found.main, backup.superblock)
+        )
         again = _plan(device, backup, place, found, force=made.force, begin=made.epoch)
         if (again.writes, again.main_writes) != (made.writes, made.main_writes):
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")

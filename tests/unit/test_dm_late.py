@@ -26,7 +26,7 @@ def test_a_late_udevd_is_a_warning_and_undoes_nothing(monkeypatch: pytest.Monkey
     )
     take_warnings()
     with device._cookie("home") as cookie:
-        cookie.pointer = [4711]  # type: ignore[assignment]
+        cookie.pointer[0] = 4711
     assert completed == [4711]
     (warning,) = take_warnings()
     assert "udevd did not confirm" in warning
@@ -62,7 +62,7 @@ def test_a_signal_ends_the_wait_and_leaves_no_semaphore(
     )
     take_warnings()
     with pytest.raises(KeyboardInterrupt), device._cookie("home") as cookie:
-        cookie.pointer = [4711]  # type: ignore[assignment]
+        cookie.pointer[0] = 4711
     # The semaphore goes when its last reference is given back and somebody waits for it.
     # It may have to look once more if another thread has taken the signal.
     assert done[0] == "wait"
