@@ -84,7 +84,7 @@ class Plan:
 class _Now:
     """The set as it runs."""
 
-    one: Running
+    running: Running
     table: RemapTable
     targets: tuple[dm.Target, ...]
     spare: DeviceFacts
@@ -99,42 +99,42 @@ class _Now:
 
 def _look(name: str) -> _Now:
     """Return the set as it runs, if it may grow at all."""
-    one = live.find_one(
+    running = live.find_one(
         name, stopped="A set grows while it runs: start it with 'dmremapctl assemble'."
     )
-    _check_running(one)
-    targets = tuple(dm.table(one.name))
+    _check_running(running)
+    targets = tuple(dm.table(running.name))
     lines = [parse_table(t.start, t.length, t.params) for t in targets if t.type == TARGET]
     if len(lines) != 1:
         raise Refused(
             "DMR-E528",
-            f"device {one.name!r} has {len(lines)} targets of dm-remap in its table",
+            f"device {running.name!r} has {len(lines)} targets of dm-remap in its table",
             hint="Write a table with a longer spare_len by hand; see docs/interface.md.",
         )
-    now = _Now(one, lines[0], targets, live.spare_facts(lines[0]))
+    now = _Now(running, lines[0], targets, live.spare_facts(lines[0]))
     _check_inactive(now)
     return now
 
 
-def _check_running(one: Running) -> None:
-    if one.device.suspended or not one.device.live_table:
+def _check_running(running: Running) -> None:
+    if running.device.suspended or not running.device.live_table:
         raise Busy(
             "DMR-E409",
-            f"set {one.name!r} is suspended",
-            hint=f"Resume it with 'dmsetup resume {one.name}', then let it grow.",
+            f"set {running.name!r} is suspended",
+            hint=f"Resume it with 'dmsetup resume {running.name}', then let it grow.",
         )
-    if not one.status:
-        raise Failure("DMR-E106", f"the status of set {one.name!r} is not understood")
-    modes = {status.mode for status in one.status}
-    if one.device.read_only or modes != {"rw"}:
-        raise Refused("DMR-E529", f"set {one.name!r} is read-only, so that it cannot grow")
+    if not running.status:
+        raise Failure("DMR-E106", f"the status of set {running.name!r} is not understood")
+    modes = {status.mode for status in running.status}
+    if running.device.read_only or modes != {"rw"}:
+        raise Refused("DMR-E529", f"set {running.name!r} is read-only, so that it cannot grow")
 
 
 def _check_inactive(now: _Now) -> None:
     """Refuse where somebody has loaded a table, unless it was an attempt to grow that was cut."""
-    if not now.one.device.inactive_table:
+    if not now.running.device.inactive_table:
         return
-    waiting = dm.table(now.one.name, inactive=True)
+    waiting = dm.table(now.running.name, inactive=True)
     with contextlib.suppress(DmRemapError):
         lines = [parse_table(t.start, t.length, t.params) for t in waiting if t.type == TARGET]
         if len(lines) == 1:
@@ -143,27 +143,27 @@ def _check_inactive(now: _Now) -> None:
                 return
     raise Busy(
         "DMR-E409",
-        f"a table that is not in force yet is loaded for {now.one.name!r}",
-        hint=f"'dmsetup table --inactive {now.one.name}' shows it, 'dmsetup clear' forgets it.",
+        f"a table that is not in force yet is loaded for {now.running.name!r}",
+        hint=f"'dmsetup table --inactive {now.running.name}' shows it, 'dmsetup clear' forgets it.",
     )
 
 
 def _recorded(device: BlockDevice, now: _Now) -> Superblock:
     """Return what the superblocks say, which is what the kernel goes by."""
-    one = now.one
+    running = now.running
     view = View(device, now.table.spare_start)
-    load = look(view, UUID(one.uuid) if one.uuid else None)
+    load = look(view, UUID(running.uuid) if running.uuid else None)
     sb = load.superblock
     if load.refusals:
-        raise refused(f"set {one.name!r}, on {now.spare.path}", load.refusals)
+        raise refused(f"set {running.name!r}, on {now.spare.path}", load.refusals)
     if sb is None:
         what = "no superblock of it is found there"
-        raise Refused("DMR-E514", f"set {one.name!r}, on {now.spare.path}: {what}")
-    slots = [status.slots for status in one.status]
+        raise Refused("DMR-E514", f"set {running.name!r}, on {now.spare.path}: {what}")
+    slots = [status.slots for status in running.status]
     if sb.area_blocks != now.table.spare_len // BLOCK_SECTORS or slots != [sb.slots]:
         raise Busy(
             "DMR-E409",
-            f"set {one.name!r} is not, as it runs, what {now.spare.path} says that it is",
+            f"set {running.name!r} is not, as it runs, what {now.spare.path} says that it is",
             hint="If another command has just changed it, try again; else stop the set and look "
             "with 'dmremapctl check'.",
         )
@@ -213,12 +213,12 @@ def grown(
 
 
 def check_neighbours(
-    spare: DeviceFacts, own: Running, others: list[Running], start: int, end: int
+    spare: DeviceFacts, own: Running, running: list[Running], start: int, end: int
 ) -> Iterator[Finding]:
     """Yield who else uses the spare, but for sets whose areas there lie elsewhere."""
     number = f"{spare.devno[0]}:{spare.devno[1]}" if spare.devno else ""
     apart = {_label(own)}
-    for other in others:
+    for other in running:
         if other.device.name == own.device.name:
             continue
         areas = [(t.spare_start, t.spare_len) for t in other.tables if t.spare == number]
@@ -240,8 +240,8 @@ def check_neighbours(
     yield from safety.check_usable(replace(spare, holders=left, exclusive=None))
 
 
-def _label(one: Running) -> str:
-    return f"dm-{one.device.minor} ({one.name})"
+def _label(running: Running) -> str:
+    return f"dm-{running.device.minor} ({running.name})"
 
 
 def check_signatures(spare: DeviceFacts, start: int, end: int) -> Iterator[Finding]:
@@ -311,8 +311,8 @@ def plan(
 def _plan(now: _Now, before: Superblock, after: Superblock) -> Plan:
     new = replace(now.table, spare_len=after.area_sectors)
     return Plan(
-        name=now.one.name,
-        path=now.one.path,
+        name=now.running.name,
+        path=now.running.path,
         before=before,
         after=after,
         spare=now.spare,
@@ -327,7 +327,7 @@ def _refuse(made: Plan, now: _Now) -> None:
     start = made.old.spare_start
     end = start + made.after.area_sectors
     # Nothing is read from a device that is in use by others.
-    safety.refuse(check_neighbours(made.spare, now.one, live.find(), start, end))
+    safety.refuse(check_neighbours(made.spare, now.running, live.find(), start, end))
     spare = blockdev.with_signatures(made.spare)
     safety.refuse(check_signatures(spare, start, start + made.before.end * BLOCK_SECTORS))
 
@@ -417,9 +417,9 @@ def _go_on(name: str, targets: tuple[dm.Target, ...]) -> bool:
 
 def _verify(device: BlockDevice, made: Plan) -> None:
     """Make sure that the kernel has done it."""
-    (one,) = live.find([made.name])
+    (running,) = live.find([made.name])
     sb = look(View(device, made.old.spare_start), made.before.uuid).superblock
-    slots = [(status.mode, status.slots) for status in one.status]
+    slots = [(status.mode, status.slots) for status in running.status]
     if slots != [("rw", made.after.slots)] or not sb or sb.segments != made.after.segments:
         raise Failure(
             "DMR-E100", f"set {made.name!r} took the longer table and has not the size it gives"

@@ -508,7 +508,7 @@ def test_sets_that_do_not_grow(fake: FakeDm) -> None:
         for home in (0, 255):
             device.write_block(START, home, ZERO)
         now = SimpleNamespace(
-            one=SimpleNamespace(name="one", uuid=str(SET), status=()),
+            running=SimpleNamespace(name="one", uuid=str(SET), status=()),
             table=SimpleNamespace(spare_start=START),
             spare=fake.facts,
         )
