@@ -136,7 +136,7 @@ def carry_out(
         if (again.writes, again.main_writes) != (made.writes, made.main_writes):
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
         work = examine(spare, place.start, made.sb.uuid)
-        done = mend(work, device_writer(spare, place.start), made.epoch)
+        written = mend(work, device_writer(spare, place.start), made.epoch)
         found = made.compared.found
         tags = []
         if device:
@@ -152,4 +152,4 @@ def carry_out(
     warnings: tuple[str, ...] = ()
     if made.epoch and not place.is_file:
         warnings = seen.learn(made.sb.name, place.path, place.start, made.sb.uuid)
-    return after, done, tags, warnings
+    return after, written, tags, warnings

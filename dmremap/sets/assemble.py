@@ -78,7 +78,7 @@ def start(name: str, uuid: UUID, line: RemapTable, *, readonly: bool = False) ->
 
 
 def assemble(
-    one: Found,
+    found: Found,
     *,
     main: str | None = None,
     name: str | None = None,
@@ -95,50 +95,50 @@ def assemble(
     `errors` and `remap_rate` are recorded first; read-only, where nothing is written, they are for
     this start alone.
     """
-    sb = one.superblock
+    sb = found.superblock
     chosen = _new_choices(sb, errors, remap_rate)
     already = _begun(sb.uuid, dry_run=dry_run)
     if already:
-        others = [run for run in [live.look_at(already)] if run]
+        running = [run for run in [live.look_at(already)] if run]
     else:
-        others = live.find() if up is None else up
-    if runs := _runs_as(one, main, others):
+        running = live.find() if up is None else up
+    if runs := _runs_as(found, main, running):
         already = runs.device
     if already:
         path = dm.device_path(already.name)
         if chosen:
             raise Busy(
                 "DMR-E411",
-                f"set {one.name!r} runs, so its {' and '.join(chosen)} cannot be changed",
+                f"set {found.name!r} runs, so its {' and '.join(chosen)} cannot be changed",
             )
-        line = table_line(sb, one.spare, one.spare, one.spare_start)
+        line = table_line(sb, found.spare, found.spare, found.spare_start)
         current = live.tables_of(already.name)
         # It may have been started past us.
-        told: tuple[str, ...] = ()
+        learned: tuple[str, ...] = ()
         if not sb.tagged:
-            told = seen.learn(already.name, one.spare.path, one.spare_start, sb.uuid)
-        return Started(already.name, str(sb.uuid), path, already=True, warnings=told), (
+            learned = seen.learn(already.name, found.spare.path, found.spare_start, sb.uuid)
+        return Started(already.name, str(sb.uuid), path, already=True, warnings=learned), (
             current[0] if current else line
         )
     # A read-only table may have what this version may not write.
-    problems = [p for p in one.problems if not (readonly and p.code == "DMR-C312")]
+    problems = [p for p in found.problems if not (readonly and p.code == "DMR-C312")]
     if problems:
-        raise refused(f"set {one.name!r} on {one.spare.path}", problems)
-    disk = _choose_main(one, main)
-    if problem := one.main_problems.get(disk.path) or discover.tag_in_data(one, disk):
-        raise refused(f"set {one.name!r} on {one.spare.path}, with {disk.path}", [problem])
+        raise refused(f"set {found.name!r} on {found.spare.path}", problems)
+    disk = _choose_main(found, main)
+    if problem := found.main_problems.get(disk.path) or discover.tag_in_data(found, disk):
+        raise refused(f"set {found.name!r} on {found.spare.path}, with {disk.path}", [problem])
     safety.refuse(
         [
             *safety.check_usable(
                 replace(disk, exclusive=blockdev.exclusive_errno(disk.path)),
                 write=not readonly,
             ),
-            *safety.check_usable(_beside(one, others), write=not readonly),
-            *safety.check_pair(disk, one.spare),
+            *safety.check_usable(_beside(found, running), write=not readonly),
+            *safety.check_pair(disk, found.spare),
         ]
     )
     module.ensure(dry_run=dry_run)
-    wanted = naming.check_name(name or one.name)
+    wanted = naming.check_name(name or found.name)
     free = naming.find_free(wanted)
     if name and free != name:
         raise Busy("DMR-E406", f"a device-mapper device {name!r} exists already")
@@ -147,19 +147,19 @@ def assemble(
         if free != wanted
         else ()
     )
-    line = table_line(sb, disk, one.spare, one.spare_start)
+    line = table_line(sb, disk, found.spare, found.spare_start)
     if readonly:
         line = replace(line, errors=errors, remap_rate=remap_rate)
         chosen = ()
     if not dry_run:
         if chosen:
-            _record(one, errors, remap_rate)
+            _record(found, errors, remap_rate)
         device = start(free, sb.uuid, line, readonly=readonly)
         warnings += dm.take_warnings()
         if up is not None:
             up += filter(None, [live.look_at(device)])
         if not readonly and not sb.tagged:
-            warnings += seen.learn(free, one.spare.path, one.spare_start, sb.uuid)
+            warnings += seen.learn(free, found.spare.path, found.spare_start, sb.uuid)
     path = dm.device_path(free)
     return Started(free, str(sb.uuid), path, recorded=chosen, warnings=warnings), line
 
@@ -189,39 +189,39 @@ def _new_choices(
     )
 
 
-def _record(one: Found, errors: ErrorPolicy | None, remap_rate: int | None) -> None:
+def _record(found: Found, errors: ErrorPolicy | None, remap_rate: int | None) -> None:
     """Have the superblocks of a set that is about to be started say what a person chose."""
     # Sets that have other areas of the spare hold it for device-mapper, of which this is no part.
-    shared = bool(one.spare.holders)
-    with opened(one.spare.path, write=True, exclusive=not shared) as spare:
-        if spare.devno != one.spare.devno:
-            raise Busy("DMR-E409", f"{one.spare.path} has changed while this was being decided")
+    shared = bool(found.spare.holders)
+    with opened(found.spare.path, write=True, exclusive=not shared) as spare:
+        if spare.devno != found.spare.devno:
+            raise Busy("DMR-E409", f"{found.spare.path} has changed while this was being decided")
         choose(
             spare,
-            one.spare_start,
-            one.superblock.uuid,
-            device_writer(spare, one.spare_start),
+            found.spare_start,
+            found.superblock.uuid,
+            device_writer(spare, found.spare_start),
             errors=recorded_errors(errors),
             remap_rate=remap_rate,
         )
 
 
-def _no_tag(one: Found, facts: DeviceFacts) -> Refused:
+def _no_tag(found: Found, facts: DeviceFacts) -> Refused:
     return Refused(
         "DMR-E533",
-        f"{facts.path} has no tag that can be read, and set {one.name!r} knows its main by one",
+        f"{facts.path} has no tag that can be read, and set {found.name!r} knows its main by one",
         hint="If it is the set's main, with the set's data, have the tag written again: "
-        + discover.mend_command(one, "--retag", facts.path),
+        + discover.mend_command(found, "--retag", facts.path),
     )
 
 
-def _runs_as(one: Found, main: str | None, others: Sequence[Running]) -> Running | None:
+def _runs_as(found: Found, main: str | None, running: Sequence[Running]) -> Running | None:
     """Return the device that runs a set already, or raise if it runs from other devices."""
-    uuid = str(one.superblock.uuid)
-    runs = next((run for run in others if run.uuid == uuid and run.device.live_table), None)
+    uuid = str(found.superblock.uuid)
+    runs = next((run for run in running if run.uuid == uuid and run.device.live_table), None)
     if runs is None:
         return None
-    wanted = [("spare", one.spare)]
+    wanted = [("spare", found.spare)]
     if main is not None:
         wanted.append(("main", blockdev.facts(main, look_inside=False)))
     for what, facts in wanted:
@@ -232,7 +232,7 @@ def _runs_as(one: Found, main: str | None, others: Sequence[Running]) -> Running
             paths = ", ".join(sorted(map(blockdev.table_path, used)))
             raise Busy(
                 "DMR-E410",
-                f"set {one.name!r} runs as {runs.name!r}, whose {what} is {paths} "
+                f"set {found.name!r} runs as {runs.name!r}, whose {what} is {paths} "
                 f"and not {facts.path}",
                 hint="What runs can be used. To start the set from other devices, stop it first: "
                 f"dmremapctl remove {shlex.quote(runs.name)}",
@@ -240,29 +240,29 @@ def _runs_as(one: Found, main: str | None, others: Sequence[Running]) -> Running
     return runs
 
 
-def _beside(one: Found, others: Sequence[Running]) -> DeviceFacts:
+def _beside(found: Found, running: Sequence[Running]) -> DeviceFacts:
     """Return the facts about a set's spare without the sets that have other areas of it.
 
     Their device-mapper claim is the only one that there can be, and it is shared by ours.
     """
-    number = numbers(one.spare)
-    end = one.spare_start + one.superblock.area_sectors
+    number = numbers(found.spare)
+    end = found.spare_start + found.superblock.area_sectors
     apart: set[str] = set()
-    for other in others:
+    for other in running:
         areas = [(t.spare_start, t.spare_len) for t in other.tables if t.spare == number]
-        disjoint = all(start >= end or start + size <= one.spare_start for start, size in areas)
+        disjoint = all(start >= end or start + size <= found.spare_start for start, size in areas)
         # Nothing of the device may lie elsewhere on the spare either.
         known = len(areas) == other.device.target_count
         if known and disjoint and all(table.main != number for table in other.tables):
             apart.add(f"dm-{other.device.minor} ({other.name})")
-    left = tuple(use for use in one.spare.holders if use.by not in apart)
-    if one.spare.holders and not left:
-        return replace(one.spare, holders=())
-    return replace(one.spare, exclusive=blockdev.exclusive_errno(one.spare.path))
+    left = tuple(use for use in found.spare.holders if use.by not in apart)
+    if found.spare.holders and not left:
+        return replace(found.spare, holders=())
+    return replace(found.spare, exclusive=blockdev.exclusive_errno(found.spare.path))
 
 
-def _choose_main(one: Found, main: str | None) -> DeviceFacts:
-    sb = one.superblock
+def _choose_main(found: Found, main: str | None) -> DeviceFacts:
+    sb = found.superblock
     if main is not None:
         facts = blockdev.facts(main, look_inside=False)
         if facts.devno is None:
@@ -271,23 +271,28 @@ def _choose_main(one: Found, main: str | None) -> DeviceFacts:
             # The user names the disk; what is recorded of it must agree all the same.
             wrong = identity.contradicts_main(sb, facts)
         else:
-            wrong = facts.devno not in {candidate.devno for candidate in one.mains}
-        if wrong and sb.tagged and facts.path not in one.tags and facts.sectors >= sb.main_sectors:
-            raise _no_tag(one, facts)
+            wrong = facts.devno not in {candidate.devno for candidate in found.mains}
+        if (
+            wrong
+            and sb.tagged
+            and facts.path not in found.tags
+            and facts.sectors >= sb.main_sectors
+        ):
+            raise _no_tag(found, facts)
         if wrong:
-            raise Refused("DMR-E513", f"{main} is not the main device of set {one.name!r}")
+            raise Refused("DMR-E513", f"{main} is not the main device of set {found.name!r}")
         return facts
-    if not one.mains:
-        if one.untagged:
-            raise _no_tag(one, one.untagged[0])
+    if not found.mains:
+        if found.untagged:
+            raise _no_tag(found, found.untagged[0])
         if not sb.tagged and not sb.main_serial and not sb.main_id_type:
-            raise Refused("DMR-E516", f"the main device of set {one.name!r} cannot be recognised")
+            raise Refused("DMR-E516", f"the main device of set {found.name!r} cannot be recognised")
         what = f"serial {sb.main_serial}, " if sb.main_serial else ""
         raise NotFound(
             "DMR-E305",
-            f"the main device of set {one.name!r} ({what}{sb.main_sectors} sectors) is not there",
+            f"the main device of set {found.name!r} ({what}{sb.main_sectors} sectors) is not there",
         )
-    if len(one.mains) > 1:
-        paths = ", ".join(facts.path for facts in one.mains)
-        raise Refused("DMR-E516", f"several devices may be the main of set {one.name!r}: {paths}")
-    return one.mains[0]
+    if len(found.mains) > 1:
+        paths = ", ".join(facts.path for facts in found.mains)
+        raise Refused("DMR-E516", f"several devices may be the main of set {found.name!r}: {paths}")
+    return found.mains[0]

@@ -189,7 +189,7 @@ def compare_main(found: MainTag, tag: Tag, *, runs: RemapTable | None, search: b
     paths = (
         [blockdev.table_path(runs.spare)]
         if runs
-        else [one.path for one in discover.spares(tag.uuid, start)]
+        else [facts.path for facts in discover.spares(tag.uuid, start)]
     )
     if len(paths) != 1:
         few = f"several devices {where.replace('has', 'have')}: {', '.join(paths)}"
@@ -214,7 +214,7 @@ def unlike(sb: Superblock, found: MainTag) -> None:
         return
     problem = judge_main(sb, found.copies, found.sectors)
     why = problem.reason if problem and problem.code == UNFIT else ""
-    for size in (found.sectors, *(one.main_sectors for one in found.copies.values())):
+    for size in (found.sectors, *(copy.main_sectors for copy in found.copies.values())):
         if size != sb.main_sectors and not why:
             why = f"it has {size} sectors, and main has {sb.main_sectors}"
     if why:
@@ -231,4 +231,4 @@ def note(load: Load, compared: Compared) -> None:
         load.findings.append(Finding(problem.code, problem.reason, hint=problem.hint))
     elif sb and (compared.found.lost or (sb.tagged and not compared.found.copies)):
         load.findings.append(Finding("DMR-C110", compared.found.why))
-    load.findings.sort(key=lambda one: -one.severity)
+    load.findings.sort(key=lambda finding: -finding.severity)

@@ -73,7 +73,7 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
     tags: dict[str, Tag] = {}
     lost: set[str] = set()
     copies: dict[str, dict[int, Tag]] = {}
-    found: list[Found] = []
+    sets: list[Found] = []
     everything: list[DeviceFacts] = []
     named = {blockdev.block_devno(path): start for path, start in spares}
     for facts in _readable(warnings):
@@ -102,15 +102,15 @@ def scan(spares: Sequence[tuple[str, int]] = (), warnings: list[str] | None = No
                 problems = tuple(load.refusals)
                 # What is refused already would be refused to whoever accepts it, too.
                 problems = problems or _older(load.superblock, facts, start, warnings)
-                found.append(Found(load.superblock, facts, start, problems=problems))
+                sets.append(Found(load.superblock, facts, start, problems=problems))
             elif load.refusals:
                 useless = refused(facts.path, load.refusals)
                 if given:
                     raise useless
                 warnings.append(useless.message)
-    found = _topmost(found)
-    found = [_with_mains(one, tags, lost, everything) for one in found]
-    return [replace(one, main_problems=_main_problems(one, copies)) for one in found]
+    sets = _topmost(sets)
+    sets = [_with_mains(found, tags, lost, everything) for found in sets]
+    return [replace(found, main_problems=_main_problems(found, copies)) for found in sets]
 
 
 def _readable(warnings: list[str]) -> Iterator[DeviceFacts]:
@@ -144,25 +144,25 @@ def spares(uuid: UUID, start: int) -> list[DeviceFacts]:
 
 def _devices(is_one: Callable[[BlockDevice], bool]) -> list[DeviceFacts]:
     """Return the block devices that are what is looked for, and not those that they consist of."""
-    some: list[DeviceFacts] = []
+    devices: list[DeviceFacts] = []
     for facts in _readable([]):
         with contextlib.suppress(DmRemapError), opened(facts.path) as device:
             if is_one(device):
-                some.append(facts)
-    return [facts for facts in some if not _under(facts.devno, some)]
+                devices.append(facts)
+    return [facts for facts in devices if not _under(facts.devno, devices)]
 
 
-def _main_problems(one: Found, copies: Mapping[str, Mapping[int, Tag]]) -> dict[str, Refusal]:
-    sb = one.superblock
+def _main_problems(found: Found, copies: Mapping[str, Mapping[int, Tag]]) -> dict[str, Refusal]:
+    sb = found.superblock
     out: dict[str, Refusal] = {}
-    for facts in one.mains:
-        problem = tag_in_data(one, facts)
-        if sb.tagged and facts.path in one.tags:
+    for facts in found.mains:
+        problem = tag_in_data(found, facts)
+        if sb.tagged and facts.path in found.tags:
             problem = judge_main(sb, copies[facts.path], facts.sectors)
         if sb.tagged and problem and problem.code != UNFIT:
-            problem = _judge_again(one, facts, problem)
+            problem = _judge_again(found, facts, problem)
         if problem:
-            out[facts.path] = with_way_out(problem, one.spare.path, one.spare_start)
+            out[facts.path] = with_way_out(problem, found.spare.path, found.spare_start)
     return out
 
 
@@ -186,21 +186,21 @@ def _older(
     return (with_way_out(problem, spare.path, start),) if problem else ()
 
 
-def tag_in_data(one: Found, main: DeviceFacts) -> Refusal | None:
+def tag_in_data(found: Found, main: DeviceFacts) -> Refusal | None:
     """Say why an adopted main with a tag on it is refused. check_adopted() in the kernel."""
-    tag = one.tags.get(main.path)
-    if one.superblock.tagged or tag is None or identity.is_content(one.superblock, main, tag):
+    tag = found.tags.get(main.path)
+    if found.superblock.tagged or tag is None or identity.is_content(found.superblock, main, tag):
         return None
     return Refusal(
         errno.EINVAL,
         f"main has the tag of set {tag.set_name}, and no id says that it is this set's",
         "DMR-C319",
         hint="If it is that set's main, start that set. If the tag is content of this set's data: "
-        + mend_command(one, "--tag-is-content", main.path),
+        + mend_command(found, "--tag-is-content", main.path),
     )
 
 
-def _judge_again(one: Found, main: DeviceFacts, before: Refusal) -> Refusal | None:
+def _judge_again(found: Found, main: DeviceFacts, before: Refusal) -> Refusal | None:
     """Read the tag first and the superblocks second: they were read in any order.
 
     A set that was started meanwhile begins an epoch the other way round.
@@ -208,8 +208,8 @@ def _judge_again(one: Found, main: DeviceFacts, before: Refusal) -> Refusal | No
     with contextlib.suppress(DmRemapError):
         with opened(main.path) as device:
             copies = read_tags(View(device, 0))
-        with opened(one.spare.path) as device:
-            sb = look(View(device, one.spare_start), one.superblock.uuid).superblock
+        with opened(found.spare.path) as device:
+            sb = look(View(device, found.spare_start), found.superblock.uuid).superblock
         tag = newest_tag(copies.values())
         if sb and tag and tag.uuid == sb.uuid:
             return judge_main(sb, copies, main.sectors)
@@ -230,64 +230,64 @@ def with_way_out(problem: Refusal, spare: str, start: int, main: str | None = No
     )
 
 
-def _under(devno: Devno | None, others: Sequence[DeviceFacts]) -> bool:
-    return any(other.devno != devno and devno in other.components for other in others)
+def _under(devno: Devno | None, devices: Sequence[DeviceFacts]) -> bool:
+    return any(other.devno != devno and devno in other.components for other in devices)
 
 
-def _topmost(found: Sequence[Found]) -> list[Found]:
+def _topmost(sets: Sequence[Found]) -> list[Found]:
     """Leave out paths of a multipath device, legs of a mirror and the like."""
     return [
-        one
-        for one in found
+        found
+        for found in sets
         if not _under(
-            one.spare.devno,
-            [two.spare for two in found if two.superblock.uuid == one.superblock.uuid],
+            found.spare.devno,
+            [other.spare for other in sets if other.superblock.uuid == found.superblock.uuid],
         )
     ]
 
 
 def _with_mains(
-    one: Found, tags: Mapping[str, Tag], lost: set[str], everything: Sequence[DeviceFacts]
+    found: Found, tags: Mapping[str, Tag], lost: set[str], everything: Sequence[DeviceFacts]
 ) -> Found:
     """Add which devices may be a set's main."""
-    sb = one.superblock
+    sb = found.superblock
     untagged: list[DeviceFacts] = []
     if sb.tagged:
-        some = [facts for facts in everything if identity.carries(sb, tags.get(facts.path))]
+        candidates = [facts for facts in everything if identity.carries(sb, tags.get(facts.path))]
         bare = [facts for facts in everything if facts.path not in tags]
-        some += [
+        candidates += [
             facts for facts in bare if facts.path in lost and identity.is_tagless_main(sb, facts)
         ]
         untagged = [
-            facts for facts in bare if facts not in some and identity.matches_main(sb, facts)
+            facts for facts in bare if facts not in candidates and identity.matches_main(sb, facts)
         ]
     else:
-        some = [facts for facts in everything if identity.matches_main(sb, facts)]
-    mains = tuple(facts for facts in some if not _under(facts.devno, some))
-    return replace(one, mains=mains, tags=tags, untagged=tuple(untagged))
+        candidates = [facts for facts in everything if identity.matches_main(sb, facts)]
+    mains = tuple(facts for facts in candidates if not _under(facts.devno, candidates))
+    return replace(found, mains=mains, tags=tags, untagged=tuple(untagged))
 
 
-def select(found: Sequence[Found], names: Sequence[str]) -> list[Found]:
+def select(sets: Sequence[Found], names: Sequence[str]) -> list[Found]:
     """Return the sets of these names or uuids."""
     out: list[Found] = []
     for name in names:
-        hits = [one for one in found if name in (one.name, str(one.superblock.uuid))]
+        hits = [found for found in sets if name in (found.name, str(found.superblock.uuid))]
         if not hits:
             raise NotFound("DMR-E303", f"there is no set {name!r} on any block device")
-        uuids = {one.superblock.uuid for one in hits}
+        uuids = {found.superblock.uuid for found in hits}
         if len(uuids) > 1:
             raise Refused(
                 "DMR-E521",
                 f"several sets are called {name!r}: {', '.join(sorted(map(str, uuids)))}",
                 hint="Name the set by its uuid.",
             )
-        out += [one for one in hits if one not in out]
+        out += [found for found in hits if found not in out]
     return out
 
 
-def mend_command(one: Found, option: str, main: str) -> str:
+def mend_command(found: Found, option: str, main: str) -> str:
     """Return the repair that a set on disk needs, as it can be typed."""
-    words = ["dmremapctl", "repair", one.spare.path, option, main]
-    if one.spare_start:
-        words += ["--start", str(one.spare_start)]
+    words = ["dmremapctl", "repair", found.spare.path, option, main]
+    if found.spare_start:
+        words += ["--start", str(found.spare_start)]
     return shlex.join(words)

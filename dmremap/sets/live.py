@@ -56,18 +56,20 @@ def find(names: Sequence[str] = ()) -> list[Running]:
     out: list[Running] = []
     for device in dm.list_devices():
         with contextlib.suppress(NotFound):
-            one = look_at(device)
-            if one is not None:
-                out.append(one)
+            running = look_at(device)
+            if running is not None:
+                out.append(running)
     if not names:
-        return sorted(out, key=lambda one: one.name)
+        return sorted(out, key=lambda running: running.name)
     chosen: list[Running] = []
     for name in names:
         plain = name.removeprefix("/dev/mapper/")
-        hits = [one for one in out if plain in (one.name, one.uuid, one.device.uuid)]
+        hits = [
+            running for running in out if plain in (running.name, running.uuid, running.device.uuid)
+        ]
         if not hits:
             raise NotFound("DMR-E303", f"no set {name!r} is running")
-        chosen += [one for one in hits if one not in chosen]
+        chosen += [running for running in hits if running not in chosen]
     return chosen
 
 
@@ -115,7 +117,7 @@ def look_at(device: dm.Device) -> Running | None:
         ]
     uuid = next((table.uuid for table in tables if table.uuid), None)
     if uuid is None:
-        uuid = next((one.uuid for one in status if one.uuid), None)
+        uuid = next((target.uuid for target in status if target.uuid), None)
     return Running(device, uuid, tables, tuple(status))
 
 

@@ -167,7 +167,7 @@ class _Use:
     def is_tagged(self) -> bool:
         """Whether the kernel knows main by a tag, which then is the set's."""
         tables = zip(self.set.tables, self.set.status, strict=False)
-        return any(told.identity == "tag" for table, told in tables if table == self.table)
+        return any(status.identity == "tag" for table, status in tables if table == self.table)
 
 
 def _running(place: Place) -> _Use | None:
@@ -176,12 +176,12 @@ def _running(place: Place) -> _Use | None:
         return None
     number = f"{place.facts.devno[0]}:{place.facts.devno[1]}"
     with contextlib.suppress(DmRemapError):
-        for one in live.find():
-            for table in one.tables:
+        for running in live.find():
+            for table in running.tables:
                 if table.main == number:
-                    return _Use(one, table, is_main=True)
+                    return _Use(running, table, is_main=True)
                 if table.spare == number and table.spare_start == place.start:
-                    return _Use(one, table, is_main=False)
+                    return _Use(running, table, is_main=False)
     return None
 
 
@@ -274,7 +274,8 @@ def member(place: Place) -> Member:
 def not_ours(path: str, start: int, size: int, holds: tuple[Signature, ...] = ()) -> NotFound:
     """Return the error for a device without anything of ours; `size` is its own, in bytes."""
     what = ", ".join(
-        one.type + (f" ({one.label})" if one.label else "") for one in dict.fromkeys(holds)
+        signature.type + (f" ({signature.label})" if signature.label else "")
+        for signature in dict.fromkeys(holds)
     )
     where = f" at sector {start}" if start else ""
     room = max(size - start * 512, 0)
@@ -408,10 +409,10 @@ def _plan_repair(
 
 def after_writes(device: BlockDevice, place: Place, uuid: UUID | None, writes: list[Write]) -> Load:
     """Return what a load will find once some blocks are written, and see that it is good."""
-    changed = {one.place: one.data for one in writes}
+    changed = {write.place: write.data for write in writes}
     after = examine(Overlay(View(device, place.start), changed), place.start, uuid)
     if after.refusals or after.severity is not Severity.INFO:
-        left = "; ".join(one.message for one in after.findings)
+        left = "; ".join(finding.message for finding in after.findings)
         raise Failure("DMR-E100", f"what would be written is not what a load accepts: {left}")
     return after
 
@@ -423,8 +424,8 @@ def repair(plan: Repair) -> tuple[Load, list[Write]]:
         again = _plan_repair(device, place, plan.uuid, None, plan.main)
         if again.writes != plan.writes:
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
-        done = mend(examine(device, place.start, plan.uuid), device_writer(device, place.start))
-        return read_back(device, place, plan.uuid), done
+        written = mend(examine(device, place.start, plan.uuid), device_writer(device, place.start))
+        return read_back(device, place, plan.uuid), written
 
 
 def read_back(device: BlockDevice, place: Place, uuid: UUID | None) -> Load:

@@ -19,31 +19,31 @@ _STOPS: Final = 3
 """How often it tries to stop a set before that is removed without."""
 
 
-def remove(one: Running, *, deferred: bool = False) -> tuple[str, ...]:
+def remove(running: Running, *, deferred: bool = False) -> tuple[str, ...]:
     """Stop a set and return warnings. What is on disk stays."""
     if not deferred:
-        directory = blockdev.sysfs_dir((one.device.major, one.device.minor))
+        directory = blockdev.sysfs_dir((running.device.major, running.device.minor))
         if directory is not None:
-            facts = blockdev.facts_of(one.path, directory)
+            facts = blockdev.facts_of(running.path, directory)
             busy = [
                 finding
                 for finding in safety.check_usable(facts, write=False)
                 if finding.code in ("DMR-E401", "DMR-E402", "DMR-E403")
             ]
             if busy:
-                raise Busy("DMR-E405", f"set {one.name!r} is in use: {busy[0].message}")
+                raise Busy("DMR-E405", f"set {running.name!r} is in use: {busy[0].message}")
     warnings: list[str] = []
     try:
-        if deferred or not any(_stop_quietly(one, warnings) for _ in range(_STOPS)):
-            dm.remove(one.name, deferred=deferred)
+        if deferred or not any(_stop_quietly(running, warnings) for _ in range(_STOPS)):
+            dm.remove(running.name, deferred=deferred)
         else:
-            warnings += _remember_stopped(one)
+            warnings += _remember_stopped(running)
     except Busy:
-        raise Busy("DMR-E405", f"set {one.name!r} is opened by some program") from None
+        raise Busy("DMR-E405", f"set {running.name!r} is opened by some program") from None
     return (*warnings, *dm.take_warnings())
 
 
-def _stop_quietly(one: Running, warnings: list[str]) -> bool:
+def _stop_quietly(running: Running, warnings: list[str]) -> bool:
     """Suspend a set that nobody uses, have its last epoch begin, and remove it.
 
     From then on a copy of its spare that was made before is refused. False: somebody has it open,
@@ -51,40 +51,40 @@ def _stop_quietly(one: Running, warnings: list[str]) -> bool:
     it is resumed.
     """
     until = time.monotonic() + _CLOSED_SECONDS
-    while dm.info(one.name).open_count:
+    while dm.info(running.name).open_count:
         if time.monotonic() > until:
-            raise Busy("DMR-E405", f"set {one.name!r} is opened by some program")
+            raise Busy("DMR-E405", f"set {running.name!r} is opened by some program")
         time.sleep(0.05)
     warnings.clear()
     with signals.held():
         # Nothing is open, so no file system has to be frozen.
-        dm.suspend(one.name, lockfs=False)
+        dm.suspend(running.name, lockfs=False)
         try:
-            for table, told in zip(one.tables, one.status, strict=True):
-                if told.mode == "rw":
+            for table, status in zip(running.tables, running.status, strict=True):
+                if status.mode == "rw":
                     # One that is known by its id may have a tag that could not be read.
-                    tagged = told.identity == "tag" or (
-                        told.identity == "id" and table.main_start >= TAG_SECTORS
+                    tagged = status.identity == "tag" or (
+                        status.identity == "id" and table.main_start >= TAG_SECTORS
                     )
-                    warnings += _begin_last_epoch(one.name, table.start, tagged=tagged)
-            dm.remove(one.name, retry=False)
+                    warnings += _begin_last_epoch(running.name, table.start, tagged=tagged)
+            dm.remove(running.name, retry=False)
         except BaseException as err:
-            if not one.device.suspended:
-                dm.resume(one.name)
+            if not running.device.suspended:
+                dm.resume(running.name)
             if isinstance(err, Busy):
                 return False
             raise
     return True
 
 
-def _remember_stopped(one: Running) -> tuple[str, ...]:
+def _remember_stopped(running: Running) -> tuple[str, ...]:
     """Remember the last epochs of the sets of a device that was stopped."""
     warnings: list[str] = []
-    for table, told in zip(one.tables, one.status, strict=True):
-        uuid = table.uuid or told.uuid
-        if told.mode == "rw" and told.identity != "tag" and uuid:
+    for table, status in zip(running.tables, running.status, strict=True):
+        uuid = table.uuid or status.uuid
+        if status.mode == "rw" and status.identity != "tag" and uuid:
             spare = blockdev.table_path(table.spare)
-            warnings += seen.learn(one.name, spare, table.spare_start, UUID(uuid))
+            warnings += seen.learn(running.name, spare, table.spare_start, UUID(uuid))
     return tuple(warnings)
 
 

@@ -122,7 +122,9 @@ def _plan(
     # Writing uses a plan up.
     writes = write_import(_import(device, backup, place, None), _written)
     if writes or older:
-        known = [one.epoch for one in (found, there, backup.superblock) if one and one.epoch]
+        known = [
+            record.epoch for record in (found, there, backup.superblock) if record and record.epoch
+        ]
         epoch = later(backup.superblock.name, *known, earlier=begin)
         writes = write_import(_import(device, backup, place, None), _written, epoch)
     after = after_writes(device, place, backup.uuid, writes)
@@ -174,11 +176,11 @@ def _refuse_signatures(place: Place, *, force: bool) -> None:
     """Refuse where something else has put its signature into the first MiB."""
     first = place.start * 512
     with contextlib.suppress(NotFound):
-        for one in blockdev.signatures(place.path):
-            if first <= one.offset < first + HEAD_BLOCKS * BLOCK and not force:
+        for signature in blockdev.signatures(place.path):
+            if first <= signature.offset < first + HEAD_BLOCKS * BLOCK and not force:
                 raise Refused(
                     "DMR-E503",
-                    f"{place.path} holds {one.type}, at byte {one.offset}",
+                    f"{place.path} holds {signature.type}, at byte {signature.offset}",
                     hint="Find out what it is; what it has overwritten no backup brings back. "
                     "--force goes on.",
                 )
@@ -204,11 +206,11 @@ def carry_out(made: Restore) -> tuple[Load, list[Write], list[Write], tuple[str,
         if (again.writes, again.main_writes) != (made.writes, made.main_writes):
             raise Busy("DMR-E409", f"{place.path} has changed while this was being decided")
         spent = _import(device, backup, place, None)
-        done = write_import(spent, device_writer(device, place.start), made.epoch)
+        written = write_import(spent, device_writer(device, place.start), made.epoch)
         after = read_back(device, place, backup.uuid)
         tags = _renew(found, after, place, made.epoch, device_writer(main, 0)) if main else []
     warnings: tuple[str, ...] = ()
     if made.epoch and not place.is_file:
         sb = backup.superblock
         warnings = seen.learn(sb.name, place.path, place.start, sb.uuid)
-    return after, done, tags, warnings
+    return after, written, tags, warnings

@@ -121,17 +121,17 @@ class Done:
     @property
     def written(self) -> int:
         """Copies that are there again."""
-        return sum(one.result == "written" for one in self.gone)
+        return sum(copy.result == "written" for copy in self.gone)
 
     @property
     def failed(self) -> int:
         """Copies for which there was no place."""
-        return sum(one.result == "failed" for one in self.gone)
+        return sum(copy.result == "failed" for copy in self.gone)
 
     @property
     def only_in_memory(self) -> int:
         """Metadata blocks that have no copy on the spare any more."""
-        failed = [(one.target, one.block) for one in self.gone if one.result == "failed"]
+        failed = [(copy.target, copy.block) for copy in self.gone if copy.result == "failed"]
         known = [block for block in failed if block[1] is not None]
         return len(known) - len(set(known))
 
@@ -141,31 +141,31 @@ class Done:
 
 def plan(name: str) -> Plan:
     """Check everything and return what is to be read."""
-    one = live.find_one(
+    running = live.find_one(
         name,
         stopped="A set that does not run reads its metadata when it is started; 'dmremapctl "
         "check' reads it without starting it.",
     )
-    _check_running(one)
+    _check_running(running)
     parts = tuple(
-        _part(table, status) for table, status in zip(one.tables, one.status, strict=True)
+        _part(table, status) for table, status in zip(running.tables, running.status, strict=True)
     )
-    return Plan(one.name, one.uuid, one.path, parts, tuple(dm.table(one.name)))
+    return Plan(running.name, running.uuid, running.path, parts, tuple(dm.table(running.name)))
 
 
-def _check_running(one: Running) -> None:
+def _check_running(running: Running) -> None:
     """Refuse what the kernel would refuse, and what would hang."""
-    modes = {status.mode for status in one.status}
-    if not one.device.live_table or "init" in modes:
+    modes = {status.mode for status in running.status}
+    if not running.device.live_table or "init" in modes:
         raise Busy(
             "DMR-E409",
-            f"set {one.name!r} was never started",
-            hint=f"Start it with 'dmsetup resume {one.name}'.",
+            f"set {running.name!r} was never started",
+            hint=f"Start it with 'dmsetup resume {running.name}'.",
         )
-    if len(one.status) != len(one.tables):
-        raise Failure("DMR-E106", f"the status of set {one.name!r} is not understood")
-    if one.device.read_only or "ro" in modes:
-        raise _read_only(one.name)
+    if len(running.status) != len(running.tables):
+        raise Failure("DMR-E106", f"the status of set {running.name!r} is not understood")
+    if running.device.read_only or "ro" in modes:
+        raise _read_only(running.name)
 
 
 def _read_only(name: str) -> Refused:

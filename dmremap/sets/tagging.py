@@ -71,11 +71,11 @@ def _set_of(device: BlockDevice, place: Place, uuid: UUID | None, *, tagged: boo
         )
     # Under other names of its disks, perhaps.
     if place.facts is not None:
-        for one in live.find():
-            if one.uuid == str(sb.uuid):
+        for running in live.find():
+            if running.uuid == str(sb.uuid):
                 raise Busy(
                     "DMR-E403",
-                    f"set {one.name!r} is running",
+                    f"set {running.name!r} is running",
                     hint="Stop the set first ('dmremapctl remove').",
                 )
     return sb
@@ -133,8 +133,8 @@ def _plan_retag(
         # Where it says that the spare is an older copy that is not to be hidden.
         problem = judge_main(sb, read_tags(view), on_main.size // 512)
         if problem:
-            told = discover.with_way_out(problem, spare.path, spare.start, main.path)
-            raise refused(f"set {sb.name!r} on {spare.path}, with {main.path}", [told])
+            refusal = discover.with_way_out(problem, spare.path, spare.start, main.path)
+            raise refused(f"set {sb.name!r} on {spare.path}, with {main.path}", [refusal])
         # A start writes all of its copies.
         return OfMain(spare, main, sb, known, (), uuid=uuid)
     other = something_else(view, sb.unit, sb.uuid)
@@ -161,10 +161,10 @@ def _refuse_own_content(main: Place) -> None:
     # Without wipefs, or on a disk that it cannot read, there is no hint.
     with contextlib.suppress(DmRemapError):
         found = blockdev.signatures(main.path)
-    for one in found:
+    for signature in found:
         raise Refused(
             "DMR-E503",
-            f"{main.path} holds {one.type}, at byte {one.offset}",
+            f"{main.path} holds {signature.type}, at byte {signature.offset}",
             hint="Name the disk that is the set's main.",
         )
 
@@ -177,14 +177,14 @@ def retag(plan: OfMain) -> list[Write]:
         if again.writes != plan.writes:
             raise Busy("DMR-E409", f"{main.path} has changed while this was being decided")
         write = device_writer(on_main, 0)
-        done = [
-            one
-            for one in plan.writes
-            if write(one.place, one.data) and on_main.read_block(0, one.place) == one.data
+        taken = [
+            copy
+            for copy in plan.writes
+            if write(copy.place, copy.data) and on_main.read_block(0, copy.place) == copy.data
         ]
-    if not done:
+    if not taken:
         raise Failure("DMR-E103", f"{main.path} takes no copy of its tag, or cannot give it back")
-    return done
+    return taken
 
 
 def plan_content(spare: Place, main: Place, uuid: UUID | None = None) -> OfMain:
@@ -227,5 +227,5 @@ def record_content(plan: OfMain) -> tuple[Load, list[Write]]:
             raise Busy("DMR-E409", f"{spare.path} has changed while this was being decided")
         write = device_writer(device, spare.start)
         uuid = plan.superblock.uuid
-        done = call_content(device, spare.start, uuid, write, again.tag.uuid)
-        return read_back(device, spare, plan.uuid), done
+        written = call_content(device, spare.start, uuid, write, again.tag.uuid)
+        return read_back(device, spare, plan.uuid), written
