@@ -121,14 +121,14 @@ def decode(data: bytes) -> Backup:
     if len(table) != count:
         raise _bad("its superblock names another number of table blocks")
     for block, at in zip(table, range(0, len(blocks), BLOCK), strict=True):
-        one = blocks[at : at + BLOCK]
-        head = header(one, block.kind, block.homes[0])
+        raw = blocks[at : at + BLOCK]
+        head = header(raw, block.kind, block.homes[0])
         if head is None or head.uuid != uuid or head.home != block.homes[0]:
             raise _bad(f"what stands for block {block.homes[0]} is another block")
-        wrong = check_table(one, block.used, sb.units) if block.number else None
+        wrong = check_table(raw, block.used, sb.units) if block.number else None
         if wrong:
             raise _bad(f"block {block.homes[0]}: {wrong}")
-        states.append((head.seq, one[HEADER:]))
+        states.append((head.seq, raw[HEADER:]))
     return Backup(uuid, created, sb, tuple(states))
 
 
@@ -173,11 +173,12 @@ def plan_import(view: View, backup: Backup, path: str) -> Import | None:
             hint="Give the device that the backup is of, or one that is not smaller.",
         )
     head = view.head
-    for one in head.supers:
-        if one.head.uuid != backup.uuid and one.place == one.head.home:
+    for superblock in head.supers:
+        if superblock.head.uuid != backup.uuid and superblock.place == superblock.head.home:
             raise Refused(
                 "DMR-E504",
-                f"{path} is the spare of set {one.head.uuid}, and the backup is of {backup.uuid}",
+                f"{path} is the spare of set {superblock.head.uuid}, and the backup is of "
+                f"{backup.uuid}",
                 hint="Give the device that the backup is of.",
             )
     _only_ours(view, head, backup, path)

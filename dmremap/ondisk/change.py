@@ -105,7 +105,7 @@ def _change(
     def read() -> Load:
         found = read_set(View(source, start), uuid)
         if superseded:
-            found.refusals = [one for one in found.refusals if one.code != "DMR-C314"]
+            found.refusals = [refusal for refusal in found.refusals if refusal.code != "DMR-C314"]
         if found.refusals:
             raise refused(f"set {uuid}", found.refusals)
         return found
@@ -113,14 +113,14 @@ def _change(
     load = read()
     if load.blocks[0].settled and body_of(load) == load.blocks[0].body:
         return []
-    done = mend(load, write)
+    written = mend(load, write)
     load = read()
     body = body_of(load)
     if body != load.blocks[0].body:
-        done += commit_super(load, write, body)
+        written += commit_super(load, write, body)
     top = read().blocks[0]
     if not top.settled or top.body != body:
         raise Failure(
             "DMR-E103", "both superblocks were written, and what is read is not what was written"
         )
-    return done
+    return written

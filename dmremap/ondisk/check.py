@@ -23,7 +23,7 @@ def examine(
         _copies(load)
         _leftovers(load)
         _slots(load)
-        load.findings.sort(key=lambda one: -one.severity)
+        load.findings.sort(key=lambda finding: -finding.severity)
     return load
 
 
@@ -83,15 +83,15 @@ def _copies(load: Load) -> None:
 def _leftovers(load: Load) -> None:
     """Say what in the head belongs to nothing."""
     head, sb = load.head, load.superblock
-    if not any(one.code == "DMR-C308" for one in load.refusals):
+    if not any(refusal.code == "DMR-C308" for refusal in load.refusals):
         used = load.bad_standins
         for place, why in head.bad.items():
             code = "DMR-C203" if place in used else "DMR-C111"
             load.findings.append(Finding(code, f"stand-in {place} {why}", (place,)))
-    for one in head.supers:
-        if one.head.uuid != load.uuid:
-            text = f"block {one.place} has a superblock of set {one.head.uuid}"
-            load.findings.append(Finding("DMR-C102", text, (one.place,)))
+    for superblock in head.supers:
+        if superblock.head.uuid != load.uuid:
+            text = f"block {superblock.place} has a superblock of set {superblock.head.uuid}"
+            load.findings.append(Finding("DMR-C102", text, (superblock.place,)))
     for place, (found, _) in head.tables.items():
         where = sb.table_copy(found.home) if sb else None
         faults = load.blocks[where[0]].faults if where else {}

@@ -50,9 +50,9 @@ def judge_main(sb: Superblock, copies: Mapping[int, Tag], sectors: int) -> Refus
     tag = newest_tag(copies.values())
     if tag is None or tag.uuid != sb.uuid:
         raise ValueError("no tag of this set")
-    newest = [one for one in copies.values() if one.epoch.number == tag.epoch.number]
-    for one in newest:
-        if why := _unfit(sb, one, sectors):
+    newest = [copy for copy in copies.values() if copy.epoch.number == tag.epoch.number]
+    for copy in newest:
+        if why := _unfit(sb, copy, sectors):
             return Refusal(errno.EINVAL, why, UNFIT)
     if tag.fault:
         return Refusal(errno.EINVAL, tag.fault, PARTED)

@@ -87,12 +87,14 @@ class Head:
     @property
     def uuids(self) -> list[UUID]:
         """The sets that have a superblock here."""
-        return list(dict.fromkeys(one.head.uuid for one in self.supers))
+        return list(dict.fromkeys(superblock.head.uuid for superblock in self.supers))
 
     @property
     def left(self) -> set[int]:
         """The superblock's own stand-ins that are not blank: none of them is used again."""
-        taken = {one.place for one in self.supers} | self.bad.keys() | self.tables.keys()
+        taken = (
+            {superblock.place for superblock in self.supers} | self.bad.keys() | self.tables.keys()
+        )
         return taken.intersection(REFUGES)
 
     def torn_of(self, place: int, uuid: UUID | None) -> Torn | None:
@@ -220,27 +222,30 @@ def note(
 def choose_super(head: Head, uuid: UUID) -> Choice:
     """Choose the superblock of a set; head_candidate() in the kernel, with a uuid."""
     out = Choice()
-    for one in head.supers:
-        home = one.head.home
-        if home not in SUPER_HOMES or (home != one.place and one.place not in REFUGES):
+    for candidate in head.supers:
+        home = candidate.head.home
+        if home not in SUPER_HOMES or (home != candidate.place and candidate.place not in REFUGES):
             continue
-        if one.head.uuid != uuid:
-            out.overwritten |= one.ready and home == one.place
+        if candidate.head.uuid != uuid:
+            out.overwritten |= candidate.ready and home == candidate.place
             continue
         best = out.winner
-        if best and best.ready and not one.ready:
+        if best and best.ready and not candidate.ready:
             continue
-        if best and best.ready == one.ready:
-            if one.head.seq == best.head.seq and one.block[HEADER:] != best.block[HEADER:]:
+        if best and best.ready == candidate.ready:
+            if (
+                candidate.head.seq == best.head.seq
+                and candidate.block[HEADER:] != best.block[HEADER:]
+            ):
                 out.ambiguous = True
-            if one.head.seq > best.head.seq:
-                out.winner, out.ambiguous = one, False
+            if candidate.head.seq > best.head.seq:
+                out.winner, out.ambiguous = candidate, False
         else:
             # The first one, or the first READY one.
-            out.winner, out.ambiguous = one, False
+            out.winner, out.ambiguous = candidate, False
             out.seqs, out.places = [0, 0], [0, 0]
         copy = SUPER_HOMES.index(home)
-        note(out.seqs, out.places, out.older, copy, one.head.seq, one.place, home)
+        note(out.seqs, out.places, out.older, copy, candidate.head.seq, candidate.place, home)
     return out
 
 

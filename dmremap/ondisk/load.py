@@ -277,12 +277,12 @@ class Load:
     @property
     def stale(self) -> bool:
         """Whether a read-only table with accept_stale would start it nevertheless."""
-        return bool(self.refusals) and all(one.errno == errno.EIO for one in self.refusals)
+        return bool(self.refusals) and all(refusal.errno == errno.EIO for refusal in self.refusals)
 
     @property
     def severity(self) -> Severity:
         """The worst finding."""
-        return max((one.severity for one in self.findings), default=Severity.INFO)
+        return max((finding.severity for finding in self.findings), default=Severity.INFO)
 
     @property
     def away(self) -> int:
@@ -367,21 +367,21 @@ def _no_super(load: Load) -> None:
 
 
 def _several(load: Load) -> None:
-    sets = ", ".join(str(one) for one in load.head.uuids)
-    places = tuple(one.place for one in load.head.supers)
+    sets = ", ".join(str(uuid) for uuid in load.head.uuids)
+    places = tuple(superblock.place for superblock in load.head.supers)
     load.refuse(errno.EINVAL, "DMR-C303", f"superblocks of several sets: {sets}", places)
 
 
 def _super_block(head: Head, choice: Choice, winner: Super) -> Block:
     """Return the superblock as a block of the metadata, and why its homes may not count."""
     faults = {home: head.fault(home) for home in SUPER_HOMES}
-    for one in head.supers:
-        if one.place in faults and one.head.uuid != winner.head.uuid:
-            faults[one.place] = f"has the superblock of set {one.head.uuid}"
-        elif one.place in faults and one.head.home != one.place:
-            faults[one.place] = f"is a copy of block {one.head.home}"
-        elif one.place in faults and winner.ready and not one.ready:
-            faults[one.place] = "says FORMATTING"
+    for superblock in head.supers:
+        if superblock.place in faults and superblock.head.uuid != winner.head.uuid:
+            faults[superblock.place] = f"has the superblock of set {superblock.head.uuid}"
+        elif superblock.place in faults and superblock.head.home != superblock.place:
+            faults[superblock.place] = f"is a copy of block {superblock.head.home}"
+        elif superblock.place in faults and winner.ready and not superblock.ready:
+            faults[superblock.place] = "says FORMATTING"
     return Block(
         0,
         SUPER_HOMES,
@@ -551,7 +551,7 @@ def _check_blocks(load: Load, sb: Superblock) -> None:
                         "DMR-C306" if not block.seq else "DMR-C307",
                     )
                 )
-    for code, some, text in (
+    for code, blocks, text in (
         ("DMR-C306", [b for b in gone if not b.seq], "no copy is left of {}"),
         (
             "DMR-C307",
@@ -559,9 +559,9 @@ def _check_blocks(load: Load, sb: Superblock) -> None:
             "of {} what is left may be old: a bad stand-in may hide a newer copy",
         ),
     ):
-        if some:
-            homes = [block.homes[0] for block in some]
-            places = tuple(home for block in some for home in block.homes)
+        if blocks:
+            homes = [block.homes[0] for block in blocks]
+            places = tuple(home for block in blocks for home in block.homes)
             load.findings.append(Finding(code, text.format(_counted("block", homes)), places))
 
 

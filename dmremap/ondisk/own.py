@@ -67,9 +67,9 @@ def _copies(view: View, uuid: UUID, number: int) -> list[Own | None]:
 
 def read_own(view: View, uuid: UUID, number: int) -> Own | None:
     """Return the newer copy of a payload; None where there is none, or nobody can tell which."""
-    found = {one for one in _copies(view, uuid, number) if one}
-    newest = max((one.seq for one in found), default=0)
-    best = [one for one in found if one.seq == newest]
+    found = {copy for copy in _copies(view, uuid, number) if copy}
+    newest = max((copy.seq for copy in found), default=0)
+    best = [copy for copy in found if copy.seq == newest]
     return best[0] if len(best) == 1 else None
 
 
@@ -79,7 +79,7 @@ def write_own(view: View, uuid: UUID, number: int, payload: bytes, write: Writer
     If they are unequal the lesser one comes first, so that a cut leaves the old payload or the new
     one.
     """
-    seqs = [one.seq if one else 0 for one in _copies(view, uuid, number)]
+    seqs = [stored.seq if stored else 0 for stored in _copies(view, uuid, number)]
     own = Own(max(seqs) + 1, payload.ljust(SIZE, b"\0"))
     first = int(seqs[0] > seqs[1])
     for copy in (first, 1 - first):

@@ -20,20 +20,20 @@ def renew_tag(copies: Mapping[int, Tag], tag: Tag, write: Writer) -> list[Write]
     """
     newest = newest_tag(copies.values())
     last = newest.epoch.number if newest else 0
-    new = {place for place, one in copies.items() if one.epoch.number == last}
+    new = {place for place, copy in copies.items() if copy.epoch.number == last}
     agreed = newest is not None and not newest.fault
     left = list(TAG_BLOCKS)
-    done: list[Write] = []
+    written: list[Write] = []
     failed = 0
     while left and failed < _FAILURES:
-        first = bool(done) or (agreed and len(new) > 1)
-        place = next((one for one in left if (one in new) is first), left[0])
+        first = bool(written) or (agreed and len(new) > 1)
+        place = next((home for home in left if (home in new) is first), left[0])
         left.remove(place)
         data = pack_tag(tag, place)
         if write(place, data):
             what = f"main's tag, copy {TAG_BLOCKS.index(place) + 1}"
-            done.append(Write(place, place, tag.epoch.number, what, data))
+            written.append(Write(place, place, tag.epoch.number, what, data))
         else:
             new.discard(place)
             failed += 1
-    return done
+    return written
