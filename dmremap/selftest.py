@@ -114,8 +114,8 @@ class _Bench:
         return self.failing - self.mapped
 
     def running(self) -> Running:
-        (one,) = live.find([self.name])
-        return one
+        (running,) = live.find([self.name])
+        return running
 
     def table(self) -> RemapTable:
         (line,) = self.running().tables

@@ -48,8 +48,8 @@ def target_version() -> str | None:
 
 def find_file() -> str | None:
     """Return the module's file for the running kernel."""
-    done = run(["modinfo", "-F", "filename", NAME], check=False)
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    result = run(["modinfo", "-F", "filename", NAME], check=False)
+    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def status(*, ask_kernel: bool = True, sysfs: Path = SYSFS) -> ModuleStatus:
@@ -72,7 +72,7 @@ def load(file: str | None = None) -> None:
     if file is None:
         if find_file() is None:
             raise KernelError("DMR-E703", f"there is no module {NAME} for the running kernel")
-        done = run(["modprobe", NAME], check=False)
+        result = run(["modprobe", NAME], check=False)
     else:
         if not Path(file).is_file():
             raise NotFound("DMR-E302", f"{file} does not exist")
@@ -82,9 +82,11 @@ def load(file: str | None = None) -> None:
         # insmod does not resolve them. What is built in fails here and is not missed.
         for needed in filter(None, found.stdout.strip().split(",")):
             run(["modprobe", needed], check=False)
-        done = run(["insmod", file], check=False)
-    if done.returncode or not is_loaded():
-        raise KernelError("DMR-E704", f"the module was not loaded: {done.complaint or 'no reason'}")
+        result = run(["insmod", file], check=False)
+    if result.returncode or not is_loaded():
+        raise KernelError(
+            "DMR-E704", f"the module was not loaded: {result.complaint or 'no reason'}"
+        )
 
 
 def ensure(*, dry_run: bool = False) -> None:
@@ -123,12 +125,12 @@ def unload(timeout: float = 10.0) -> None:
         raise Busy("DMR-E408", f"the module is used by {', '.join(holding)}")
     end = time.monotonic() + timeout
     while True:
-        done = run(["rmmod", NAME], check=False)
+        result = run(["rmmod", NAME], check=False)
         if not is_loaded():
             return
         if time.monotonic() >= end:
             break
         time.sleep(0.1)
-    if "in use" in done.complaint:
-        raise Busy("DMR-E408", f"the module is in use: {done.complaint}")
-    raise KernelError("DMR-E706", f"the module was not unloaded: {done.complaint}")
+    if "in use" in result.complaint:
+        raise Busy("DMR-E408", f"the module is in use: {result.complaint}")
+    raise KernelError("DMR-E706", f"the module was not unloaded: {result.complaint}")

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from dmremap.sets.live import Running
 
 
-def judge(one: "Running") -> Verdict:
+def judge(running: "Running") -> Verdict:
     """Judge all targets of a set; Failure if its status was not understood."""
-    device = one.device
+    device = running.device
     if not device.live_table:
-        return never_started(one.name)
-    if not one.status:
-        raise Failure("DMR-E106", f"the status of {one.name!r} is not understood")
+        return never_started(running.name)
+    if not running.status:
+        raise Failure("DMR-E106", f"the status of {running.name!r} is not understood")
     return combine(
-        evaluate(status, name=one.name, read_only=device.read_only, suspended=device.suspended)
-        for status in one.status
+        evaluate(status, name=running.name, read_only=device.read_only, suspended=device.suspended)
+        for status in running.status
     )

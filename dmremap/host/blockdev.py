@@ -111,10 +111,10 @@ def partitions(directory: Path) -> list[Path]:
     """Return the directories of a disk's partitions."""
     try:
         # Called after the disk, so that only these have to be looked at.
-        some = [path for path in directory.iterdir() if path.name.startswith(directory.name)]
+        directories = [path for path in directory.iterdir() if path.name.startswith(directory.name)]
     except OSError:
         return []
-    return sorted(path for path in some if (path / "partition").is_file())
+    return sorted(path for path in directories if (path / "partition").is_file())
 
 
 def all_devices(sysfs: Path = SYSFS) -> list[Path]:
@@ -230,8 +230,8 @@ def holders(parts: Mapping[Devno | None, Path], loops: Iterable[tuple[Devno, str
     return out + _of(parts, loops)
 
 
-def _of(parts: Mapping[Devno | None, Path], some: Iterable[tuple[Devno, str]]) -> list[Use]:
-    uses = [Use(parts[devno].name, by) for devno, by in some if devno in parts]
+def _of(parts: Mapping[Devno | None, Path], users: Iterable[tuple[Devno, str]]) -> list[Use]:
+    uses = [Use(parts[devno].name, by) for devno, by in users if devno in parts]
     return list(dict.fromkeys(uses))
 
 
@@ -441,8 +441,8 @@ def probed(size: int) -> list[tuple[int, int]]:
     hides every signature. These are the places that it reads.
     """
     mib = 1 << 20
-    some = [(0, mib), *((at * mib, at * mib + 4096) for at in (1, 2, 4)), (size - 2 * mib, size)]
-    return [(max(first, 0), min(end, size)) for first, end in some if first < size]
+    ranges = [(0, mib), *((at * mib, at * mib + 4096) for at in (1, 2, 4)), (size - 2 * mib, size)]
+    return [(max(first, 0), min(end, size)) for first, end in ranges if first < size]
 
 
 def links(devno: Devno, directory: str = "/dev/disk/by-id") -> list[str]:

@@ -28,15 +28,15 @@ def held(which: Collection[int] | None = None) -> Iterator[None]:
 
     Programs that are started meanwhile inherit that: where there may be some, name ENDING.
     """
-    some = signal.valid_signals() if which is None else which
+    numbers = signal.valid_signals() if which is None else which
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        for number in ENDING.intersection(some):
+        for number in ENDING.intersection(numbers):
             handler = signal.getsignal(number)
             if callable(handler) and handler is not _note:
                 handlers[number] = handler
                 signal.signal(number, _note)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, some)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
@@ -52,5 +52,7 @@ def held(which: Collection[int] | None = None) -> Iterator[None]:
 def ending() -> bool:
     """Say whether a signal waits that is to end the program."""
     # One that is ignored is pending, too, as long as it is blocked.
-    waiting = {one for one in signal.sigpending() if signal.getsignal(one) is not signal.SIG_IGN}
+    waiting = {
+        number for number in signal.sigpending() if signal.getsignal(number) is not signal.SIG_IGN
+    }
     return bool(_came) or bool(waiting & ENDING)

@@ -13,19 +13,19 @@ def scan() -> dict[str, SetSnapshot]:
     be read is a Failure: it must not pass for one that is gone.
     """
     found: dict[str, SetSnapshot] = {}
-    for one in live.find():
-        device = one.device
+    for running in live.find():
+        device = running.device
         if not device.live_table:
             continue  # some command is just making it
-        if not one.status:
-            raise Failure("DMR-E106", f"the status of {one.name!r} is not understood")
+        if not running.status:
+            raise Failure("DMR-E106", f"the status of {running.name!r} is not understood")
         key = device.uuid or f"{device.major}:{device.minor}"
         found[key] = SetSnapshot(
             key=key,
-            name=one.name,
-            device=one.path,
-            uuid=one.uuid or "",
-            targets=one.status,
+            name=running.name,
+            device=running.path,
+            uuid=running.uuid or "",
+            targets=running.status,
             read_only=device.read_only,
         )
     return found
