@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, cast
 
 import click
 
@@ -44,6 +44,13 @@ def sectors(_context: click.Context, _param: click.Parameter, value: str | None)
     return count
 
 
+def sectors_or_all(
+    context: click.Context, param: click.Parameter, value: str | None
+) -> "int | Literal['all'] | None":
+    """Return a number of sectors, or that all there are is meant."""
+    return "all" if value == "all" else sectors(context, param, value)
+
+
 def rate_option(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return the option --remap-rate, with this help."""
     most = (1 << 32) - 1
@@ -72,9 +79,11 @@ def make_options(function: Callable[P, R]) -> Callable[P, R]:
         ),
         click.option(
             "--spare-size",
-            callback=sectors,
-            metavar="SIZE",
-            help="Size of the area, in sectors or such as 512M; default: to the spare's end.",
+            callback=sectors_or_all,
+            metavar="SIZE|all",
+            help="Size of the area, in sectors or such as 512M; 'all': as much of the spare as can "
+            "become slots; default: as much as 1048576 slots take, if it has so much. What is left "
+            "'grow' can take later.",
         ),
         click.option(
             "--spare-start",
@@ -98,7 +107,7 @@ def make(
     spare: str,
     name: str | None,
     spare_start: int,
-    spare_size: int | None,
+    spare_size: "int | Literal['all'] | None",
     errors: str | None,
     remap_rate: int | None,
     wipe: bool,
@@ -128,7 +137,7 @@ def make(
         wipe=wipe,
         force=force,
     )
-    plan = create.plan(request, dry_run=dry_run, progress=progress("checking the spare"))
+    plan = create.plan(request, dry_run=dry_run, progress=progress("checking the spare", told=True))
     sb = plan.superblock
     data: dict[str, object] = {
         "dry_run": dry_run,
@@ -143,6 +152,8 @@ def make(
         "data_sectors": sb.data_sectors,
         "unit_bytes": sb.unit,
         "slots": sb.slots,
+        "memory_bytes": plan.cost.memory,
+        "reads_bytes": plan.cost.reads,
         "table": plan.table.line,
         "rule": plan.rule.path if plan.rule else None,
         "steps": plan.steps,
@@ -161,7 +172,11 @@ def make(
             yes=yes,
         )
     else:
-        confirm(f"Create set {sb.name!r} of {main} and {spare}?", yes=yes)
+        confirm(
+            f"Create set {sb.name!r} of {main} and {spare}, with {sb.slots} slots "
+            f"({plan.cost.words})?",
+            yes=yes,
+        )
     # Reading takes long and people take longer: others may work meanwhile, and what they change
     # is seen when everything is checked again.
     with locked(lock_timeout):

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -19,6 +20,7 @@ import click
 
 from dmremap import __version__
 from dmremap.errors import DmRemapError, Exit, Partial, PermissionDenied, Refused, Usage
+from dmremap.host.sizes import binary
 
 SCHEMA: Final = "dmremap/1"
 FORMATS: Final = ("table", "json", "jsonl")
@@ -263,32 +265,74 @@ def confirm(question: str, *, yes: bool) -> None:
         raise Refused("DMR-E520", "not confirmed; nothing was done")
 
 
-def progress(what: str) -> Callable[[int, int], None] | None:
-    """Return something that shows progress on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        return None
-    last = -1
+_MEASURED: Final = 1.0
+"""Seconds after which what was done so far tells how long the rest takes."""
+_LONG: Final = 20.0
+"""Seconds that nobody is left to wait without being told, on a terminal or not."""
 
-    def step(done: int, total: int) -> None:
-        nonlocal last
-        percent = done * 100 // total if total else 100
-        if percent != last:
-            last = percent
+
+def _time_left(seconds: float) -> str:
+    return f"{math.ceil(seconds)} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
+
+
+def progress(what: str, *, told: bool = False) -> Callable[[int, int], None] | None:
+    """Return something that shows progress on stderr, and how much time is left.
+
+    If that is no terminal there is one line about what takes long, if it is to be `told`.
+    """
+    if sys.stderr.isatty():
+        return _Shown(what)
+    return _Told(what) if told else None
+
+
+@dataclass(slots=True)
+class _Rate:
+    """How long the rest takes, by how long it took so far."""
+
+    began: tuple[float, int] | None = None
+
+    def left(self, done: int, total: int) -> float | None:
+        """Return the seconds that are left, None if that is not known yet."""
+        now = time.monotonic()
+        since, before = self.began = self.began or (now, done)
+        if now - since < _MEASURED or done == before:
+            return None
+        return (total - done) * (now - since) / (done - before)
+
+
+class _Shown:
+    def __init__(self, what: str) -> None:
+        self.what, self.text, self.rate = what, "", _Rate()
+
+    def __call__(self, done: int, total: int) -> None:
+        left = self.rate.left(done, total)
+        text = f"{self.what}: {done * 100 // total if total else 100} %"
+        if left and done < total:
+            text += f" ({_time_left(left)})"
+        if text != self.text:
+            # What was longer is written over.
+            padded, self.text = text.ljust(len(self.text)), text
             _line.begun = done < total
-            sys.stderr.write(f"\r{what}: {percent} %" + ("" if _line.begun else "\n"))
+            sys.stderr.write(f"\r{padded}" + ("" if _line.begun else "\n"))
             sys.stderr.flush()
 
-    return step
+
+class _Told:
+    def __init__(self, what: str) -> None:
+        self.what, self.rate, self.known = what, _Rate(), False
+
+    def __call__(self, done: int, total: int) -> None:
+        left = None if self.known else self.rate.left(done, total)
+        if left is not None:
+            self.known = True
+            if left > _LONG:
+                write(f"{self.what}: {_time_left(left)}\n", sys.stderr)
+                sys.stderr.flush()
 
 
 def size(sectors: int) -> str:
     """Return a number of sectors as people read it."""
-    value = float(sectors * 512)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError
+    return binary(sectors * 512)
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl grow"""
 
+from typing import Literal
+
 import click
 
-from dmremap.cli._make import sectors
+from dmremap.cli._make import sectors, sectors_or_all
 from dmremap.cli.common import (
     Result,
     change_options,
@@ -23,18 +25,23 @@ from dmremap.errors import Usage
 @click.option(
     "--by", callback=sectors, metavar="SIZE", help="By how much, in sectors or such as 512M."
 )
-@click.option("--to", callback=sectors, metavar="SIZE", help="How large the area is to be.")
+@click.option(
+    "--to",
+    callback=sectors_or_all,
+    metavar="SIZE|all",
+    help="How large the area is to be; 'all': as much of the spare as can become slots.",
+)
 @change_options
 @output_option
 def command(
     name: str,
     by: int | None,
-    to: int | None,
+    to: Literal["all"] | int | None,
     dry_run: bool,
     yes: bool,
     lock_timeout: float,
 ) -> Result:
-    """Give a running set more of its spare, by default all that is behind its area.
+    """Give a running set more of its spare: by default 1048576 slots, or what is left.
 
     The set goes on meanwhile; it is suspended for as long as it takes to read its tables. All of
     what is added must read as zero, and all of it is read. A command that was interrupted or
@@ -46,7 +53,7 @@ def command(
     from dmremap.host.lock import locked
     from dmremap.sets import grow
 
-    plan = grow.plan(name, by=by, to=to, progress=progress("checking the spare"))
+    plan = grow.plan(name, by=by, to=to, progress=progress("checking the spare", told=True))
     before, after = plan.before, plan.after
     data: dict[str, object] = {
         "dry_run": dry_run,
@@ -61,6 +68,8 @@ def command(
         "unit_bytes": after.unit,
         "slots_before": before.slots,
         "slots": after.slots,
+        "memory_bytes": plan.cost.memory,
+        "reads_bytes": plan.cost.reads,
         "segments": len(after.segments),
         "table": plan.new.line,
         "steps": plan.steps,
@@ -70,7 +79,8 @@ def command(
         return Result(data, text)
     confirm(
         f"Let set {plan.name!r} grow on {plan.spare.path} from {size(before.area_sectors)} to "
-        f"{size(after.area_sectors)}, from {before.slots} to {after.slots} slots?",
+        f"{size(after.area_sectors)}, from {before.slots} to {after.slots} slots "
+        f"({plan.cost.words})?",
         yes=yes,
     )
     # As with create: reading takes long and people take longer, so others may work meanwhile.

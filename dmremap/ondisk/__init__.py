@@ -40,6 +40,7 @@ from dmremap.ondisk.layout import (
     Tag,
     extension_for,
     largest_area,
+    segment_blocks,
     segment_for,
 )
 from dmremap.ondisk.load import Load, Refusal, View, find, look, refused
@@ -91,6 +92,7 @@ __all__ = [
     "read_tag",
     "read_tags",
     "refused",
+    "segment_blocks",
     "segment_for",
     "something_else",
     "write_mapped_area",

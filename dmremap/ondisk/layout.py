@@ -5,6 +5,7 @@ import enum
 import secrets
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -265,17 +266,16 @@ def extension_for(sb: Superblock, area_blocks: int) -> Segment | None:
     return Segment(sb.end, room, slots, lib.dmr_table_blocks(slots))
 
 
+def segment_blocks(slots: int, unit: int) -> int:
+    """Return the fewest blocks that a segment with at least so many slots has."""
+    return bisect_left(
+        range(2 * MAX_SLOTS), slots, key=lambda blocks: lib.dmr_segment_slots(blocks, unit)
+    )
+
+
 def largest_area(sb: Superblock) -> int:
     """Return the most blocks that a set's area may grow to before it has too many slots."""
-    left = MAX_SLOTS - sb.slots
-    fits, too_many = 0, 2 * MAX_SLOTS
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if lib.dmr_segment_slots(middle, sb.unit) <= left:
-            fits = middle
-        else:
-            too_many = middle
-    return sb.end + fits
+    return sb.end + segment_blocks(MAX_SLOTS - sb.slots + 1, sb.unit) - 1
 
 
 def header(block: bytes, kind: int, place: int) -> Header | None:

@@ -19,6 +19,7 @@ from dmremap.errors import Busy, DmRemapError, Refused
 from dmremap.host import blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.host.run import run
+from dmremap.host.sizes import binary
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -40,8 +41,9 @@ from dmremap.ondisk import (
     segment_for,
     write_tag,
 )
-from dmremap.sets import assemble, identity, naming, safety, seen, udevrule
+from dmremap.sets import assemble, extent, identity, naming, safety, seen, udevrule
 from dmremap.sets.assemble import Started
+from dmremap.sets.extent import Cost, Size
 from dmremap.sets.safety import Area, Finding, Metadata
 
 _HEAD_BYTES: Final = HEAD_BLOCKS * BLOCK
@@ -55,7 +57,8 @@ class Request:
     spare: str
     name: str | None = None
     spare_start: int = 0
-    spare_sectors: int | None = None
+    spare_sectors: Size = None
+    """None: as many as DEFAULT_SLOTS slots take."""
     errors: ErrorPolicy | None = None
     """None: nobody chose, and the set records no choice. So for the next."""
     remap_rate: int | None = None
@@ -66,12 +69,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What carry_out() will do. `steps` says it to people; `destroys` is what is overridden."""
+    """What carry_out() will do. `steps` says it to people; `destroys` is what is overridden.
+
+    `given` is what of the spare the set may have, of which it takes `area`.
+    """
 
     superblock: Superblock
     main: DeviceFacts
     spare: DeviceFacts
+    given: Area
     area: Area
+    cost: Cost
     table: RemapTable
     clear: bool
     destroys: tuple[Finding, ...]
@@ -142,6 +150,7 @@ class _Pair:
     spare: DeviceFacts
     on_main: BlockDevice
     on_spare: BlockDevice
+    given: Area
     area: Area
     adopt: bool
 
@@ -164,9 +173,9 @@ class _Pair:
         return [
             *of_main,
             *safety.check_metadata(self.spare, theirs),
-            *safety.check_searched(self.spare, theirs, self.area),
+            *safety.check_searched(self.spare, theirs, self.given),
             *safety.check_signatures(self.spare),
-            *safety.check_outside(self.spare, self.area),
+            *safety.check_outside(self.spare, self.given),
         ]
 
     def not_blank(self, sectors: int, progress: Progress | None = None) -> list[Finding]:
@@ -199,27 +208,24 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
     uuid = uuidlib.uuid4()
     name = naming.check_name(request.name or f"remap-{str(uuid)[:8]}")
     main, spare = blockdev.facts(request.main), blockdev.facts(request.spare)
-    sectors = request.spare_sectors
-    if sectors is None:
-        sectors = spare.sectors - request.spare_start
-    area = Area(request.spare_start, sectors // BLOCK_SECTORS * BLOCK_SECTORS)
-    data_start, data_sectors = geometry(main.sectors, main.logical, tagged=not request.adopt)
-
     # What does not need a look inside comes first: nothing is read from a device in use.
     safety.refuse(
         [
             *safety.check_usable(main),
             *safety.check_usable(spare),
             *safety.check_pair(main, spare),
-            *safety.check_area(spare, area),
-            *safety.check_main_size(main, data_sectors),
         ]
+    )
+    given, area = _areas(request, spare, main.logical)
+    data_start, data_sectors = geometry(main.sectors, main.logical, tagged=not request.adopt)
+    safety.refuse(
+        [*safety.check_area(spare, area), *safety.check_main_size(main, data_sectors)],
     )
     naming.need_free(name)
     module.ensure(dry_run=dry_run)
 
     with opened(main.path) as on_main, opened(spare.path) as on_spare:
-        pair = _Pair(main, spare, on_main, on_spare, area, request.adopt)
+        pair = _Pair(main, spare, on_main, on_spare, given, area, request.adopt)
         # Reading the whole area takes long, so what is known already is said before.
         destroys = safety.refuse(pair.recognised(), wipe=request.wipe, force=request.force)
         if request.wipe and not request.force:
@@ -253,7 +259,13 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         superblock=superblock,
         main=main,
         spare=spare,
+        given=given,
         area=area,
+        cost=Cost(
+            slots=segment.slots,
+            reads=0 if request.force else area.sectors * 512,
+            writes=extent.metadata(segment),
+        ),
         table=assemble.table_line(superblock, main, spare, area.start),
         clear=request.wipe or request.force,
         destroys=tuple(destroys),
@@ -262,6 +274,20 @@ def plan(request: Request, *, dry_run: bool = False, progress: Progress | None =
         warnings=_warnings(request, main, spare, rule),
     )
     return replace(made, steps=_steps(made))
+
+
+def _areas(request: Request, spare: DeviceFacts, unit: int) -> tuple[Area, Area]:
+    """Return what of the spare a set is given, and what of that it takes.
+
+    Who names no size has given all of it, and signatures are removed from all of it, although the
+    set leaves what it does not need.
+    """
+    start = request.spare_start
+    room = max(spare.sectors - start, 0)
+    taken = Area(start, extent.first_area(room, unit, request.spare_sectors))
+    if isinstance(request.spare_sectors, int):
+        return taken, taken
+    return Area(start, room // BLOCK_SECTORS * BLOCK_SECTORS), taken
 
 
 def _warnings(
@@ -289,13 +315,20 @@ def _steps(made: Plan) -> tuple[str, ...]:
     if made.rule:
         out.append(f"write {made.rule.path}, so that udev takes {made.main.path} for a member")
     out += [f"destroy: {finding.message}" for finding in made.destroys]
-    out.append(
-        f"write metadata of {sb.slots} slots to {made.spare.path}, "
-        f"sectors {made.area.start} to {made.area.start + made.area.sectors - 1}"
+    where = (
+        f"{made.spare.path}, sectors {made.area.start} to {made.area.start + made.area.sectors - 1}"
     )
+    if made.cost.reads:
+        out.append(f"read all {binary(made.cost.reads)} of {where}")
+    out.append(f"write metadata of {sb.slots} slots, {binary(made.cost.writes)}, to {where}")
+    left = extent.left_over(sb, made.spare.sectors - made.area.start, made.spare.path)
+    # Who has named a size knows that there is more.
+    if left and made.given != made.area:
+        out.append(left)
     if sb.tagged:
         out.append(f"write a tag into the first MiB of {made.main.path}")
     out.append(f"create device {made.name} ({naming.dm_uuid(sb.uuid)}): {made.table.line}")
+    out.append(f"keep {made.cost.words}")
     return tuple(out)
 
 
@@ -355,6 +388,7 @@ def _check_again(made: Plan, main: BlockDevice, spare: BlockDevice) -> None:
         blockdev.with_signatures(made.spare),
         main,
         spare,
+        made.given,
         made.area,
         not made.superblock.tagged,
     )

@@ -17,6 +17,7 @@ from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
 from dmremap.host import blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
+from dmremap.host.sizes import binary
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -38,7 +39,8 @@ from dmremap.ondisk import (
     refused,
     write_tables,
 )
-from dmremap.sets import live, safety, seen
+from dmremap.sets import extent, live, safety, seen
+from dmremap.sets.extent import Cost, Size
 from dmremap.sets.live import Running
 from dmremap.sets.safety import Finding
 
@@ -64,16 +66,28 @@ class Plan:
         return self.after.segments[-1]
 
     @property
+    def cost(self) -> Cost:
+        """What is read and written for the new slots, and the memory of all."""
+        segment = self.segment
+        return Cost(self.after.slots, segment.blocks * BLOCK, extent.metadata(segment))
+
+    @property
     def steps(self) -> tuple[str, ...]:
         """The steps, for people."""
-        segment = self.segment
+        segment, cost = self.segment, self.cost
         first = self.old.spare_start + segment.start * BLOCK_SECTORS
         end = self.new.spare_start + self.after.area_sectors
         where = f"{self.spare.path}, within sectors {first} to {end - 1}"
+        left = extent.left_over(
+            self.after, self.spare.sectors - self.new.spare_start, self.spare.path
+        )
         return (
-            f"write empty tables of {segment.slots} slots to {where}",
+            f"read all {binary(cost.reads)} of {where}",
+            f"write empty tables of {segment.slots} slots, {binary(cost.writes)}, to {where}",
+            *([left] if left else []),
             f"load for {self.name}: {self.new.line}",
             f"suspend and resume {self.name}",
+            f"keep {cost.words}",
         )
 
 
@@ -174,16 +188,18 @@ def _recorded(device: BlockDevice, now: _Now) -> Superblock:
 
 
 def grown(
-    sb: Superblock, spare: DeviceFacts, spare_start: int, by: int | None, to: int | None
+    sb: Superblock, spare: DeviceFacts, spare_start: int, by: int | None, to: Size
 ) -> Superblock:
-    """Return the set as it is to be, or raise. Sizes are in sectors; without any, all there is."""
+    """Return the set as it is to be, or raise. Sizes are in sectors; see next_area() for others."""
     room = max(spare.sectors - spare_start, 0) // BLOCK_SECTORS
-    if to is not None:
+    if isinstance(to, int):
         blocks = to // BLOCK_SECTORS
     elif by is not None:
         blocks = sb.area_blocks + by // BLOCK_SECTORS
     else:
-        blocks = room
+        blocks = extent.next_area(sb, room, everything=to == "all")
+    if sb.slots >= MAX_SLOTS:
+        raise Refused("DMR-E528", f"the set has {sb.slots} slots and cannot grow any more")
     if len(sb.segments) >= MAX_SEGMENTS:
         raise Refused("DMR-E528", f"the set has {MAX_SEGMENTS} segments and cannot grow any more")
     if blocks > room:
@@ -291,7 +307,7 @@ def check_obstacle(path: str, uuid: UUID, start: int, found: Obstacle | None) ->
 
 
 def plan(
-    name: str, *, by: int | None = None, to: int | None = None, progress: Progress | None = None
+    name: str, *, by: int | None = None, to: Size = None, progress: Progress | None = None
 ) -> Plan:
     """Check everything and return what is to be done. Writes nothing; sizes are in sectors."""
     if by is not None and to is not None:

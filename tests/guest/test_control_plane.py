@@ -475,6 +475,35 @@ def test_area_somewhere_on_the_spare(ctl: Ctl, disks: tuple[Path, Path]) -> None
     assert ctl("assemble", *words).data["sets"][0]["result"] == "started"
 
 
+def vmalloc_used() -> int:
+    """Return the bytes that the kernel has allocated in pieces too large for its slabs."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmallocUsed:"))
+
+
+def bytes_read(path: Path) -> int:
+    return int(Path(f"/sys/block/{path.name}/stat").read_text().split()[2]) * 512
+
+
+def test_a_spare_that_is_far_too_large(ctl: Ctl, disks: tuple[Path, Path]) -> None:
+    """Without options a set asks for 64 MB at most, and a start reads what holds data."""
+    with loop_device(20 << 30) as spare:
+        used = vmalloc_used()
+        # Forced: to read all of it, which unit tests count, takes half of a minute here.
+        made = ctl("create", disks[0], spare, "--name", "large", "--yes", "--force").data
+        (running,) = live.find()
+        memory = running.status[0].memory
+        assert memory
+        assert memory <= made["memory_bytes"] <= 64_000_000
+        assert memory // 2 < vmalloc_used() - used <= 64_000_000
+        tables = 2 * sum(part.table_blocks for part in read_superblock(spare).segments) * 4096
+        ctl("remove", "large")
+        before = bytes_read(spare)
+        assert ctl("assemble", "large").data["sets"][0]["result"] == "started"
+        assert tables <= bytes_read(spare) - before < tables + 8 * MIB
+        ctl("remove", "large")
+
+
 def test_a_set_somewhere_on_the_spare_is_seen(ctl: Ctl, disks: tuple[Path, Path]) -> None:
     ctl("create", *disks, "--yes", "--name", "one", "--spare-start", "1M", "--spare-size", "4M")
     ctl("remove", "one")

@@ -237,7 +237,7 @@ def test_dry_run(grow: Ctl, half: RemapSet) -> None:
     before = contents(half.spare_disk)
     data = grow("set", "--dry-run").data
     assert (data["result"], data["spare_sectors"]) == ("would grow", SPARE)
-    assert len(data["steps"]) == 3
+    assert len(data["steps"]) == 5
     assert contents(half.spare_disk) == before
     assert half.status.slots == data["slots_before"]
 

@@ -441,6 +441,58 @@ def test_what_fails_as_a_whole_is_explained(code: str, capsys: pytest.CaptureFix
     assert code in capsys.readouterr().out
 
 
+class Clock:
+    """Stands in for the module time: it is as late as somebody says."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(common, "time", made)
+    return made
+
+
+def test_progress_says_how_long_it_takes(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    step = common.progress("reading")
+    assert step
+
+    def shown(after: float, done: int) -> str:
+        clock.now = 100 + after
+        step(done, 8000)
+        return capsys.readouterr().err
+
+    assert shown(0, 0) == "\rreading: 0 %"
+    assert shown(0.5, 10) == ""  # nothing is known yet
+    assert shown(5, 100) == "\rreading: 1 % (7 min left)"
+    assert shown(5.1, 102) == ""  # as it was
+    assert shown(40, 4000) == "\rreading: 50 % (40 s left)"
+    assert shown(79, 7900) == "\rreading: 98 % (1 s left) "
+    assert shown(80, 8000) == "\rreading: 100 %          \n"
+
+
+def test_what_takes_long_is_told_without_a_terminal(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert common.progress("reading") is None
+    for total, said in ((100_000, "reading: 17 min left\n"), (2000, "")):
+        step = common.progress("reading", told=True)
+        assert step
+        for _ in range(10):
+            clock.now += 0.3
+            step(int((clock.now - 100) * 100) % 1000, total)
+        assert capsys.readouterr().err == said
+        clock.now = 100
+
+
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_a_line_of_progress_is_ended(
     form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -40,12 +40,14 @@ from dmremap.ondisk import (
     largest_area,
     look,
     opened,
+    segment_blocks,
     segment_for,
     write_tables,
 )
 from dmremap.ondisk._format import lib
 from dmremap.ondisk.layout import is_empty_table, pack_empty_table, pack_super, pack_table
 from dmremap.sets import grow, live
+from dmremap.sets.extent import DEFAULT_SLOTS, SLOT_MEMORY
 from dmremap.sets.live import Running
 
 SCHEMA = json.loads(resources.files("dmremap").joinpath("schema/dmremap-1.json").read_text())
@@ -210,6 +212,7 @@ def test_what_came_meanwhile_is_not_overwritten(device: BlockDevice, place: int)
 # What is refused
 
 SPARE = DeviceFacts("/dev/sdb", devno=(8, 16), sectors=START + SPARE_BLOCKS * 8)
+HUGE = replace(SPARE, sectors=1 << 40)
 
 
 def refusal(sb: Superblock = SB, by: int | None = None, to: int | None = None) -> str:
@@ -245,13 +248,40 @@ def test_limits_of_the_format() -> None:
     sb = replace(SB, segments=small, area_blocks=256 + 3 * MAX_SEGMENTS)
     assert refusal(sb) == "DMR-E528"
     assert grow.grown(replace(sb, segments=small[:-1]), SPARE, START, None, None)
-    huge = replace(SPARE, sectors=1 << 40)
     with pytest.raises(Refused) as caught:
-        grow.grown(SB, huge, START, None, None)
+        grow.grown(SB, HUGE, START, 1 << 39, None)
     assert caught.value.code == "DMR-E528"
     most = largest_area(SB) * 8
     assert f"--to {most} " in caught.value.hint
-    assert grow.grown(SB, huge, START, None, most).slots <= MAX_SLOTS
+    assert grow.grown(SB, HUGE, START, None, most).slots <= MAX_SLOTS
+
+
+@pytest.mark.parametrize("unit", [512, 1024, 2048, 4096])
+def test_nobody_said_how_far(unit: int) -> None:
+    """As many slots again as a set begins with, as long as there are so many."""
+    sb = replace(SB, unit=unit, segments=(must(segment_for(AREA_BLOCKS, unit)),))
+    after = grow.grown(sb, HUGE, START, None, None)
+    assert after.segments[-1].slots >= DEFAULT_SLOTS
+    less = must(extension_for(sb, after.area_blocks - 1))
+    assert less.slots < DEFAULT_SLOTS
+    again = grow.grown(after, HUGE, START, None, None)
+    assert again.segments[-1].blocks == after.segments[-1].blocks
+    while largest_area(again) > again.end + again.segments[-1].blocks:
+        again = grow.grown(again, HUGE, START, None, None)
+    last = grow.grown(again, HUGE, START, None, None)
+    assert last == grow.grown(again, HUGE, START, None, "all")
+    assert MAX_SLOTS - 8 < last.slots <= MAX_SLOTS
+
+
+def test_all_there_is() -> None:
+    after = grow.grown(SB, HUGE, START, None, "all")
+    assert after.area_blocks == largest_area(SB)
+    assert grow.grown(SB, SPARE, START, None, "all").area_blocks == SPARE_BLOCKS
+    most = must(segment_for(256 + segment_blocks(MAX_SLOTS, 512), 512))
+    full = replace(SB, area_blocks=256 + most.blocks, segments=(most,))
+    with pytest.raises(Refused, match=f"has {MAX_SLOTS} slots") as caught:
+        grow.grown(full, HUGE, START, None, "all")
+    assert caught.value.code == "DMR-E528"
 
 
 def a_set(name: str, minor: int, *areas: tuple[int, int], targets: int = 1) -> Running:
@@ -525,7 +555,18 @@ def answer(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[st
 
 def test_the_command(fake: FakeDm, capsys: pytest.CaptureFixture[str]) -> None:
     code, whole = answer(capsys, "one", "--dry-run")
-    assert (code, whole["data"]["result"], len(whole["data"]["steps"])) == (0, "would grow", 3)
+    data = whole["data"]
+    assert (code, data["result"]) == (0, "would grow")
+    assert data["reads_bytes"] == 100 * BLOCK
+    assert data["memory_bytes"] == SLOT_MEMORY * data["slots"]
+    assert [step.split()[0] for step in data["steps"]] == [
+        *("read", "write", "load", "suspend", "keep")
+    ]
+    assert data["steps"][0].startswith("read all 400 KiB of ")
+    assert data["steps"][1].startswith(f"write empty tables of {EXTENSION.slots} slots, 24 KiB, ")
+    assert data["steps"][4] == "keep 32.2 KiB of memory while the set runs"
+    code, whole = answer(capsys, "one", "--dry-run", "--by", "40K")
+    assert whole["data"]["steps"][2].startswith("leave 720 sectors of ")
     assert fake.log == []
     code, whole = answer(capsys, "one")
     assert whole["error"]["code"] == "DMR-E202"  # no terminal to ask on
@@ -535,7 +576,7 @@ def test_the_command(fake: FakeDm, capsys: pytest.CaptureFixture[str]) -> None:
     assert data["spare_sectors"] == data["spare_sectors_before"] + 80 == fake.length
     assert fake.log == ["lock", "reload", "resume", "unlock"]
     assert (data["segments"], data["slots_before"]) == (2, SB.slots)
-    assert main(["grow", "one", "--yes"]) == 0
+    assert main(["grow", "one", "--to", "all", "--yes"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Set one has grown.\narea:  ")
     assert answer(capsys, "one")[1]["error"]["code"] == "DMR-E527"
