@@ -17,7 +17,9 @@ is described in docs/format.md, and versioned apart from that of the disk.
 import hashlib
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 from uuid import UUID
 
@@ -38,13 +40,14 @@ from dmremap.ondisk.layout import (
     header,
     parse_super,
 )
-from dmremap.ondisk.load import Block, Load, View, body_of, judge, lookup, table_of, words
+from dmremap.ondisk.load import Block, Load, View, body_of, judge, kept, lookup, table_of, words
 from dmremap.ondisk.mend import Write, Writer, mend, sealed, with_names, with_state
 
 MAGIC: Final = b"dm-remap backup\n"
 VERSION: Final = 1
 _FIXED: Final = struct.Struct("<16sII16sQ16x")
 _DIGEST: Final = 32
+_PIECE: Final = 512  # bytes that are unpacked at once, to a thousand times as many
 # Two table blocks for every 252 slots, 16777216 slots at most, in 32 segments.
 _MAX_BLOCKS: Final = 1 + lib.DMR_MAX_SLOTS // lib.DMR_ENTRIES + 1 + lib.DMR_MAX_SEGMENTS
 OUTRANK: Final = 1 << 32
@@ -107,29 +110,48 @@ def decode(data: bytes) -> Backup:
         raise _bad("its checksum is wrong")
     if not 2 <= count <= _MAX_BLOCKS:
         raise _bad(f"it has {count} blocks")
-    stream = zlib.decompressobj()
-    try:
-        blocks = stream.decompress(data[_FIXED.size : -_DIGEST], count * BLOCK + 1)
-    except zlib.error as err:
-        raise _bad(str(err)) from None
-    if len(blocks) != count * BLOCK or not stream.eof:
-        raise _bad("it does not have as many blocks as it says")
     uuid = UUID(bytes=raw_uuid)
-    sb = _superblock(blocks[:BLOCK], uuid)
-    states: list[tuple[int, bytes]] = []
+    blocks = _blocks(data[_FIXED.size : -_DIGEST], count)
+    first = next(blocks)
+    sb = _superblock(first, uuid)
     table = table_of(sb, Block(0, SUPER_HOMES))
     if len(table) != count:
         raise _bad("its superblock names another number of table blocks")
-    for block, at in zip(table, range(0, len(blocks), BLOCK), strict=True):
-        raw = blocks[at : at + BLOCK]
-        head = header(raw, block.kind, block.homes[0])
-        if head is None or head.uuid != uuid or head.home != block.homes[0]:
-            raise _bad(f"what stands for block {block.homes[0]} is another block")
-        wrong = check_table(raw, block.used, sb.units) if block.number else None
-        if wrong:
-            raise _bad(f"block {block.homes[0]}: {wrong}")
-        states.append((head.seq, raw[HEADER:]))
-    return Backup(uuid, created, sb, tuple(states))
+    states = tuple(
+        _state(raw, block, sb) for block, raw in zip(table, chain([first], blocks), strict=True)
+    )
+    return Backup(uuid, created, sb, states)
+
+
+def _blocks(data: bytes, count: int) -> Iterator[bytes]:
+    """Yield so many blocks of a stream, or raise. Never are all of them in memory at once."""
+    stream = zlib.decompressobj()
+    held, left = b"", count
+    for at in range(0, len(data), _PIECE):
+        try:
+            held += stream.decompress(data[at : at + _PIECE])
+        except zlib.error as err:
+            raise _bad(str(err)) from None
+        whole = len(held) // BLOCK
+        left -= whole
+        if left < 0:
+            break
+        for i in range(whole):
+            yield held[i * BLOCK : (i + 1) * BLOCK]
+        held = held[whole * BLOCK :]
+    if left or held or not stream.eof:
+        raise _bad("it does not have as many blocks as it says")
+
+
+def _state(raw: bytes, block: Block, sb: Superblock) -> tuple[int, bytes]:
+    """Return sequence and body of a block of a backup, or raise if it is another one."""
+    head = header(raw, block.kind, block.homes[0])
+    if head is None or head.uuid != sb.uuid or head.home != block.homes[0]:
+        raise _bad(f"what stands for block {block.homes[0]} is another block")
+    wrong = check_table(raw, block.used, sb.units) if block.number else None
+    if wrong:
+        raise _bad(f"block {block.homes[0]}: {wrong}")
+    return head.seq, kept(raw[HEADER:])
 
 
 def _superblock(block: bytes, uuid: UUID) -> Superblock:

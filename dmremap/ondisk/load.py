@@ -11,6 +11,7 @@ recorded.
 import errno
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,6 +52,11 @@ from dmremap.ondisk.layout import (
 _EMPTY: Final = bytes(BLOCK - HEADER)
 _SHOWN: Final = 8  # blocks named in a message
 _PIECE: Final = 16  # blocks, where not all of them can be read at once
+
+
+def kept(body: bytes) -> bytes:
+    """Return the body of a table block for keeping: all in which every slot is free are one."""
+    return _EMPTY if body == _EMPTY else body
 
 
 class Source(Protocol):
@@ -215,7 +221,7 @@ class Block:
         if seq == self.seq and body != self.body:
             self.ambiguous = True
         if seq > self.seq:
-            self.body, self.base = _EMPTY if body == _EMPTY else body, seq
+            self.body, self.base = kept(body), seq
             self.ambiguous = False
         note(self.seqs, self.places, self.older, copy, seq, place, self.homes[copy])
 
@@ -467,14 +473,14 @@ def _candidate(
 
 def _read_tables(view: View, load: Load, sb: Superblock, progress: Progress | None) -> None:
     """Read every table block: the homes first, then the stand-ins."""
-    total = 2 * (len(load.blocks) - 1)
+    total = 2 * (len(load.blocks) - 1) * BLOCK
     done = 0
     number = 1
     for segment in sb.segments:
         for copy, first in enumerate((segment.copy_a, segment.copy_b)):
             for index, (place, data) in enumerate(view.blocks(first, segment.table_blocks)):
                 _candidate(load, sb, load.blocks[number + index], copy, place, data)
-            done += segment.table_blocks
+            done += segment.table_blocks * BLOCK
             if progress:
                 progress(done, total)
         number += segment.table_blocks
@@ -581,15 +587,61 @@ def body_of(entries: "array[int]") -> bytes:
     return entries.tobytes()
 
 
-def _is_live(info: int) -> bool:
-    return info & 0xFF in (SlotState.MAPPED, SlotState.LOST)
+_LIVE: Final = frozenset({SlotState.MAPPED, SlotState.LOST})
+_HEAPS: Final = 251
+"""A prime, so that no pattern in which units are mapped puts all of them on one heap."""
+
+
+def _states(body: bytes) -> bytes:
+    """Return the states of a table block's entries."""
+    return body[8::16]
+
+
+def _live(body: bytes) -> Iterator[tuple[int, int]]:
+    """Yield entry and unit of what is mapped or lost in a table block."""
+    for i, (unit, state) in enumerate(zip(words(body)[::2], _states(body), strict=True)):
+        if state in _LIVE:
+            yield i, unit
+
+
+def _twice(used: Iterable[Block]) -> set[int]:
+    """Return the units that more than one slot holds.
+
+    One dictionary of all units would take a hundred bytes for each: they are looked at a heap at a
+    time, of as many numbers as the table has entries.
+    """
+    heaps = [array("Q") for _ in range(_HEAPS)]
+    for block in used:
+        for _, unit in _live(block.body):
+            heaps[unit % _HEAPS].append(unit)
+    twice: set[int] = set()
+    for heap in heaps:
+        seen = set(heap)
+        if len(seen) < len(heap):
+            twice.update(unit for unit, count in Counter(heap).items() if count > 1)
+    return twice
 
 
 def lookup(load: Load) -> None:
     """Count the slots and settle units that have two; load_lookup() in the kernel."""
-    entries = {b.number: words(b.body) for b in load.blocks[1:] if b.body != _EMPTY}
+    used = [block for block in load.blocks[1:] if block.body != _EMPTY]
+    twice = _twice(used)
+    if twice:
+        _settle(load, used, twice)
+    count = dict.fromkeys((SlotState.MAPPED, SlotState.LOST, SlotState.BAD), 0)
+    for block in used:
+        states = _states(load.changed.get(block.number, block.body))
+        for state in count:
+            count[state] += states.count(state)
+    mapped, lost, bad = count.values()
+    slots = load.superblock.slots if load.superblock else 0
+    load.counts = Counts(slots, mapped + lost, lost, bad, slots - mapped - lost - bad)
+
+
+def _settle(load: Load, used: Iterable[Block], twice: set[int]) -> None:
+    """Have the older entry of each unit that two slots hold become bad, or refuse."""
+    entries: dict[int, array[int]] = {}
     owner: dict[int, int] = {}
-    where = {number: load.blocks[number].first_slot for number in entries}
     losers: list[tuple[int, int, int]] = []
 
     def place(slot: int) -> tuple[int, int]:
@@ -597,26 +649,29 @@ def lookup(load: Load) -> None:
         number = _block_of(load.blocks, slot)
         return number, slot - load.blocks[number].first_slot
 
-    for number, table in entries.items():
-        for i, info in enumerate(table[1::2]):
-            if not _is_live(info):
+    for block in used:
+        for i, unit in _live(block.body):
+            if unit not in twice:
                 continue
-            unit, slot = table[2 * i], where[number] + i
+            if block.number not in entries:
+                entries[block.number] = words(block.body)
+            slot = block.first_slot + i
             old = owner.setdefault(unit, slot)
             if old == slot:
                 continue
             before = place(old)
+            now = entries[block.number][2 * i + 1] >> 8
             generation = entries[before[0]][2 * before[1] + 1] >> 8
-            if generation == info >> 8:
+            if generation == now:
                 load.refuse(
                     errno.EINVAL,
                     "DMR-C310",
                     f"unit {unit} is mapped twice in generation {generation}, to slots {old} "
                     f"and {slot}",
-                    (load.blocks[before[0]].homes[0], load.blocks[number].homes[0]),
+                    (load.blocks[before[0]].homes[0], block.homes[0]),
                 )
                 continue
-            loser = (number, i) if generation > info >> 8 else before
+            loser = (block.number, i) if generation > now else before
             if loser == before:
                 owner[unit] = slot
             losers.append((unit, *loser))
@@ -633,14 +688,6 @@ def lookup(load: Load) -> None:
                 tuple(load.blocks[number].homes[0] for number in sorted(load.changed)),
             )
         )
-    mapped = lost = bad = 0
-    for table in entries.values():
-        states = [info & 0xFF for info in table[1::2]]
-        lost += states.count(SlotState.LOST)
-        mapped += states.count(SlotState.MAPPED)
-        bad += states.count(SlotState.BAD)
-    slots = load.superblock.slots if load.superblock else 0
-    load.counts = Counts(slots, mapped + lost, lost, bad, slots - mapped - lost - bad)
 
 
 def _block_of(blocks: Sequence[Block], slot: int) -> int:

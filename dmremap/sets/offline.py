@@ -451,10 +451,10 @@ def export(
             load = look_at(device, place, uuid, progress)
             if load.refusals:
                 raise refused(place.path, load.refusals)
+            data, seqs = encode(load, int(time.time())), [block.seq for block in load.blocks]
+            del load  # a large set is in memory once
             # Blocks are read one after the other: only what stayed the same is of one moment.
-            again = examine(device, place.start, uuid)
-            if [block.seq for block in load.blocks] == [block.seq for block in again.blocks]:
-                data = encode(load, int(time.time()))
+            if seqs == [block.seq for block in examine(device, place.start, uuid).blocks]:
                 return data, decode(data)
     raise Busy("DMR-E409", f"{place.path}: the metadata changes too often to be read as a whole")
 
