@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from dmremap import __version__
-from dmremap.cli.common import Result, show, show_error, wanted_format
+from dmremap.cli.common import NoVerb, Result, VerbGroup, show, show_error, wanted_format
 from dmremap.errors import DmRemapError, Exit, Failure, Interrupted, Usage
 
 # Verb -> its line in the help. The module is dmremap.cli.<verb>, with a line behind a word of
@@ -43,7 +43,7 @@ VERBS: Final[dict[str, str]] = {
 logging.getLogger("dmremap").addHandler(logging.NullHandler())
 
 
-class LazyGroup(click.Group):
+class LazyGroup(VerbGroup):
     """A group that imports a verb's module when the verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -118,8 +118,8 @@ def _run(args: Sequence[str], command: str, form: str) -> int:
         answer: Any = group.main(list(args), prog_name="dmremapctl", standalone_mode=False)
     except BrokenPipeError:
         raise
-    except click.exceptions.NoArgsIsHelpError as err:
-        sys.stderr.write(err.format_message() + "\n")
+    except NoVerb as err:
+        sys.stderr.write(f"{err}\n")
         return int(Exit.USAGE)
     except (Exception, KeyboardInterrupt) as err:
         sys.stdout.flush()  # fails once more if it was the output that failed

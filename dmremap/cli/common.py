@@ -48,6 +48,23 @@ class Seconds(click.FloatRange):
         return found
 
 
+class NoVerb(Exception):
+    """A group was called without one of its commands; the text is the group's help."""
+
+
+class VerbGroup(click.Group):
+    """A group that needs a command.
+
+    Without one click shows the help, but not all versions of it take that for an error.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse to do nothing."""
+        if not args and not ctx.resilient_parsing:
+            raise NoVerb(ctx.get_help())
+        return super().parse_args(ctx, args)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a verb has to say.

@@ -5,10 +5,18 @@ import os
 
 import click
 
-from dmremap.cli.common import Result, Seconds, change_options, fields, need_root, output_option
+from dmremap.cli.common import (
+    Result,
+    Seconds,
+    VerbGroup,
+    change_options,
+    fields,
+    need_root,
+    output_option,
+)
 
 
-@click.group()
+@click.group(cls=VerbGroup)
 def command() -> None:
     """Load, unload or look at the kernel module dm_remap."""
 

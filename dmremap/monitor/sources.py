@@ -111,15 +111,20 @@ class NetlinkSource:
     def __init__(self) -> None:
         """Bind to the kernel's group; SourceError if that fails."""
         # Costs half a second, so it is not at the top.
+        from pyroute2.netlink.nlsocket import NetlinkSocket
         from pyroute2.netlink.uevent import UeventSocket
 
         self._socket: Any = UeventSocket()
+        # pyroute2 0.9 has it in two parts, and this one has the descriptor.
+        self._inner: Any = getattr(self._socket, "asyncore", self._socket)
         try:
+            # UeventSocket's own bind() takes no groups before 0.9 but joins all there are.
+            NetlinkSocket.bind(self._socket, groups=_KERNEL_GROUP)
+            # Not earlier: an older bind() goes on with another socket where the first one fails.
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            self._socket.bind(groups=_KERNEL_GROUP)
-        except OSError as error:
+        except (OSError, KeyError) as error:  # KeyError: an older one has found no address
             self._socket.close()
-            raise SourceError(f"netlink: {error.strerror}") from error
+            raise SourceError(f"netlink: {getattr(error, 'strerror', error)}") from error
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -129,9 +134,7 @@ class NetlinkSource:
         """Yield the hints that are there, from the kernel and from nobody else."""
         while True:
             try:
-                data, (sender, _groups) = self._socket.asyncore.recvfrom(
-                    _DATAGRAM, socket.MSG_DONTWAIT
-                )
+                data, (sender, _groups) = self._inner.recvfrom(_DATAGRAM, socket.MSG_DONTWAIT)
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
                     return
@@ -139,10 +142,18 @@ class NetlinkSource:
             # Port 0 is the kernel.  A process may send to this group too.
             if sender != 0:
                 continue
-            for message in self._socket.marshal.parse(data):
-                properties = {k: v for k, v in message.items() if isinstance(v, str)}
-                if (hint := hint_of(properties)) is not None:
-                    yield hint
+            yield from self._hints(data)
+
+    def _hints(self, data: bytes) -> Iterator[Hint]:
+        try:
+            messages = [*self._socket.marshal.parse(data)]
+        except UnicodeDecodeError:  # newer ones leave out what is no UTF-8: a name may be that
+            yield Hint("", "")
+            return
+        for message in messages:
+            properties = {k: v for k, v in message.items() if isinstance(v, str)}
+            if (hint := hint_of(properties)) is not None:
+                yield hint
 
     def close(self) -> None:
         """Close the socket."""

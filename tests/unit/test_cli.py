@@ -127,6 +127,17 @@ def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert "[DMR-E20" in out.err
 
 
+@pytest.mark.parametrize("args", [[], ["module"]])
+def test_no_command_is_wrong_usage_with_help(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith(f"Usage: {' '.join(['dmremapctl', *args])} ")
+    assert "\nCommands:\n" in out.err
+
+
 def test_wrong_usage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["create", "-o", "json"]) == 2
     out = capsys.readouterr()
