@@ -3,25 +3,21 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from dmremap import Created, Size, binary_size
 from dmremap.cli.common import (
     Result,
     change_options,
     confirm,
     fields,
-    need_root,
     one_line,
     output_option,
     progress,
     size,
 )
-from dmremap.errors import Usage
-
-if TYPE_CHECKING:
-    from dmremap.dm.lines import ErrorPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,9 +40,7 @@ def sectors(_context: click.Context, _param: click.Parameter, value: str | None)
     return count
 
 
-def sectors_or_all(
-    context: click.Context, param: click.Parameter, value: str | None
-) -> "int | Literal['all'] | None":
+def sectors_or_all(context: click.Context, param: click.Parameter, value: str | None) -> Size:
     """Return a number of sectors, or that all there are is meant."""
     return "all" if value == "all" else sectors(context, param, value)
 
@@ -100,98 +94,44 @@ def make_options(function: Callable[P, R]) -> Callable[P, R]:
     return function
 
 
-def make(
-    *,
-    adopt: bool,
-    main: str,
-    spare: str,
-    name: str | None,
-    spare_start: int,
-    spare_size: "int | Literal['all'] | None",
-    errors: str | None,
-    remap_rate: int | None,
-    wipe: bool,
-    force: bool,
-    dry_run: bool,
-    yes: bool,
-    lock_timeout: float,
-) -> Result:
-    """Plan, ask, carry out."""
-    need_root("create a set")
-    from dmremap import dm
-    from dmremap.host.lock import locked
-    from dmremap.sets import create
-    from dmremap.sets.create import Request
+def make(verb: Callable[..., Created], *, spare_size: Size, yes: bool, **options: Any) -> Result:
+    """Make a set by a verb, create or adopt, that asks first."""
 
-    if errors not in (None, "confirm", "medium"):
-        raise Usage("DMR-E201", f"errors is {errors!r}")
-    request = Request(
-        main=main,
-        spare=spare,
-        name=name,
-        spare_start=spare_start,
-        spare_sectors=spare_size,
-        errors=cast("ErrorPolicy | None", errors),
-        remap_rate=remap_rate,
-        adopt=adopt,
-        wipe=wipe,
-        force=force,
+    def ask(plan: Created) -> None:
+        confirm(_question(plan, anew=options["wipe"] or options["force"]), yes=yes)
+
+    done = verb(spare_sectors=spare_size, confirm=ask, progress=progress(told=True), **options)
+    if done.dry_run:
+        return Result(done, "Would:\n" + "\n".join(f"  {one_line(step)}" for step in done.steps))
+    return Result(done, lambda: _made(done))
+
+
+def _question(plan: Created, *, anew: bool) -> str:
+    if not plan.destroys and not anew:
+        return (
+            f"Create set {plan.name!r} of {plan.main} and {plan.spare}, with {plan.slots} slots "
+            f"({cost(plan.memory_bytes)})?"
+        )
+    lost = "\n".join(f"  {one_line(what)}" for what in plan.destroys)
+    head = "" if plan.kind == "adopted" else f" and in the first MiB of {plan.main}"
+    return (
+        f"This destroys:\n{lost}\n" if lost else ""
+    ) + f"Everything in the area on {plan.spare}{head} will be overwritten. Go on?"
+
+
+def cost(memory: int) -> str:
+    """Return what slots cost, for people."""
+    return f"{binary_size(memory)} of memory while the set runs"
+
+
+def _made(done: Created) -> str:
+    shown = fields(
+        [
+            ("device", done.device),
+            ("uuid", done.uuid),
+            ("size", size(done.data_sectors)),
+            ("slots", f"{done.slots} of {done.unit_bytes} bytes"),
+            ("udev rule", done.rule),
+        ]
     )
-    plan = create.plan(request, dry_run=dry_run, progress=progress("checking the spare", told=True))
-    sb = plan.superblock
-    data: dict[str, object] = {
-        "dry_run": dry_run,
-        "name": sb.name,
-        "uuid": sb.uuid,
-        "device": dm.device_path(sb.name),
-        "kind": "adopted" if adopt else "tagged",
-        "main": plan.main.path,
-        "spare": plan.spare.path,
-        "spare_start_sectors": plan.area.start,
-        "spare_sectors": plan.area.sectors,
-        "data_sectors": sb.data_sectors,
-        "unit_bytes": sb.unit,
-        "slots": sb.slots,
-        "memory_bytes": plan.cost.memory,
-        "reads_bytes": plan.cost.reads,
-        "table": plan.table.line,
-        "rule": plan.rule.path if plan.rule else None,
-        "steps": plan.steps,
-        "destroys": [finding.message for finding in plan.destroys],
-    }
-    if dry_run:
-        text = "Would:\n" + "\n".join(f"  {one_line(step)}" for step in plan.steps)
-        return Result(data, text, warnings=plan.warnings)
-    if plan.destroys or plan.clear:
-        what = "\n".join(f"  {one_line(finding.message)}" for finding in plan.destroys)
-        confirm(
-            (f"This destroys:\n{what}\n" if what else "")
-            + f"Everything in the area on {plan.spare.path}"
-            + ("" if adopt else f" and in the first MiB of {plan.main.path}")
-            + " will be overwritten. Go on?",
-            yes=yes,
-        )
-    else:
-        confirm(
-            f"Create set {sb.name!r} of {main} and {spare}, with {sb.slots} slots "
-            f"({plan.cost.words})?",
-            yes=yes,
-        )
-    # Reading takes long and people take longer: others may work meanwhile, and what they change
-    # is seen when everything is checked again.
-    with locked(lock_timeout):
-        started = create.carry_out(plan, progress=progress("writing metadata"))
-
-    def text_for_people() -> str:
-        shown = fields(
-            [
-                ("device", data["device"]),
-                ("uuid", sb.uuid),
-                ("size", size(sb.data_sectors)),
-                ("slots", f"{sb.slots} of {sb.unit} bytes"),
-                ("udev rule", plan.rule.path if plan.rule else None),
-            ]
-        )
-        return f"Set {sb.name} is running.\n{shown}"
-
-    return Result(data, text_for_people, warnings=started.warnings)
+    return f"Set {done.name} is running.\n{shown}"

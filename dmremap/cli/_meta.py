@@ -1,23 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the commands for metadata at rest share."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
-from uuid import UUID
 
 import click
 
 from dmremap.cli._make import sectors
-from dmremap.cli.common import need_root, one_line
+from dmremap.cli.common import one_line
 
 if TYPE_CHECKING:
-    from dmremap.ondisk import Epoch
-    from dmremap.ondisk.findings import Finding
-    from dmremap.ondisk.load import Load
-    from dmremap.ondisk.mend import Write
-    from dmremap.sets.compare import Compared
-    from dmremap.sets.offline import Place
+    from dmremap import BlockWrite, Compared, Epoch, Finding, Loading, SlotCounts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,157 +46,62 @@ def main_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
-def place_of(path: str, start: int, what: str) -> "Place":
-    """Return a device or image; devices need root, images do not."""
-    from dmremap.sets.offline import locate
-
-    place = locate(path, start)
-    if not place.is_file:
-        need_root(what)
-    return place
-
-
-@contextlib.contextmanager
-def alone(place: "Place", timeout: float) -> Iterator[None]:
-    """Hold the lock of all commands that change devices; an image has one of its own."""
-    from dmremap.host.lock import locked
-
-    with contextlib.nullcontext() if place.is_file else locked(timeout):
-        yield
-
-
-def finding_rows(findings: "Iterable[Finding]") -> list[dict[str, object]]:
-    """Return findings for programs."""
-    return [
-        {
-            "code": one.code,
-            "severity": one.severity,
-            "message": one.message,
-            "next_step": one.next_step,
-            "blocks": one.blocks,
-        }
-        for one in findings
-    ]
-
-
 def finding_lines(findings: "Iterable[Finding]") -> list[str]:
     """Return findings for people."""
     out: list[str] = []
-    for one in findings:
-        out.append(f"  {one.code} {one.severity.name.lower()}: {one_line(one.message)}")
-        out.append(f"    {one.next_step}")
+    for finding in findings:
+        severity = finding.severity.name.lower()
+        out.append(f"  {finding.code} {severity}: {one_line(finding.message)}")
+        out.append(f"    {finding.next_step}")
     return out
 
 
-def load_row(load: "Load") -> dict[str, object]:
-    """Return what a load would do, for programs."""
-    first = load.refusals[0] if load.refusals else None
-    mends = not first and load.severity > 0
-    return {
-        "action": "refuse" if first else "mend" if mends else "accept",
-        "errno": first.name or None if first else None,
-        "code": first.code if first else None,
-        "reason": first.reason if first else None,
-        "accept_stale": load.stale,
-    }
-
-
-def load_words(load: "Load") -> str:
+def load_words(load: "Loading") -> str:
     """Return what a load would do, for people."""
-    if not load.refusals:
-        return "accepted, and put right first" if load.severity > 0 else "accepted as it is"
-    first = load.refusals[0]
-    also = "; read-only with accept_stale it would be started" if load.stale else ""
-    if not first.name:
-        return f"refused by dmremapctl: {first.reason}"
-    return f"refused with {first.name}: {first.reason}{also}"
+    if load.action != "refuse":
+        return "accepted, and put right first" if load.action == "mend" else "accepted as it is"
+    if not load.errno:
+        return f"refused by dmremapctl: {load.reason}"
+    also = "; read-only with accept_stale it would be started" if load.accept_stale else ""
+    return f"refused with {load.errno}: {load.reason}{also}"
 
 
-def epoch_row(epoch: "Epoch | None") -> dict[str, object] | None:
-    """Return an epoch for programs, null where there is none."""
-    # Not every program that reads JSON takes a number of 64 bits for what it is.
-    return {"number": epoch.number, "id": f"{epoch.id:016x}"} if epoch and epoch.number else None
-
-
-def compared_row(one: "Compared | None") -> dict[str, object] | None:
-    """Return what main's tag, or this host, says of a spare, for programs."""
-    if one is None:
-        return None
-    tag = one.tag
-    return {
-        "verdict": one.verdict,
-        "main": one.main,
-        "tag_epoch": epoch_row(tag.epoch) if tag and not tag.fault else None,
-        "seen_epoch": epoch_row(one.seen),
-        "reason": one.reason,
-    }
-
-
-def compared_words(load: "Load", one: "Compared | None") -> str | None:
-    """Return the epoch and what main's tag says of it, for people."""
-    if load.superblock is None:
-        return None
-    number = load.superblock.epoch.number
-    if one is None:
+def compared_words(epoch: "Epoch | None", compared: "Compared | None") -> str:
+    """Return the epoch of a spare and what main's tag says of it, for people."""
+    number = epoch.number if epoch else 0
+    if compared is None:
         return str(number)
-    if one.seen is not None:
-        return f"{number}, compared with what this host has seen: {one.reason or 'it is the same'}"
-    if one.main is None:
-        return f"{number}, not compared: {one.reason}"
-    return f"{number}, compared with {one.main}: {one.reason or 'main was used with this spare'}"
+    reason = compared.reason
+    if compared.seen_epoch is not None:
+        return f"{number}, compared with what this host has seen: {reason or 'it is the same'}"
+    if compared.main is None:
+        return f"{number}, not compared: {reason}"
+    return f"{number}, compared with {compared.main}: {reason or 'main was used with this spare'}"
 
 
-def slots_words(load: "Load") -> str | None:
+def slots_words(slots: "SlotCounts | None") -> str | None:
     """Return the counts, for people."""
-    if len(load.blocks) < 2:
+    if slots is None:
         return None
-    c = load.counts
-    return f"{c.mapped} mapped ({c.lost} lost), {c.bad} bad, {c.free} free of {c.slots}"
+    return (
+        f"{slots.mapped} mapped ({slots.lost} lost), {slots.bad} bad, "
+        f"{slots.free} free of {slots.slots}"
+    )
 
 
-def write_rows(writes: "Iterable[Write]", start: int) -> list[dict[str, object]]:
-    """Return blocks that are written, for programs."""
-    return [
-        {
-            "block": one.place,
-            "offset_bytes": start * 512 + one.place * 4096,
-            "home": one.home,
-            "sequence": one.sequence,
-            "what": one.what,
-        }
-        for one in writes
-    ]
-
-
-def write_lines(writes: "Iterable[Write]") -> list[str]:
+def write_lines(writes: "Iterable[BlockWrite]") -> list[str]:
     """Return blocks that are written, for people."""
     return [
-        f"  block {one.place}: {one.what}"
-        + (f", for block {one.home}" if one.home not in (None, one.place) else "")
-        + (f", sequence {one.sequence}" if one.home is not None else "")
-        for one in writes
+        f"  block {write.block}: {write.what}"
+        + (f", for block {write.home}" if write.home not in (None, write.block) else "")
+        + (f", sequence {write.sequence}" if write.home is not None else "")
+        for write in writes
     ]
 
 
 def both_lines(
-    spare: "Sequence[Write]", main: "Sequence[Write]", where: "Place | None"
+    spare: "Iterable[BlockWrite]", main: "Iterable[BlockWrite]", where: str | None
 ) -> list[str]:
     """Return blocks that would be written to a spare, and to main, for people."""
-    tag = [f"and to {where.path}:", *write_lines(main)] if main and where else []
-    return ["Would write:", *write_lines(spare), *tag]
-
-
-def untaken(
-    main: "Place | None", planned: "Sequence[Write]", taken: "Sequence[Write]"
-) -> tuple[str, ...]:
-    """Return a warning if main has not taken all of its tag."""
-    missing = len(planned) - len(taken)
-    if not missing or main is None:
-        return ()
-    return (f"{main.path} has not taken {missing} of {len(planned)} copies of its tag",)
-
-
-def named(uuid: UUID | None, load: "Load") -> list[tuple[str, object]]:
-    """Return the set that is meant, for people."""
-    sb = load.superblock
-    return [("set", sb.name or None if sb else None), ("uuid", uuid)]
+    tag = write_lines(main) if where else []
+    return ["Would write:", *write_lines(spare), *([f"and to {where}:", *tag] if tag else [])]

@@ -1,92 +1,60 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl repair --retag and --tag-is-content"""
 
-from typing import TYPE_CHECKING
-from uuid import UUID
+from collections.abc import Iterable
+from typing import Any
 
-from dmremap.cli._meta import alone, write_lines, write_rows
+from dmremap import BlockWrite, Tagged, retag, tag_is_content
+from dmremap.cli._meta import write_lines
 from dmremap.cli.common import Result, confirm
 
-if TYPE_CHECKING:
-    from dmremap.sets.offline import Place
-    from dmremap.sets.tagging import OfMain
+
+def _whose(plan: Tagged) -> str:
+    return f"set {plan.name!r} ({plan.uuid})"
 
 
-def _of_main(plan: "OfMain", *, dry_run: bool) -> dict[str, object]:
-    return {
-        "device": plan.spare.path,
-        "file": plan.spare.is_file,
-        "start_sectors": plan.spare.start,
-        "uuid": plan.superblock.uuid,
-        "name": plan.superblock.name,
-        "main": plan.main.path,
-        "known_by": plan.known or None,
-        "dry_run": dry_run,
-        "result": "clean",
-        "findings": [],
-        "writes": [],
-        "left": [],
-    }
-
-
-def _whose(plan: "OfMain") -> str:
-    return f"set {plan.superblock.name!r} ({plan.superblock.uuid})"
-
-
-def _how(plan: "OfMain") -> str:
+def _how(plan: Tagged) -> str:
     return (
-        f"{plan.main.path} is the set's main by its {plan.known}"
-        if plan.known
-        else f"nothing but its size says that {plan.main.path} is the set's main"
+        f"{plan.main} is the set's main by its {plan.known_by}"
+        if plan.known_by
+        else f"nothing but its size says that {plan.main} is the set's main"
     )
 
 
-def retag(
-    spare: "Place", main: "Place", uuid: UUID | None, *, dry_run: bool, yes: bool, timeout: float
-) -> Result:
+def _lines(head: str, writes: Iterable[BlockWrite]) -> str:
+    return "\n".join([head, *write_lines(writes)])
+
+
+def write(device: str, main: str, *, yes: bool, **options: Any) -> Result:
     """Write the tag to a main that has lost it."""
-    from dmremap.sets import tagging
 
-    plan = tagging.plan_retag(spare, main, uuid)
-    data = _of_main(plan, dry_run=dry_run)
-    if not plan.writes:
-        return Result(data, f"{main.path}: its tag can be read; nothing to write.")
-    if dry_run:
-        rows = write_rows(plan.writes, 0)
-        lines = [f"Would write to {main.path} ({_how(plan)}):", *write_lines(plan.writes)]
-        return Result({**data, "result": "would repair", "writes": rows}, "\n".join(lines))
-    confirm(
-        f"Write the tag of {_whose(plan)} to {main.path}? Note that {_how(plan)}. "
-        "If it has not the set's data, what is read from the set will be wrong.",
-        yes=yes,
-    )
-    with alone(spare, timeout):
-        done = tagging.retag(plan)
-    text = "\n".join([f"Wrote to {main.path}:", *write_lines(done)])
-    return Result({**data, "result": "repaired", "writes": write_rows(done, 0)}, text)
+    def ask(plan: Tagged) -> None:
+        confirm(
+            f"Write the tag of {_whose(plan)} to {plan.main}? Note that {_how(plan)}. "
+            "If it has not the set's data, what is read from the set will be wrong.",
+            yes=yes,
+        )
+
+    done = retag(device, main, confirm=ask, **options)
+    if done.result == "clean":
+        return Result(done, f"{done.main}: its tag can be read; nothing to write.")
+    if done.dry_run:
+        return Result(done, _lines(f"Would write to {done.main} ({_how(done)}):", done.writes))
+    return Result(done, _lines(f"Wrote to {done.main}:", done.writes))
 
 
-def content(
-    spare: "Place", main: "Place", uuid: UUID | None, *, dry_run: bool, yes: bool, timeout: float
-) -> Result:
+def call_content(device: str, main: str, *, yes: bool, **options: Any) -> Result:
     """Record that the tag in main's data is content."""
-    from dmremap.sets import tagging
 
-    plan = tagging.plan_content(spare, main, uuid)
-    data = _of_main(plan, dry_run=dry_run)
-    if not plan.writes or plan.tag is None:
-        return Result(data, f"{spare.path}: that is recorded; nothing to write.")
-    rows = write_rows(plan.writes, spare.start)
-    if dry_run:
-        lines = ["Would write:", *write_lines(plan.writes)]
-        return Result({**data, "result": "would repair", "writes": rows}, "\n".join(lines))
-    confirm(
-        f"Record that the tag of set {plan.tag.set_name} on {main.path} is content of the data of "
-        f"{_whose(plan)}? Note that {_how(plan)}. If it is that other set's main, what is read "
-        "from this set will be wrong, and what is written destroys that set's data.",
-        yes=yes,
-    )
-    with alone(spare, timeout):
-        _, done = tagging.record_content(plan)
-    text = "\n".join(["Wrote:", *write_lines(done)])
-    return Result({**data, "result": "repaired", "writes": write_rows(done, spare.start)}, text)
+    def ask(plan: Tagged) -> None:
+        confirm(
+            f"Record that the tag of set {plan.content_of} on {plan.main} is content of the data "
+            f"of {_whose(plan)}? Note that {_how(plan)}. If it is that other set's main, what is "
+            "read from this set will be wrong, and what is written destroys that set's data.",
+            yes=yes,
+        )
+
+    done = tag_is_content(device, main, confirm=ask, **options)
+    if done.result == "clean":
+        return Result(done, f"{done.device}: that is recorded; nothing to write.")
+    return Result(done, _lines("Would write:" if done.dry_run else "Wrote:", done.writes))

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from dmremap import adopt
 from dmremap.cli._make import make, make_options
 from dmremap.cli.common import Result
 
@@ -22,4 +23,4 @@ def command(**options: Any) -> Result:
     the data off the set, remove the set and then that file, and run 'udevadm control --reload'
     and 'udevadm trigger'.
     """
-    return make(adopt=True, **options)
+    return make(adopt, **options)

@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import click
 
-from dmremap import __version__
+from dmremap import DmRemapError, Exit, Failure, Interrupted, Usage, __version__
 from dmremap.cli.common import NoVerb, Result, VerbGroup, show, show_error, wanted_format
-from dmremap.errors import DmRemapError, Exit, Failure, Interrupted, Usage
 
 # Verb -> its line in the help. The module is dmremap.cli.<verb>, with a line behind a word of
 # Python's; nothing is imported to list them.
@@ -129,7 +128,8 @@ def _run(args: Sequence[str], command: str, form: str) -> int:
         return int(error.as_dict()["exit"])
     if isinstance(answer, Result):
         show(answer, command, form)
-        return int(answer.error.exit if answer.error else answer.exit)
+        failed = answer.answer.error
+        return int(failed.exit if failed else answer.exit)
     # --help and --version come back as click's own exit code.
     return answer if isinstance(answer, int) else int(Exit.OK)
 

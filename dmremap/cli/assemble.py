@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl assemble"""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from dmremap import assemble
 from dmremap.cli._make import rate_option, sectors
-from dmremap.cli.common import Result, change_options, need_root, output_option, partial
-from dmremap.errors import DmRemapError, NotFound, Refused, Usage
+from dmremap.cli.common import Result, change_options, output_option
 
 if TYPE_CHECKING:
-    from dmremap.dm.lines import ErrorPolicy
-    from dmremap.sets.discover import Found
+    from dmremap import Assembled, ErrorPolicy
 
 
 @click.command()
@@ -40,7 +38,7 @@ def command(
     spare: str | None,
     spare_start: int,
     name: str | None,
-    errors: str | None,
+    errors: "ErrorPolicy | None",
     remap_rate: int | None,
     readonly: bool,
     dry_run: bool,
@@ -55,93 +53,28 @@ def command(
     --errors and --remap-rate are written to the spare before the start, and count for every start
     from then on. With --readonly nothing is written, and they count for this one.
     """
-    if not names and not everything and spare is None:
-        raise Usage("DMR-E201", "say which set: a name, a uuid, --spare DEVICE or --all")
-    if names and everything:
-        raise Usage("DMR-E201", "--all and names exclude each other")
-    if spare_start and spare is None:
-        raise Usage("DMR-E201", "--spare-start needs --spare")
-    need_root("assemble sets")
-    from dmremap.host.blockdev import block_devno
-    from dmremap.host.lock import locked
-    from dmremap.sets import assemble, discover, live
-
-    if spare is not None and block_devno(spare) is None:
-        raise NotFound("DMR-E302", f"{spare} is not a block device")
-    done: list[dict[str, object]] = []
-    failed: list[DmRemapError] = []
-    warnings: list[str] = []
-    with locked(lock_timeout):
-        found = discover.scan([(spare, spare_start)] if spare is not None else [], warnings)
-        if spare is not None and not found:
-            raise NotFound("DMR-E304", f"{spare} has no superblock at sector {spare_start}")
-        chosen = discover.select(found, names) if names else found
-        if (main is not None or name is not None) and len(chosen) != 1:
-            raise Usage("DMR-E201", "--main and --name need exactly one set")
-        up = live.find()
-        for one in chosen:
-            entry: dict[str, object] = {"name": one.name, "uuid": one.superblock.uuid}
-            try:
-                _once(one, chosen)
-                started, line = assemble.assemble(
-                    one,
-                    main=main,
-                    name=name,
-                    errors=cast("ErrorPolicy | None", errors),
-                    remap_rate=remap_rate,
-                    readonly=readonly,
-                    dry_run=dry_run,
-                    up=up,
-                )
-            except DmRemapError as err:
-                failed.append(err)
-                done.append({**entry, "result": "failed", "error": err.as_dict()})
-                continue
-            warnings += started.warnings
-            result = "running" if started.already else "would start" if dry_run else "started"
-            done.append(
-                {
-                    **entry,
-                    "name": started.name,
-                    "device": started.path,
-                    "result": result,
-                    "recorded": started.recorded,
-                    "table": line.line,
-                    "error": None,
-                }
-            )
-    if len(failed) == 1 and len(chosen) == 1:
-        raise failed[0]
-    error = partial(failed, len(chosen), "started")
-
-    def text() -> str:
-        if not done:
-            return "No set was found."
-        return "\n".join(
-            f"{entry['name']}: {entry['result']}"
-            + (f", {entry['device']}" if "device" in entry else "")
-            + _recorded(entry.get("recorded"), dry_run=dry_run)
-            + (f"\n  {entry['table']}" if dry_run and "table" in entry else "")
-            for entry in done
-        )
-
-    return Result(
-        {"dry_run": dry_run, "sets": done},
-        text,
-        warnings=tuple(warnings),
-        rows="sets",
-        error=error,
+    done = assemble(
+        *names,
+        everything=everything,
+        main=main,
+        spare=spare,
+        spare_start=spare_start,
+        name=name,
+        errors=errors,
+        remap_rate=remap_rate,
+        readonly=readonly,
+        dry_run=dry_run,
+        lock_timeout=lock_timeout,
     )
 
+    def text() -> str:
+        return "\n".join(_words(one, dry_run=dry_run) for one in done.sets) or "No set was found."
 
-def _recorded(names: object, *, dry_run: bool) -> str:
-    if not isinstance(names, tuple) or not names:
-        return ""
-    return f"\n  {'would record' if dry_run else 'recorded'}: {', '.join(map(str, names))}"
+    return Result(done, text, rows="sets")
 
 
-def _once(one: "Found", chosen: Sequence["Found"]) -> None:
-    """Refuse a set that two devices carry: one of them is a copy."""
-    twins = [other.spare.path for other in chosen if other.superblock.uuid == one.superblock.uuid]
-    if len(twins) > 1:
-        raise Refused("DMR-E521", f"set {one.name!r} is on several spares: {', '.join(twins)}")
+def _words(done: "Assembled", *, dry_run: bool) -> str:
+    words = f"{done.name}: {done.result}" + (f", {done.device}" if done.device else "")
+    if done.recorded:
+        words += f"\n  {'would record' if dry_run else 'recorded'}: {', '.join(done.recorded)}"
+    return words + (f"\n  {done.table}" if dry_run and done.table else "")

@@ -1,30 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl check"""
 
-from typing import TYPE_CHECKING
+from typing import Final
 from uuid import UUID
 
 import click
 
+from dmremap import Checked, MetadataBlock, check
 from dmremap.cli._meta import (
-    compared_row,
     compared_words,
-    epoch_row,
     finding_lines,
-    finding_rows,
-    load_row,
     load_words,
     main_option,
-    named,
-    place_of,
     slots_words,
     start_option,
     uuid_option,
 )
 from dmremap.cli.common import Result, fields, output_option, progress
 
-if TYPE_CHECKING:
-    from dmremap.ondisk.load import Block
+_EXIT: Final = {"clean": 0, "repairable": 1, "damaged": 2}
 
 
 @click.command()
@@ -52,78 +46,34 @@ def command(device: str, start: int, uuid: UUID | None, main: str | None, blocks
     As for every command 2 is wrong usage too, and 1 a failure, such as a device that does not
     answer: with -o json the field "error" is null when there is a verdict.
     """
-    place = place_of(device, start, "read block devices")
-    from dmremap.ondisk.findings import Severity
-    from dmremap.sets import offline
-
-    checked = offline.check(place, uuid, progress("checking"), main)
-    load = checked.load
-    verdict = {
-        Severity.INFO: "clean",
-        Severity.REPAIRABLE: "repairable",
-        Severity.DAMAGED: "damaged",
-    }[checked.severity]
-    data: dict[str, object] = {
-        "device": place.path,
-        "file": place.is_file,
-        "start_sectors": start,
-        "uuid": load.uuid,
-        "name": load.superblock.name if load.superblock else None,
-        "verdict": verdict,
-        "running": checked.running,
-        "epoch": epoch_row(load.superblock.epoch) if load.superblock else None,
-        "before": epoch_row(load.superblock.before) if load.superblock else None,
-        "compared": compared_row(checked.compared),
-        "load": load_row(load),
-        "slots": load.counts if len(load.blocks) > 1 else None,
-        "metadata_blocks": len(load.blocks),
-        "copies_away": load.away,
-        "findings": finding_rows(load.findings),
-    }
-    if blocks:
-        data["blocks"] = [_block(one) for one in load.blocks]
-
-    def text() -> str:
-        pairs = [
-            ("device", place.path),
-            *named(load.uuid, load),
-            ("verdict", verdict),
-            ("load", load_words(load)),
-            ("epoch", compared_words(load, checked.compared)),
-            ("slots", slots_words(load)),
-        ]
-        listed = [*map(_words, load.blocks)] if blocks else []
-        return "\n".join([fields(pairs), *finding_lines(load.findings), *listed])
-
-    return Result(data, text, rows="findings", exit=int(checked.severity))
+    found = check(device, start=start, uuid=uuid, main=main, blocks=blocks, progress=progress())
+    return Result(found, lambda: _text(found), rows="findings", exit=_EXIT[found.verdict])
 
 
-def _block(one: "Block") -> dict[str, object]:
-    return {
-        "block": one.number,
-        "sequence": one.seq,
-        "ambiguous": one.ambiguous,
-        "copies": [
-            {
-                "home": one.homes[copy],
-                "place": one.places[copy] if one.seqs[copy] else None,
-                "sequence": one.seqs[copy],
-                "fault": None if one.seqs[copy] else one.faults.get(one.homes[copy]),
-            }
-            for copy in (0, 1)
-        ],
-    }
+def _text(found: Checked) -> str:
+    # The epoch is the superblock's, and there may be none.
+    epoch = None if found.name is None else compared_words(found.epoch, found.compared)
+    pairs = [
+        ("device", found.device),
+        ("set", found.name or None),
+        ("uuid", found.uuid),
+        ("verdict", found.verdict),
+        ("load", load_words(found.load)),
+        ("epoch", epoch),
+        ("slots", slots_words(found.slots)),
+    ]
+    listed = map(_words, found.blocks or ())
+    return "\n".join([fields(pairs), *finding_lines(found.findings), *listed])
 
 
-def _words(one: "Block") -> str:
+def _words(block: MetadataBlock) -> str:
     copies = []
-    for copy in (0, 1):
-        home, place = one.homes[copy], one.places[copy]
-        if one.seqs[copy]:
-            where = f"{home}" if place == home else f"{home} on stand-in {place}"
-            copies.append(f"block {where}, sequence {one.seqs[copy]}")
+    for copy in block.copies:
+        if copy.sequence:
+            away = "" if copy.place == copy.home else f" on stand-in {copy.place}"
+            copies.append(f"block {copy.home}{away}, sequence {copy.sequence}")
         else:
-            copies.append(f"block {home} {one.faults.get(home, 'has no copy')}")
-    what = f"table block {one.number}" if one.number else "superblock"
-    end = "; they contradict each other" if one.ambiguous else ""
+            copies.append(f"block {copy.home} {copy.fault or 'has no copy'}")
+    what = f"table block {block.block}" if block.block else "superblock"
+    end = "; they contradict each other" if block.ambiguous else ""
     return f"  {what}: {'; '.join(copies)}{end}"

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What every verb needs: its result, how it is printed, and the options they share."""
 
-import dataclasses
-import enum
 import json
 import math
 import os
@@ -12,15 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Final, ParamSpec, TextIO, TypeVar
-from uuid import UUID
 
 import click
 
-from dmremap import __version__
-from dmremap.errors import DmRemapError, Exit, Partial, PermissionDenied, Refused, Usage
-from dmremap.host.sizes import binary
+from dmremap import (
+    Answer,
+    DmRemapError,
+    Exit,
+    Refused,
+    Usage,
+    __version__,
+    binary_size,
+    to_dict,
+)
 
 SCHEMA: Final = "dmremap/1"
 FORMATS: Final = ("table", "json", "jsonl")
@@ -69,36 +72,14 @@ class VerbGroup(click.Group):
 class Result:
     """What a verb has to say.
 
-    `data` goes into the JSON envelope; dataclasses, enums, uuids, paths and bytes are converted.
-    `text` is for people; a callable is asked only when people are to read it. `rows` names the
-    list in `data` that `-o jsonl` prints one a line. A result may carry an error beside its data
-    when some of it worked.
+    `answer` goes into the JSON envelope. `text` is for people; a callable is asked only when people
+    are to read it. `rows` names the field of `answer` that `-o jsonl` prints one a line.
     """
 
-    data: object
+    answer: Answer
     text: str | Callable[[], str] = ""
-    warnings: tuple[str, ...] = ()
     rows: str | None = None
     exit: int = Exit.OK
-    error: DmRemapError | None = None
-
-
-def plain(value: Any) -> Any:
-    """Return a value made of what JSON knows, with the order of fields kept."""
-    match value:
-        case enum.Enum():
-            return value.name.lower() if isinstance(value, enum.IntEnum) else plain(value.value)
-        case None | bool() | int() | float() | str():
-            return value
-        case UUID() | PurePath():
-            return str(value)
-        case bytes():
-            return value.hex()
-        case dict():
-            return {str(key): plain(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [plain(item) for item in value]
 
 
 def envelope(
@@ -114,8 +95,8 @@ def envelope(
         "command": command,
         "version": __version__,
         "warnings": list(warnings),
-        "error": error.as_dict() if error else None,
-        "data": plain(data),
+        "error": to_dict(error),
+        "data": to_dict(data),
     }
 
 
@@ -126,14 +107,6 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 
 # What a terminal obeys, but for the bold type of a table's head and the ends of lines.
 _CONTROL = re.compile(r"(?!\x1b\[[01]m)[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-
-
-def partial(failed: Sequence[DmRemapError], total: int, done: str) -> Partial | None:
-    """Return the error that says how many of several sets were not `done`; None if all were."""
-    if not failed:
-        return None
-    reasons = "; ".join(err.message for err in failed)
-    return Partial("DMR-E801", f"{len(failed)} of {total} sets were not {done}: {reasons}")
 
 
 @dataclass(slots=True)
@@ -168,16 +141,17 @@ def _escaped(match: re.Match[str]) -> str:
 
 def show(result: Result, command: str, form: str) -> None:
     """Print a result in one of FORMATS."""
+    answer = result.answer
     if form == "table":
-        for warning in result.warnings:
+        for warning in answer.warnings:
             write(f"warning: {one_line(warning)}\n", sys.stderr)
         text = result.text if isinstance(result.text, str) else result.text()
         if text:
             write(text if text.endswith("\n") else text + "\n")
-        if result.error:
-            show_error(result.error, command, form)
+        if answer.error:
+            show_error(answer.error, command, form)
         return
-    whole = envelope(command, result.data, warnings=result.warnings, error=result.error)
+    whole = envelope(command, answer, warnings=answer.warnings, error=answer.error)
     if form == "json":
         write(to_json(whole, indent=2) + "\n")
         return
@@ -264,12 +238,6 @@ def dry_run_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
-def need_root(what: str) -> None:
-    """Refuse early and in one line where only root can do it."""
-    if os.geteuid() != 0:
-        raise PermissionDenied("DMR-E601", f"only root can {what}")
-
-
 def confirm(question: str, *, yes: bool) -> None:
     """Ask on a terminal; never hang without one."""
     if yes:
@@ -292,14 +260,20 @@ def _time_left(seconds: float) -> str:
     return f"{math.ceil(seconds)} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
-def progress(what: str, *, told: bool = False) -> Callable[[int, int], None] | None:
-    """Return something that shows progress on stderr, and how much time is left.
+def progress(*, told: bool = False) -> Callable[[str, int, int], None] | None:
+    """Return something that shows the progress of each step on stderr, and how much time is left.
 
     If that is no terminal there is one line about what takes long, if it is to be `told`.
     """
-    if sys.stderr.isatty():
-        return _Shown(what)
-    return _Told(what) if told else None
+    if not sys.stderr.isatty() and not told:
+        return None
+    kind = _Shown if sys.stderr.isatty() else _Told
+    steps: dict[str, _Shown | _Told] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        steps.setdefault(what, kind(what))(done, total)
+
+    return show
 
 
 @dataclass(slots=True)
@@ -349,7 +323,7 @@ class _Told:
 
 def size(sectors: int) -> str:
     """Return a number of sectors as people read it."""
-    return binary(sectors * 512)
+    return binary_size(sectors * 512)
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from dmremap import create
 from dmremap.cli._make import make, make_options
 from dmremap.cli.common import Result
 
@@ -21,4 +22,4 @@ def command(**options: Any) -> Result:
     --wipe allows to overwrite data that is not recognised as anything. --force allows to destroy
     file systems, partition tables and old sets. Nothing overrides "in use".
     """
-    return make(adopt=False, **options)
+    return make(create, **options)

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import click
 
-from dmremap.cli._meta import place_of, start_option, uuid_option
+from dmremap import Usage, export_metadata
+from dmremap.cli._meta import start_option, uuid_option
 from dmremap.cli.common import Result, fields, output_option, progress
-from dmremap.errors import Usage
 
 
 @click.command()
@@ -29,21 +29,6 @@ def command(
     """
     if not metadata:
         raise Usage("DMR-E201", "say what to save: --metadata")
-    place = place_of(device, start, "read block devices")
-    from dmremap.sets import offline
-
-    data, backup = offline.export(place, uuid, progress("reading"))
-    offline.write_backup(file, data, overwrite=force)
-    sb = backup.superblock
-    row: dict[str, object] = {
-        "device": place.path,
-        "start_sectors": start,
-        "uuid": backup.uuid,
-        "name": sb.name,
-        "file": file,
-        "bytes": len(data),
-        "created": backup.created,
-        "metadata_blocks": len(backup.states),
-    }
-    shown = [("set", sb.name or None), ("uuid", sb.uuid), ("file", file), ("bytes", len(data))]
-    return Result(row, lambda: fields(shown))
+    done = export_metadata(device, file, start=start, uuid=uuid, force=force, progress=progress())
+    shown = [("set", done.name or None), ("uuid", done.uuid), ("file", file), ("bytes", done.bytes)]
+    return Result(done, lambda: fields(shown))

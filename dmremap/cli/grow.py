@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl grow"""
 
-from typing import Literal
-
 import click
 
-from dmremap.cli._make import sectors, sectors_or_all
+from dmremap import Grown, Size, grow
+from dmremap.cli._make import cost, sectors, sectors_or_all
 from dmremap.cli.common import (
     Result,
     change_options,
     confirm,
     fields,
-    need_root,
     one_line,
     output_option,
     progress,
     size,
 )
-from dmremap.errors import Usage
 
 
 @click.command()
@@ -36,7 +33,7 @@ from dmremap.errors import Usage
 def command(
     name: str,
     by: int | None,
-    to: Literal["all"] | int | None,
+    to: Size,
     dry_run: bool,
     yes: bool,
     lock_timeout: float,
@@ -47,49 +44,30 @@ def command(
     what is added must read as zero, and all of it is read. A command that was interrupted or
     failed can be repeated: until its last step the set is the old one.
     """
-    if by is not None and to is not None:
-        raise Usage("DMR-E201", "--by and --to exclude each other")
-    need_root("let a set grow")
-    from dmremap.host.lock import locked
-    from dmremap.sets import grow
 
-    plan = grow.plan(name, by=by, to=to, progress=progress("checking the spare", told=True))
-    before, after = plan.before, plan.after
-    data: dict[str, object] = {
-        "dry_run": dry_run,
-        "result": "would grow" if dry_run else "grown",
-        "name": plan.name,
-        "uuid": before.uuid,
-        "device": plan.path,
-        "spare": plan.spare.path,
-        "spare_start_sectors": plan.old.spare_start,
-        "spare_sectors_before": before.area_sectors,
-        "spare_sectors": after.area_sectors,
-        "unit_bytes": after.unit,
-        "slots_before": before.slots,
-        "slots": after.slots,
-        "memory_bytes": plan.cost.memory,
-        "reads_bytes": plan.cost.reads,
-        "segments": len(after.segments),
-        "table": plan.new.line,
-        "steps": plan.steps,
-    }
-    if dry_run:
-        text = "Would:\n" + "\n".join(f"  {one_line(step)}" for step in plan.steps)
-        return Result(data, text)
-    confirm(
-        f"Let set {plan.name!r} grow on {plan.spare.path} from {size(before.area_sectors)} to "
-        f"{size(after.area_sectors)}, from {before.slots} to {after.slots} slots "
-        f"({plan.cost.words})?",
-        yes=yes,
+    def ask(plan: Grown) -> None:
+        confirm(
+            f"Let set {plan.name!r} grow on {plan.spare} from {size(plan.spare_sectors_before)} to "
+            f"{size(plan.spare_sectors)}, from {plan.slots_before} to {plan.slots} slots "
+            f"({cost(plan.memory_bytes)})?",
+            yes=yes,
+        )
+
+    done = grow(
+        name,
+        by=by,
+        to=to,
+        dry_run=dry_run,
+        confirm=ask,
+        progress=progress(told=True),
+        lock_timeout=lock_timeout,
     )
-    # As with create: reading takes long and people take longer, so others may work meanwhile.
-    with locked(lock_timeout):
-        warnings = grow.carry_out(plan, progress=progress("writing tables"))
+    if dry_run:
+        return Result(done, "Would:\n" + "\n".join(f"  {one_line(step)}" for step in done.steps))
     text = fields(
         [
-            ("area", f"{size(after.area_sectors)}, was {size(before.area_sectors)}"),
-            ("slots", f"{after.slots} of {after.unit} bytes, were {before.slots}"),
+            ("area", f"{size(done.spare_sectors)}, was {size(done.spare_sectors_before)}"),
+            ("slots", f"{done.slots} of {done.unit_bytes} bytes, were {done.slots_before}"),
         ]
     )
-    return Result(data, f"Set {one_line(plan.name)} has grown.\n{text}", warnings=warnings)
+    return Result(done, f"Set {one_line(done.name)} has grown.\n{text}")

@@ -3,11 +3,10 @@
 
 import click
 
-from dmremap.cli.common import Result, need_root, output_option
-from dmremap.errors import Exit
-from dmremap.health import State, judge
+from dmremap import Exit, HealthState, Judged, judge
+from dmremap.cli.common import Result, output_option
 
-_FAIL_AT = tuple(state.name.lower() for state in State if state is not State.OK)
+_FAIL_AT = tuple(state.name.lower() for state in HealthState if state is not HealthState.OK)
 
 
 @click.command()
@@ -32,36 +31,20 @@ def command(names: tuple[str, ...], fail_at: str) -> Result:
     The exit code is 0 if every set is better than --fail-at, 1 if one is not, 3 if a set
     that was named is not running. Each reason has a code: see 'dmremapctl explain CODE'.
     """
-    need_root("ask the kernel about its sets")
-    from dmremap.sets import live
-
-    judged = [(one, judge(one)) for one in live.find(names)]
-    worst = max((verdict.state for _, verdict in judged), default=State.OK)
-
-    def text() -> str:
-        if not judged:
-            return "No set is running."
-        lines: list[str] = []
-        for one, verdict in judged:
-            lines.append(f"{one.name}: {verdict.state.name}")
-            for reason in verdict.reasons:
-                lines += [f"  {reason.code} {reason.sentence}", f"    {reason.next_step}"]
-        return "\n".join(lines)
-
+    answer = judge(*names)
+    failed = answer.state >= HealthState[fail_at.upper()]
     return Result(
-        {
-            "state": worst,
-            "sets": [
-                {
-                    "name": one.name,
-                    "uuid": one.uuid,
-                    "state": verdict.state,
-                    "reasons": verdict.reasons,
-                }
-                for one, verdict in judged
-            ],
-        },
-        text,
+        answer,
+        lambda: _text(answer.sets) or "No set is running.",
         rows="sets",
-        exit=Exit.FAILURE if worst >= State[fail_at.upper()] else Exit.OK,
+        exit=Exit.FAILURE if failed else Exit.OK,
     )
+
+
+def _text(sets: tuple[Judged, ...]) -> str:
+    lines: list[str] = []
+    for verdict in sets:
+        lines.append(f"{verdict.name}: {verdict.state.name}")
+        for reason in verdict.reasons:
+            lines += [f"  {reason.code} {reason.sentence}", f"    {reason.next_step}"]
+    return "\n".join(lines)

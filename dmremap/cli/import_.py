@@ -2,26 +2,12 @@
 """dmremapctl import"""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
-from dmremap.cli._meta import (
-    alone,
-    both_lines,
-    compared_row,
-    epoch_row,
-    main_option,
-    place_of,
-    start_option,
-    untaken,
-    write_rows,
-)
+from dmremap import Imported, Usage, import_metadata
+from dmremap.cli._meta import both_lines, main_option, start_option
 from dmremap.cli.common import Result, change_options, confirm, output_option, progress
-from dmremap.errors import Usage
-
-if TYPE_CHECKING:
-    from dmremap.sets.restore import Restore
 
 
 @click.command()
@@ -64,64 +50,29 @@ def command(
     """
     if not metadata:
         raise Usage("DMR-E201", "say what to bring back: --metadata")
-    place = place_of(device, start, "write block devices")
-    from dmremap.sets import offline, restore
 
-    backup = offline.read_backup(file)
-    plan = restore.plan(backup, place, force=force, main=main, progress=progress("checking"))
-    row: dict[str, object] = {
-        "file": file,
-        "created": backup.created,
-        "device": place.path,
-        "start_sectors": start,
-        "uuid": backup.uuid,
-        "name": backup.superblock.name,
-        "dry_run": dry_run,
-        "result": "clean",
-        "blank": plan.plan.blank,
-        "taken": plan.plan.taken,
-        "kept": plan.plan.kept,
-        "risky": plan.plan.risky,
-        "slots": plan.after.counts,
-        "writes": write_rows(plan.writes, start),
-        "epoch": epoch_row(plan.after.superblock.epoch) if plan.after.superblock else None,
-        "compared": compared_row(plan.compared),
-        "main_writes": write_rows(plan.main_writes, 0),
-    }
-    lines = _lines(plan)
-    if not plan.writes:
-        return Result(row, "\n".join([*lines, "Nothing is to be written."]))
-    if dry_run:
-        steps = both_lines(plan.writes, plan.main_writes, plan.main)
-        return Result({**row, "result": "would import"}, "\n".join([*lines, *steps]))
-    confirm(
-        "\n".join([*lines, f"Write {len(plan.writes)} blocks of metadata to {place.path}?"]),
-        yes=yes,
+    def ask(plan: Imported) -> None:
+        question = f"Write {len(plan.writes)} blocks of metadata to {plan.device}?"
+        confirm("\n".join([*_lines(plan), question]), yes=yes)
+
+    done = import_metadata(
+        file,
+        device,
+        start=start,
+        main=main,
+        force=force,
+        dry_run=dry_run,
+        confirm=ask,
+        progress=progress(),
+        lock_timeout=lock_timeout,
     )
-    with alone(place, lock_timeout):
-        _after, done, tags, warnings = restore.carry_out(plan)
-    return Result(
-        {
-            **row,
-            "result": "imported",
-            "writes": write_rows(done, start),
-            "main_writes": write_rows(tags, 0),
-        },
-        "\n".join([*lines, f"Wrote {len(done)} blocks of metadata to {place.path}."]),
-        warnings=(*_warnings(plan), *untaken(plan.main, plan.main_writes, tags), *warnings),
-    )
-
-
-def _warnings(plan: "Restore") -> tuple[str, ...]:
-    sb, found = plan.backup.superblock, plan.found
-    if not sb.tagged and plan.epoch and not found.epoch:
-        number = plan.epoch.epoch.number
-        what = f"{found.why}; a host that has seen a later epoch than {number} refuses the spare"
-        return (f"{what} as an older one: see 'dmremapctl check' there",)
-    if not sb.tagged or plan.main:
-        return ()
-    what = f"main's tag was not written: {plan.found.why}"
-    return (f"{what}; if the spare is refused as an older one see 'dmremapctl check'",)
+    if done.result == "clean":
+        steps = ["Nothing is to be written."]
+    elif dry_run:
+        steps = both_lines(done.writes, done.main_writes, done.main)
+    else:
+        steps = [f"Wrote {len(done.writes)} blocks of metadata to {done.device}."]
+    return Result(done, "\n".join([*_lines(done), *steps]))
 
 
 def _when(seconds: int) -> str:
@@ -132,20 +83,19 @@ def _when(seconds: int) -> str:
         return f"{seconds} seconds after 1970"
 
 
-def _lines(plan: "Restore") -> list[str]:
-    backup, merged = plan.backup, plan.plan
+def _lines(plan: Imported) -> list[str]:
     out = [
-        f"Backup of set {backup.superblock.name} ({backup.uuid}), made {_when(backup.created)}.",
-        f"{merged.taken} blocks are newest in the backup, {merged.kept} on the device.",
+        f"Backup of set {plan.name} ({plan.uuid}), made {_when(plan.created)}.",
+        f"{plan.taken} blocks are newest in the backup, {plan.kept} on the device.",
     ]
-    if merged.risky:
+    if plan.risky:
         out.append(
-            f"{len(merged.risky)} blocks may have been newer: what was mapped since the backup "
+            f"{len(plan.risky)} blocks may have been newer: what was mapped since the backup "
             "will read as main has it."
         )
-    if merged.blank and plan.after.counts.mapped:
+    if plan.blank and plan.slots.mapped:
         out.append(
-            f"{plan.after.counts.mapped} mapped blocks become lost: they are errors until they "
-            "are written again."
+            f"{plan.slots.mapped} mapped blocks become lost: they are errors until they are "
+            "written again."
         )
     return out

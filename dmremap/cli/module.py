@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl module"""
 
-import os
-
 import click
 
+from dmremap import load_module, module_status, unload_module
 from dmremap.cli.common import (
     Result,
     Seconds,
     VerbGroup,
     change_options,
     fields,
-    need_root,
     output_option,
 )
 
@@ -32,19 +30,12 @@ def load(
     lock_timeout: float,
 ) -> Result:
     """Load the module."""
-    need_root("load a module")
-    from dmremap.dm import module
-    from dmremap.host.lock import locked
-
-    with locked(lock_timeout):
-        was = module.is_loaded()
-        if not dry_run:
-            module.load(file)
+    done = load_module(file, dry_run=dry_run, lock_timeout=lock_timeout)
     if dry_run:
-        text = "It is loaded already." if was else f"Would load {file or module.NAME}."
+        text = f"Would load {file or 'dm_remap'}." if done.changed else "It is loaded already."
     else:
-        text = "It was loaded already." if was else "Loaded."
-    return Result({"dry_run": dry_run, "changed": not was, "module": module.status()}, text)
+        text = "Loaded." if done.changed else "It was loaded already."
+    return Result(done, text)
 
 
 @command.command()
@@ -58,32 +49,20 @@ def unload(
     lock_timeout: float,
 ) -> Result:
     """Unload the module. Refused, with their names, while devices use it."""
-    need_root("unload a module")
-    from dmremap.dm import module
-    from dmremap.errors import Busy
-    from dmremap.host.lock import locked
-
-    with locked(lock_timeout):
-        was = module.is_loaded()
-        if dry_run and was and (names := module.users()):
-            raise Busy("DMR-E408", f"the module is used by {', '.join(names)}")
-        if not dry_run:
-            module.unload(wait)
+    done = unload_module(wait=wait, dry_run=dry_run, lock_timeout=lock_timeout)
     if dry_run:
-        text = f"Would unload {module.NAME}." if was else "It is not loaded."
+        text = "Would unload dm_remap." if done.changed else "It is not loaded."
     else:
-        text = "Unloaded." if was else "It was not loaded."
-    return Result({"dry_run": dry_run, "changed": was, "module": module.status()}, text)
+        text = "Unloaded." if done.changed else "It was not loaded."
+    return Result(done, text)
 
 
 @command.command()
 @output_option
 def status() -> Result:
     """Show whether the module is loaded, and from which file it would be."""
-    from dmremap.dm import module
-
-    root = os.geteuid() == 0
-    now = module.status(ask_kernel=root)
+    answer = module_status()
+    now = answer.module
     text = fields(
         [
             ("loaded", "yes" if now.loaded else "no"),
@@ -93,5 +72,4 @@ def status() -> Result:
             ("file", now.file or "none for this kernel"),
         ]
     )
-    warnings = () if root or not now.loaded else ("the target's version needs root",)
-    return Result({"module": now}, text, warnings=warnings)
+    return Result(answer, text)

@@ -1,59 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl monitor"""
 
-import datetime as dt
 import logging
-import os
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
-from dmremap.cli.common import Result, Seconds, envelope, need_root, output_option, to_json, write
-from dmremap.errors import NotFound, Usage
-
-if TYPE_CHECKING:
-    from dmremap.monitor.tracker import Event
+from dmremap import Event, Events, Hook, Source, Usage, watch
+from dmremap.cli.common import Result, Seconds, envelope, output_option, to_json, write
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-
-
-def _record(event: "Event") -> dict[str, object]:
-    """Return an event for programs."""
-    verdict = event.verdict
-    return {
-        "time": _now(),
-        "event": event.kind,
-        "name": event.name,
-        "device": event.device,
-        "uuid": event.uuid or None,
-        "state": verdict.state if verdict else None,
-        "codes": [reason.code for reason in verdict.reasons] if verdict else [],
-        "start_sector": event.start,
-        "count": event.count,
-        "message": event.sentence,
-        "status": event.status,
-    }
-
-
-def _line(event: "Event") -> str:
+def _line(event: Event) -> str:
     """Return an event for people."""
-    state = event.verdict.state.name if event.verdict else "-"
-    return f"{_now()} {event.name} {event.kind} {state}: {event.sentence}"
-
-
-def _program(path: str) -> str:
-    """Check the hook now: in the middle of the night nobody reads a warning."""
-    full = os.path.abspath(path)
-    if not os.path.isfile(full):
-        raise NotFound(
-            "DMR-E301", f"there is no program {path!r} to run as a hook", hint="Check the path."
-        )
-    if not os.access(full, os.X_OK):
-        raise Usage("DMR-E201", f"the hook {path!r} is not executable")
-    return full
+    state = event.state.name if event.state is not None else "-"
+    return f"{event.time} {event.name} {event.event} {state}: {event.message}"
 
 
 @click.command()
@@ -113,7 +73,7 @@ def command(
     hook_timeout: float,
     hook_jobs: int,
     hook_interval: float,
-    source: str,
+    source: Source,
     rescan: float,
     count: int | None,
     once: bool,
@@ -145,30 +105,24 @@ def command(
             "one JSON document needs an end",
             hint="Use -o jsonl, or end with --count or --once.",
         )
-    program = None if hook is None else _program(hook)
-    need_root("watch sets")
+    collected: list[Event] = []
 
-    from dmremap.monitor.hooks import Hooks
-    from dmremap.monitor.loop import Monitor, Options
-
-    collected: list[dict[str, object]] = []
-
-    def emit(event: "Event") -> None:
+    def report(event: Event) -> None:
         if form == "json":
-            collected.append(_record(event))
+            collected.append(event)
             return
         if form == "jsonl":
-            write(to_json(envelope("monitor", _record(event))) + "\n")
+            write(to_json(envelope("monitor", event)) + "\n")
         else:
             write(_line(event) + "\n")
         sys.stdout.flush()
 
     _log_to_stderr()
-    hooks = None
-    if program is not None:
-        hooks = Hooks(program, timeout=hook_timeout, concurrency=hook_jobs, interval=hook_interval)
-    Monitor(Options(source, rescan, count, once), emit, hooks).run()
-    return Result({"events": collected}) if form == "json" else None
+    program = None
+    if hook is not None:
+        program = Hook(program=hook, timeout=hook_timeout, jobs=hook_jobs, interval=hook_interval)
+    watch(report, hook=program, source=source, rescan=rescan, count=count, once=once)
+    return Result(Events(events=tuple(collected))) if form == "json" else None
 
 
 def _log_to_stderr() -> None:

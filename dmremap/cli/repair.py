@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dmremapctl repair"""
 
+from typing import Any
 from uuid import UUID
 
 import click
 
+from dmremap import Repaired, Usage, repair
+from dmremap.cli import _tag
 from dmremap.cli._accept import accept
 from dmremap.cli._meta import (
-    alone,
     finding_lines,
-    finding_rows,
     main_option,
-    place_of,
     start_option,
     uuid_option,
     write_lines,
-    write_rows,
 )
-from dmremap.cli._tag import content as call_content
-from dmremap.cli._tag import retag as rewrite_tag
 from dmremap.cli.common import Result, change_options, confirm, output_option, progress
-from dmremap.errors import Usage
 
 
 @click.command()
@@ -81,48 +77,34 @@ def command(
     asked = [one for one in (main, accept_older_spare, retag, called_content) if one]
     if (retag or called_content) and len(asked) > 1:
         raise Usage("DMR-E201", "--retag and --tag-is-content go with nothing else about main")
-    place = place_of(device, start, "write block devices")
-    if retag or called_content:
-        disk = place_of(retag or called_content or "", 0, "write block devices")
-        write = rewrite_tag if retag else call_content
-        return write(place, disk, uuid, dry_run=dry_run, yes=yes, timeout=lock_timeout)
-    if accept_older_spare:
-        return accept(place, main, uuid, dry_run=dry_run, yes=yes, lock_timeout=lock_timeout)
-    from dmremap.sets import offline
-
-    plan = offline.plan_repair(place, uuid, progress("checking"), main)
-    before = plan.before
-    data: dict[str, object] = {
-        "device": place.path,
-        "file": place.is_file,
-        "start_sectors": start,
-        "uuid": before.uuid,
-        "name": before.superblock.name if before.superblock else None,
+    options: dict[str, Any] = {
+        "start": start,
+        "uuid": uuid,
         "dry_run": dry_run,
-        "result": "clean",
-        "findings": finding_rows(before.findings),
-        "writes": write_rows(plan.writes, start),
-        "left": [],
+        "lock_timeout": lock_timeout,
     }
-    found = finding_lines(before.findings)
-    if not plan.writes:
-        return Result(data, "\n".join([f"{place.path}: nothing to repair.", *found]))
-    if dry_run:
-        lines = [*found, "Would write:", *write_lines(plan.writes)]
-        return Result({**data, "result": "would repair"}, "\n".join(lines))
-    whose = f"set {before.superblock.name!r} ({before.uuid})" if before.superblock else ""
-    confirm(f"Write {len(plan.writes)} blocks of the metadata of {whose} to {place.path}?", yes=yes)
-    with alone(place, lock_timeout):
-        after, done = offline.repair(plan)
-    # A stand-in that cannot be erased stays as it is; everything outranks it now.
-    left = [one for one in after.findings if one.severity > 0]
-    end = ["What is left:", *finding_lines(left)] if left else [f"{place.path} is clean now."]
-    return Result(
-        {
-            **data,
-            "result": "repaired",
-            "writes": write_rows(done, start),
-            "left": finding_rows(left),
-        },
-        "\n".join([*found, "Wrote:", *write_lines(done), *end]),
-    )
+    if retag:
+        return _tag.write(device, retag, yes=yes, **options)
+    if called_content:
+        return _tag.call_content(device, called_content, yes=yes, **options)
+    if accept_older_spare:
+        return accept(device, main=main, yes=yes, **options)
+
+    def ask(plan: Repaired) -> None:
+        whose = "" if plan.name is None else f"set {plan.name!r} ({plan.uuid})"
+        blocks = len(plan.writes)
+        confirm(f"Write {blocks} blocks of the metadata of {whose} to {plan.device}?", yes=yes)
+
+    done = repair(device, main=main, confirm=ask, progress=progress(), **options)
+    return Result(done, _text(done))
+
+
+def _text(done: Repaired) -> str:
+    found = finding_lines(done.findings)
+    if done.result == "clean":
+        return "\n".join([f"{done.device}: nothing to repair.", *found])
+    if done.dry_run:
+        return "\n".join([*found, "Would write:", *write_lines(done.writes)])
+    left = ["What is left:", *finding_lines(done.left)] if done.left else []
+    end = left or [f"{done.device} is clean now."]
+    return "\n".join([*found, "Wrote:", *write_lines(done.writes), *end])

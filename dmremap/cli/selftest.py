@@ -2,18 +2,11 @@
 """dmremapctl selftest"""
 
 import sys
-from typing import TYPE_CHECKING, Literal
 
 import click
 
-from dmremap.cli.common import Result, envelope, need_root, output_option, to_json, write
-
-if TYPE_CHECKING:
-    from dmremap.selftest import Step
-
-
-def _record(step: "Step") -> dict[str, object]:
-    return {"phase": step.name, "seconds": round(step.seconds, 3), "detail": step.detail}
+from dmremap import Backing, Phase, self_test
+from dmremap.cli.common import Result, envelope, output_option, to_json, write
 
 
 @click.command()
@@ -47,7 +40,7 @@ def _record(step: "Step") -> dict[str, object]:
 def command(
     context: click.Context,
     *,
-    backing: Literal["loop", "ram"],
+    backing: Backing,
     directory: str | None,
     size: int,
     module_file: str | None,
@@ -63,23 +56,23 @@ def command(
     The exit code is not 0 as soon as one byte is wrong.
     """
     form = context.meta["dmremap.output"]
-    need_root("run the self test")
-    from dmremap.selftest import Plan, perform
 
-    steps: list[dict[str, object]] = []
-
-    def report(step: "Step") -> None:
-        record = _record(step)
-        steps.append(record)
+    def report(phase: Phase) -> None:
         if form == "table":
-            write(f"{step.name + ':':<22}{step.seconds:7.2f} s  {step.detail}\n")
+            write(f"{phase.phase + ':':<22}{phase.seconds:7.2f} s  {phase.detail}\n")
         elif form == "jsonl":
-            write(to_json(envelope("selftest", record)) + "\n")
+            write(to_json(envelope("selftest", phase)) + "\n")
         sys.stdout.flush()
 
-    perform(Plan(backing, directory, size, max(size // 2, 3), module_file), report)
+    passed = self_test(
+        report=report,
+        backing=backing,
+        directory=directory,
+        main_mib=size,
+        module_file=module_file,
+    )
     if form == "json":
-        return Result({"phases": steps})
+        return Result(passed)
     if form == "table":
         write("The self test passed.\n")
     return None

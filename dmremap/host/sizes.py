@@ -2,8 +2,12 @@
 """Sizes as people read them."""
 
 
-def binary(count: int) -> str:
-    """Return a number of bytes, in the largest unit of 1024 that it fills."""
+def binary_size(count: int) -> str:
+    """Return a number of bytes for people, in the largest unit of 1024 that it fills.
+
+    >>> dmremap.binary_size(1536)
+    '1.5 KiB'
+    """
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if value < 1024 or unit == "TiB":

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from dmremap import dm
@@ -64,6 +64,7 @@ class _Stop:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
+        """Take the signals; the main thread alone may do that."""
         old_handlers = {number: signal.signal(number, self._handle) for number in _STOPPING}
         old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         try:
@@ -77,40 +78,49 @@ class _Stop:
 
 
 class Monitor:
-    """Follows all sets until a signal, or until Options say that it is enough."""
+    """Follows all sets until Options say that it is enough."""
 
-    def __init__(
-        self, options: Options, emit: Callable[[Event], None], hooks: Hooks | None = None
-    ) -> None:
-        """Keep what to do; `run` does it.  emit gets every event, once."""
+    def __init__(self, options: Options, hooks: Hooks | None = None) -> None:
+        """Keep what to do; `run` or `follow` does it."""
         self._options = options
-        self._emit = emit
         self._hooks = hooks
         self._source: Source | None = None
         self._poller: dm.EventPoller | None = None
         self._known: dict[str, SetSnapshot] | None = None
         self._hinted: dict[str, set[str]] = {}
         self._events = 0
-        self._stop = _Stop()
+        self._stop: _Stop | None = None
 
-    def run(self) -> None:
-        """Follow.  PermissionDenied where the kernel may not be asked."""
-        with self._stop.installed(), contextlib.ExitStack() as stack:
+    def run(self, emit: Callable[[Event], None]) -> None:
+        """Follow until a signal.  emit gets every event, once; errors are those of `follow`."""
+        self._stop = _Stop()
+        with self._stop.installed():
+            for event in self.follow():
+                emit(event)
+
+    def follow(self) -> Generator[Event, None, None]:
+        """Yield what happens.  PermissionDenied where the kernel may not be asked."""
+        with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             # Before the first scan, so that nothing falls between the two.
             self._open()
             due = 0.0
-            while not self._stop.asked:
+            while not self._asked:
                 now = time.monotonic()
                 if self._listen() or now >= due:
                     self._open()
-                    self._look()
+                    yield from self._look()
                     due = now + self._options.rescan
                 if self._finished():
                     break
                 self._step_hooks()
                 self._wait(due)
             self._drain_hooks()
+
+    @property
+    def _asked(self) -> int:
+        """How often a signal has asked for the end."""
+        return self._stop.asked if self._stop else 0
 
     def _open(self) -> None:
         """Open what is not open: the source, and device-mapper's event counter."""
@@ -155,8 +165,8 @@ class Monitor:
             wanted = True
         return wanted
 
-    def _look(self) -> None:
-        """Scan, report what changed and keep the new state."""
+    def _look(self) -> Iterator[Event]:
+        """Scan, yield what changed and keep the new state."""
         try:
             if self._poller is not None:
                 self._poller.arm()  # before the scan, or an event in between is lost
@@ -175,7 +185,7 @@ class Monitor:
             if self._enough():
                 break
             self._events += 1
-            self._emit(event)
+            yield event
             if self._hooks is not None:
                 self._hooks.submit(event)
         self._known = new
@@ -189,8 +199,7 @@ class Monitor:
     def _wait(self, due: float) -> None:
         now = time.monotonic()
         timeout = max(0.0, due - now)
-        poll = select.poll()
-        poll.register(self._stop.fileno(), select.POLLIN)
+        poll = self._new_poll()
         for watched in (self._source, self._poller):
             if watched is not None:
                 poll.register(watched.fileno(), select.POLLIN)
@@ -201,10 +210,18 @@ class Monitor:
                 timeout = min(timeout, first)
         self._poll(poll, timeout)
 
+    def _new_poll(self) -> select.poll:
+        """Return what waits for the signals, if they are taken."""
+        poll = select.poll()
+        if self._stop:
+            poll.register(self._stop.fileno(), select.POLLIN)
+        return poll
+
     def _poll(self, poll: select.poll, timeout: float) -> None:
         """Wait until something happens, or for so many seconds."""
         poll.poll(int(min(timeout, _LONGEST) * 1000) + 1)
-        self._stop.drain()
+        if self._stop:
+            self._stop.drain()
 
     def _step_hooks(self, *, draining: bool = False) -> None:
         if self._hooks is not None:
@@ -212,16 +229,15 @@ class Monitor:
 
     def _drain_hooks(self) -> None:
         """Let the hooks of what was reported end.  One more signal kills them."""
-        asked = self._stop.asked
-        while self._hooks is not None and self._stop.asked == asked:
+        asked = self._asked
+        while self._hooks is not None and self._asked == asked:
             self._step_hooks(draining=True)
             if self._hooks.idle:
                 return
             self._wait_for_hooks()
 
     def _wait_for_hooks(self) -> None:
-        poll = select.poll()
-        poll.register(self._stop.fileno(), select.POLLIN)
+        poll = self._new_poll()
         timeout = 1.0
         if self._hooks is not None:
             for fd in self._hooks.filenos():

@@ -19,7 +19,7 @@ from dmremap.errors import Busy, DmRemapError, Refused
 from dmremap.host import blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.host.run import run
-from dmremap.host.sizes import binary
+from dmremap.host.sizes import binary_size
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -319,8 +319,8 @@ def _steps(made: Plan) -> tuple[str, ...]:
         f"{made.spare.path}, sectors {made.area.start} to {made.area.start + made.area.sectors - 1}"
     )
     if made.cost.reads:
-        out.append(f"read all {binary(made.cost.reads)} of {where}")
-    out.append(f"write metadata of {sb.slots} slots, {binary(made.cost.writes)}, to {where}")
+        out.append(f"read all {binary_size(made.cost.reads)} of {where}")
+    out.append(f"write metadata of {sb.slots} slots, {binary_size(made.cost.writes)}, to {where}")
     left = extent.left_over(sb, made.spare.sectors - made.area.start, made.spare.path)
     # Who has named a size knows that there is more.
     if left and made.given != made.area:

@@ -9,7 +9,7 @@ not taken: a set begins with DEFAULT_SLOTS, and grows by as many.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dmremap.host.sizes import binary
+from dmremap.host.sizes import binary_size
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -60,7 +60,7 @@ class Cost:
     @property
     def words(self) -> str:
         """What the slots take, for people."""
-        return f"{binary(self.memory)} of memory while the set runs"
+        return f"{binary_size(self.memory)} of memory while the set runs"
 
 
 def metadata(segment: Segment) -> int:

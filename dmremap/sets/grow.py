@@ -17,7 +17,7 @@ from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
 from dmremap.host import blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
-from dmremap.host.sizes import binary
+from dmremap.host.sizes import binary_size
 from dmremap.ondisk import (
     BLOCK,
     BLOCK_SECTORS,
@@ -82,8 +82,8 @@ class Plan:
             self.after, self.spare.sectors - self.new.spare_start, self.spare.path
         )
         return (
-            f"read all {binary(cost.reads)} of {where}",
-            f"write empty tables of {segment.slots} slots, {binary(cost.writes)}, to {where}",
+            f"read all {binary_size(cost.reads)} of {where}",
+            f"write empty tables of {segment.slots} slots, {binary_size(cost.writes)}, to {where}",
             *([left] if left else []),
             f"load for {self.name}: {self.new.line}",
             f"suspend and resume {self.name}",

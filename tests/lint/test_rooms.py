@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness.paths import ROOT
 
+import dmremap
+
 FLOORS = (
     ("errors",),
     ("host",),
@@ -15,6 +17,7 @@ FLOORS = (
     ("sets",),
     ("health",),
     ("monitor", "selftest"),
+    ("api",),
     ("cli",),
     ("__main__",),
 )
@@ -43,7 +46,19 @@ def upward(room: str, source: str) -> list[str]:
         other = name.split(".")[1]
         if other.startswith("__") and other != "__main__":
             continue  # what the package itself says, as its version
+        if other in dmremap.__all__:
+            other = "api"
         if other != room and FLOOR[other] >= FLOOR[room]:
+            found.append(name)
+    return found
+
+
+def private(source: str) -> list[str]:
+    """Return what a file of the command line imports that is neither public nor its own."""
+    found = []
+    for name in imported(source):
+        _, *rest = name.split(".")
+        if rest[0] != "cli" and (len(rest) > 1 or rest[0] not in dmremap.__all__):
             found.append(name)
     return found
 
@@ -57,15 +72,34 @@ def room_of(path: Path) -> str:
 def test_imports_run_downward(path: Path) -> None:
     room = room_of(path)
     if room == "__init__":
-        assert list(imported(path.read_text())) == []
+        # What is public is named for the type checker alone, and imported when it is asked for.
+        text = path.read_text()
+        begin = text.index("if TYPE_CHECKING:")
+        end = text.index("\n\n", begin)
+        assert list(imported(text[:begin] + text[end:])) == []
     else:
         assert upward(room, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "dmremap/cli").glob("*.py")), ids=lambda path: path.name
+)
+def test_the_command_line_uses_what_is_public(path: Path) -> None:
+    assert private(path.read_text()) == []
+
+
+def test_what_is_not_public_is_noticed() -> None:
+    assert private("from dmremap import status\nfrom dmremap.cli.common import table") == []
+    assert private("from dmremap.sets import live") == ["dmremap.sets.live"]
+    assert private("from dmremap import dm") == ["dmremap.dm"]
+    assert private("def f():\n    import dmremap.errors") == ["dmremap.errors"]
 
 
 def test_what_runs_upward_is_noticed() -> None:
     assert upward("ondisk", "from dmremap.sets import live") == ["dmremap.sets.live"]
     assert upward("ondisk", "def f():\n    from dmremap import dm") == ["dmremap.dm"]
     assert upward("host", "import dmremap.cli.app") == ["dmremap.cli.app"]
+    assert upward("sets", "from dmremap import status") == ["dmremap.status"]
     assert upward("sets", "from dmremap import dm\nfrom dmremap.sets.live import Running") == []
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import dmremap
+from dmremap import Answer, Sets
 from dmremap.cli import common, main
 from dmremap.cli._make import sectors
 from dmremap.cli.app import VERBS, LazyGroup, group
@@ -211,8 +212,8 @@ def test_wanted_format(args: list[str], form: str) -> None:
 
 
 def test_partial_has_data_and_error(capsys: pytest.CaptureFixture[str]) -> None:
-    result = common.Result({"sets": []}, "words", error=Partial("DMR-E801", "one failed"))
-    common.show(result, "remove", "json")
+    answer = Sets(sets=(), error=Partial("DMR-E801", "one failed"))
+    common.show(common.Result(answer, "words"), "remove", "json")
     whole = json.loads(capsys.readouterr().out)
     assert whole["error"]["exit"] == 8
     assert whole["data"] == {"sets": []}
@@ -251,7 +252,7 @@ def test_a_name_is_no_command_to_the_terminal(capsys: pytest.CaptureFixture[str]
     shown = "a\\x1b]0;title\\x07b\\nfake: row\\x9b2J"
     common.write(common.table(["NAME"], [[name]]) + "\n")
     common.write(common.fields([("name", name)]) + "\n")
-    common.show(common.Result(None, f"set {name}", warnings=(name,)), "list", "table")
+    common.show(common.Result(Sets(sets=(), warnings=(name,)), f"set {name}"), "list", "table")
     common.show_error(Failure("DMR-E100", name), "list", "table")
     out = capsys.readouterr()
     assert out.out.splitlines()[:3] == ["NAME", shown, f"name: {shown}"]
@@ -473,12 +474,12 @@ def test_progress_says_how_long_it_takes(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    step = common.progress("reading")
+    step = common.progress()
     assert step
 
     def shown(after: float, done: int) -> str:
         clock.now = 100 + after
-        step(done, 8000)
+        step("reading", done, 8000)
         return capsys.readouterr().err
 
     assert shown(0, 0) == "\rreading: 0 %"
@@ -493,13 +494,13 @@ def test_progress_says_how_long_it_takes(
 def test_what_takes_long_is_told_without_a_terminal(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert common.progress("reading") is None
+    assert common.progress() is None
     for total, said in ((100_000, "reading: 17 min left\n"), (2000, "")):
-        step = common.progress("reading", told=True)
+        step = common.progress(told=True)
         assert step
         for _ in range(10):
             clock.now += 0.3
-            step(int((clock.now - 100) * 100) % 1000, total)
+            step("reading", int((clock.now - 100) * 100) % 1000, total)
         assert capsys.readouterr().err == said
         clock.now = 100
 
@@ -510,14 +511,14 @@ def test_a_line_of_progress_is_ended(
 ) -> None:
     """Before an error, and before a result of what was cut short; once."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    step = common.progress("reading")
+    step = common.progress()
     assert step
-    step(1, 4)
+    step("reading", 1, 4)
     common.show_error(Failure("DMR-E102", "too late"), "check", form)
-    common.show(common.Result({}, "that is all"), "check", form)
+    common.show(common.Result(Answer(), "that is all"), "check", form)
     out = capsys.readouterr()
     assert out.err.startswith("\rreading: 25 %\n")
     assert out.err.count("\n\n") == 0
-    step(4, 4)
-    common.show(common.Result({}, "that is all"), "check", form)
+    step("reading", 4, 4)
+    common.show(common.Result(Answer(), "that is all"), "check", form)
     assert capsys.readouterr().err == "\rreading: 100 %\n"

@@ -312,7 +312,7 @@ def devices(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> Pair:
     monkeypatch.setattr(blockdev, "node", str)
     monkeypatch.setattr(blockdev, "facts_of", facts)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("dmremap.cli.list.os.geteuid", lambda: 0)
+    monkeypatch.setattr("dmremap.api.find.os.geteuid", lambda: 0)
     return pair
 
 

@@ -19,7 +19,7 @@ from dmremap.dm import module
 from dmremap.errors import Refused
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts, Signature
-from dmremap.host.sizes import binary
+from dmremap.host.sizes import binary_size
 from dmremap.ondisk import (
     BLOCK,
     HEAD_BLOCKS,
@@ -128,7 +128,7 @@ def test_the_memory_is_what_the_kernel_allocates(tmp_path: Path) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (24 * MIB, "24 MiB"), (1 << 52, "4096 TiB")],
 )
 def test_sizes_for_people(count: int, text: str) -> None:
-    assert binary(count) == text
+    assert binary_size(count) == text
 
 
 # A plan, on images

@@ -428,7 +428,7 @@ def fake(image: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDm:
     monkeypatch.setattr(blockdev, "table_path", lambda _word: str(image))
     monkeypatch.setattr(blockdev, "signatures", lambda _path: [])
     monkeypatch.setattr(BlockDevice, "devno", (0, 0))
-    monkeypatch.setattr("dmremap.host.lock.locked", made.locked)
+    monkeypatch.setattr("dmremap.api.grow.locked", made.locked)
 
     def table(_name: str, *, inactive: bool = False) -> list[Target]:
         return made.inactive if inactive else made.table

@@ -83,7 +83,7 @@ class World:
         return [event.kind for event in self.events]
 
     def run(self, **options: float | bool | None) -> None:
-        Monitor(Options(**options), self.events.append).run()  # type: ignore[arg-type]
+        Monitor(Options(**options)).run(self.events.append)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ UDEVD_ON = {False: "6.1", True: "6.12"}
 USUALLY_ON = {
     "test_offline.py": "6.12",
     "test_fixed_places.py": "6.12",
+    "test_public.py": "7.3",
     "test_rules.py": "6.1",
     "test_monitor.py": "6.1",
     "test_monitor_udev.py": "6.12",
@@ -62,11 +63,12 @@ def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
 
 @pytest.mark.usually("6.12")
 def test_links_of_adopted_disks(machine: MachineFactory) -> None:
-    """Adopted disks of every kind, with udevd."""
+    """Adopted disks of every kind, with udevd, and a drive."""
     disks: Sequence[Disk] = [
         Disk(name="virtio", kind="virtio"),
         Disk(name="scsi", kind="scsi", wwn=0x5000C500A1B2C3D4),
         Disk(name="nvme", kind="nvme"),
         Disk(name="spare", kind="virtio", size=8 << 20),
+        Disk(name="tray", kind="scsi", read_only=True, options={"driver": "scsi-cd"}),
     ]
     run_tests(machine(disks=disks, udev=True), "adopted_disks.py")
