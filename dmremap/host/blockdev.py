@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -80,8 +80,16 @@ class DeviceFacts:
 
 
 def _read(path: Path) -> str | None:
+    # Not read_text(): a scan reads thousands of these, and it takes three times as long.
     with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            out = b""
+            while piece := os.read(fd, 65536):
+                out += piece
+        finally:
+            os.close(fd)
+        return out.decode("utf-8", "surrogateescape").strip()
     return None
 
 
@@ -162,10 +170,13 @@ def _devno(directory: Path) -> Devno | None:
     return parse_devno(_read(directory / "dev"))
 
 
-def components(directory: Path, sysfs: Path = SYSFS) -> frozenset[Devno]:
+def components(
+    directory: Path, sysfs: Path = SYSFS, served: Sequence[str] | None = None
+) -> frozenset[Devno]:
     """Return a device and all that it consists of, down every stack.
 
-    A partition's disk is not among them; a loop device's backing block device is.
+    A partition's disk is not among them; a loop device's backing block device is. `served` is as in
+    backing().
     """
     out: set[Devno] = set()
     todo = [directory]
@@ -177,16 +188,38 @@ def components(directory: Path, sysfs: Path = SYSFS) -> frozenset[Devno]:
         out.add(devno)
         with contextlib.suppress(OSError):
             todo += [path.resolve() for path in (here / "slaves").iterdir()]
-        backing = _behind(here)
-        under = sysfs_dir(backing, sysfs) if backing else None
+        behind = _behind(here, served)
+        under = sysfs_dir(behind, sysfs) if behind else None
         todo += [under] if under else []
     return frozenset(out)
 
 
-def _behind(directory: Path) -> Devno | None:
+def backing(directory: Path, served: Sequence[str] | None = None) -> os.stat_result | None:
+    """Return what is known of the file or device behind a loop device; None if there is none.
+
+    None too where it is below one of the directories that are `served`, as by a file server: that
+    one may be dead, and who asks would wait for it for ever.
+    """
+    path = _read(directory / "loop" / "backing_file")
+    if not path:
+        return None
+    if served is None:
+        served = parse_served(_read(PROC / "self" / "mountinfo") or "")
+    if any(path.startswith(f"{where.rstrip('/')}/") for where in served):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return os.stat(path)
+    return None
+
+
+def _behind(directory: Path, served: Sequence[str] | None = None) -> Devno | None:
     """Return the block device that a loop device is over, if it is over one."""
-    backing = _read(directory / "loop" / "backing_file")
-    return block_devno(backing) if backing else None
+    info = backing(directory, served)
+    return _number_of(info) if info else None
+
+
+def _number_of(info: os.stat_result) -> Devno | None:
+    return (os.major(info.st_rdev), os.minor(info.st_rdev)) if stat.S_ISBLK(info.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,19 +227,23 @@ class Around:
     """What says by itself which block devices it uses, read once for all of them.
 
     Loop devices over block devices, file systems that are mounted and places that are swapped to:
-    each with the number of its device.
+    each with the number of its device. served: where file systems are mounted that somebody else
+    answers for.
     """
 
     loops: tuple[tuple[Devno, str], ...] = ()
     mounts: tuple[tuple[Devno, str], ...] = ()
     swaps: tuple[tuple[Devno, str], ...] = ()
+    served: tuple[str, ...] = ()
 
 
 def around(sysfs: Path = SYSFS, proc: Path = PROC) -> Around:
     """Read it. A loop device claims nothing, so the kernel lists it nowhere else."""
-    loops = [(_behind(loop), loop.name) for loop in sorted((sysfs / "block").glob("loop*"))]
+    mountinfo = _read(proc / "self" / "mountinfo") or ""
+    served = parse_served(mountinfo)
+    loops = [(_behind(loop, served), loop.name) for loop in sorted((sysfs / "block").glob("loop*"))]
     mounts: list[tuple[Devno, str]] = []
-    for devno, where, source in parse_mountinfo(_read(proc / "self" / "mountinfo") or ""):
+    for devno, where, source in parse_mountinfo(mountinfo):
         mounts.append((devno, where))
         # Elsewhere it may be on a file server that does not answer.
         number = block_devno(source) if source.startswith("/dev/") else None
@@ -217,6 +254,7 @@ def around(sysfs: Path = SYSFS, proc: Path = PROC) -> Around:
         loops=tuple((devno, name) for devno, name in loops if devno),
         mounts=tuple(mounts),
         swaps=tuple((devno, path) for devno, path in swaps if devno),
+        served=served,
     )
 
 
@@ -250,9 +288,26 @@ def parse_mountinfo(text: str) -> list[tuple[Devno, str, str]]:
     return out
 
 
+_SERVED: Final = frozenset(
+    {"9p", "afs", "ceph", "cifs", "coda", "lustre", "nfs", "nfs4", "orangefs", "smb3", "virtiofs"}
+)
+
+
+def parse_served(text: str) -> tuple[str, ...]:
+    """Return where mountinfo has file systems that another machine or a program answers for."""
+    out: list[str] = []
+    for line in text.splitlines():
+        words = line.split(" ")
+        kind = words[words.index("-") + 1] if len(words) > 9 and "-" in words[:-1] else ""
+        if kind in _SERVED or kind == "fuse" or kind.startswith("fuse."):
+            out.append(unescape(words[4]))
+    return tuple(out)
+
+
 def parse_swaps(text: str) -> list[str]:
-    """Return the files and devices of /proc/swaps."""
-    return [unescape(line.split()[0]) for line in text.splitlines()[1:] if line.split()]
+    """Return the devices of /proc/swaps. Its files are left out: file systems have them."""
+    rows = [line.split() for line in text.splitlines()[1:]]
+    return [unescape(row[0]) for row in rows if row[1:2] == ["partition"]]
 
 
 def unescape(text: str) -> str:
@@ -263,9 +318,7 @@ def unescape(text: str) -> str:
 def block_devno(path: str) -> Devno | None:
     """Return the number of a block device node."""
     with contextlib.suppress(OSError, ValueError):
-        info = os.stat(path)
-        if stat.S_ISBLK(info.st_mode):
-            return os.major(info.st_rdev), os.minor(info.st_rdev)
+        return _number_of(os.stat(path))
     return None
 
 
@@ -291,7 +344,8 @@ def signatures(path: str) -> list[Signature]:
 def exclusive_errno(path: str) -> int | None:
     """Return None if a device can be opened exclusively, else why not."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        # O_NONBLOCK: a drive whose tray is open leaves it so.
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as err:
         return err.errno or errno.EIO
     return None
@@ -380,7 +434,7 @@ def facts_of(
     parts = {_devno(part): part for part in (directory, *partitions(directory))}
     id_type, raw_id, serial = identity(disk)
     offset = _number(directory / "start")
-    medium, medium_start = _medium(disk, id_type, raw_id)
+    medium, medium_start = _medium(disk, id_type, raw_id, known.served)
     return DeviceFacts(
         path=path,
         name=directory.name,
@@ -395,7 +449,7 @@ def facts_of(
         swaps=tuple(_of(parts, known.swaps)),
         holders=tuple(holders(parts, known.loops)),
         disk=_devno(disk),
-        components=components(directory, sysfs),
+        components=components(directory, sysfs, known.served),
         id_type=id_type,
         id=raw_id,
         serial=serial,
@@ -405,28 +459,25 @@ def facts_of(
     )
 
 
-def _medium(disk: Path, id_type: int, raw_id: bytes) -> tuple[str, int]:
+def _medium(disk: Path, id_type: int, raw_id: bytes, served: Sequence[str]) -> tuple[str, int]:
     """Return a name of what a disk's sectors are on, and where there it begins."""
-    backing = _read(disk / "loop" / "backing_file")
-    if backing:
-        with contextlib.suppress(OSError):
-            info = os.stat(backing)
-            if stat.S_ISBLK(info.st_mode):
-                name = f"device {info.st_rdev}"
-            else:
-                name = f"file {info.st_dev} {info.st_ino}"
-            return name, _number(disk / "loop" / "offset") // 512
+    path = _read(disk / "loop" / "backing_file")
+    if path:
+        info = backing(disk, served)
+        if info is None:
+            name = f"file {path}"
+        elif stat.S_ISBLK(info.st_mode):
+            name = f"device {info.st_rdev}"
+        else:
+            name = f"file {info.st_dev} {info.st_ino}"
+        return name, _number(disk / "loop" / "offset") // 512
     return (f"disk {id_type} {raw_id.hex()}" if raw_id else ""), 0
 
 
 def backing_inode(directory: Path) -> tuple[int, int] | None:
     """Return device and inode of the file behind a loop device, None if there is none."""
-    backing = _read(directory / "loop" / "backing_file")
-    if backing:
-        with contextlib.suppress(OSError):
-            info = os.stat(backing)
-            return info.st_dev, info.st_ino
-    return None
+    info = backing(directory)
+    return (info.st_dev, info.st_ino) if info else None
 
 
 def with_signatures(found: DeviceFacts) -> DeviceFacts:

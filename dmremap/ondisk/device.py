@@ -30,6 +30,24 @@ _UNREADABLE: Final = frozenset(
 )
 
 
+_spare: Final[list[mmap.mmap]] = []
+"""The last read's buffer, for the next one: new memory costs more than what is read into it."""
+
+
+@contextlib.contextmanager
+def _aligned(length: int) -> Iterator[memoryview]:
+    """Give memory of so many bytes that is aligned as O_DIRECT wants it."""
+    buffer = _spare.pop() if _spare else None
+    if buffer is None or len(buffer) < length:
+        buffer = mmap.mmap(-1, max(length, CHUNK + BLOCK))
+    try:
+        with memoryview(buffer) as whole, whole[:length] as part:
+            yield part
+    finally:
+        if len(buffer) <= CHUNK + BLOCK and not _spare:
+            _spare.append(buffer)
+
+
 class BlockDevice:
     """An open block device, or a regular file that stands for one in tests."""
 
@@ -53,22 +71,24 @@ class BlockDevice:
 
     def read(self, offset: int, length: int) -> bytes | None:
         """Return bytes, None where the medium does not give them all."""
-        with mmap.mmap(-1, length) as buffer:
+        with _aligned(length) as buffer:
             done = 0
             while done < length:
                 try:
-                    got = os.preadv(self.fd, [memoryview(buffer)[done:]], offset + done)
+                    got = os.preadv(self.fd, [buffer[done:]], offset + done)
                 except OSError as err:
                     # The odd end of a file cannot be read past the page cache either.
                     if err.errno in _UNREADABLE or (done and err.errno == errno.EINVAL):
                         return None
+                    if err.errno == errno.ENOMEDIUM:  # a drive that was opened without
+                        raise NotFound("DMR-E302", f"{self.path}: {err.strerror}") from None
                     raise Failure(
                         "DMR-E103", f"cannot read {self.path} at {offset + done}: {err.strerror}"
                     ) from None
                 if not got:
                     return None
                 done += got
-            return buffer[:]
+            return bytes(buffer)
 
     def read_block(self, start: int, block: int) -> bytes | None:
         """Return one block of the area or disk that starts at sector `start`."""
@@ -172,7 +192,8 @@ class BlockDevice:
 @contextlib.contextmanager
 def opened(path: str, *, write: bool = False, exclusive: bool = False) -> Iterator[BlockDevice]:
     """Open a device; with `exclusive`, only if nobody else has claimed it."""
-    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
+    # Without O_NONBLOCK a drive whose tray is open would close it; reads wait all the same.
+    flags = (os.O_RDWR if write else os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
     if exclusive and not os.path.isfile(path):
         flags |= os.O_EXCL
     fd = _open(path, flags)

@@ -28,7 +28,7 @@ from dmremap.ondisk.layout import (
 
 HEADER: Final[int] = ffi.sizeof("struct dmr_header")
 SECTOR: Final = 512  # what a disk writes in whole or not at all
-_BLANK: Final = bytes(BLOCK)
+BLANK: Final = bytes(BLOCK)
 _KINDS: Final = {
     lib.DMR_TYPE_SUPER: "a superblock",
     lib.DMR_TYPE_TABLE: "a table block",
@@ -174,7 +174,7 @@ def scan_head(blocks: Blocks) -> Head:
             out.unreadable.append(place)
             if place in STANDINS:
                 out.bad[place] = "cannot be read"
-        elif block == _BLANK or place in OWN_BLOCKS:
+        elif block == BLANK or place in OWN_BLOCKS:
             continue
         elif found := header(block, lib.DMR_TYPE_SUPER, place):
             out.ours = True

@@ -23,6 +23,7 @@ from dmremap.ondisk._format import lib
 from dmremap.ondisk.device import CHUNK, Progress
 from dmremap.ondisk.findings import CODES, Finding, Severity
 from dmremap.ondisk.head import (
+    BLANK,
     HEADER,
     READ,
     Blocks,
@@ -91,6 +92,8 @@ class View:
 
     def _first(self, start: int, count: int, pieces: Sequence[int]) -> list[bytes | None]:
         whole = self.source.read(self.start * 512 + start * BLOCK, count * BLOCK)
+        if whole is not None and is_zero(whole):
+            return [BLANK] * count
         if whole is not None:
             return [whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK)]
         if count == 1:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where the links of sets and of adopted disks point. In a guest with udevd, as root.
 
-Run by tests/vm/test_adopt.py, which gives the machine the disks that this needs: `virtio`,
-`scsi` and `nvme` to adopt, and `spare`.
+Run by tests/vm/test_guest.py, which gives the machine the disks that this needs: `virtio`,
+`scsi` and `nvme` to adopt, `spare`, and `tray`, a drive for CDs, of which a scan must not close the
+tray.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -116,3 +118,24 @@ def test_coldplug_keeps_the_nodes_link(spare: Path, capsys: pytest.CaptureFixtur
     run("udevadm", "trigger", "--action=add", "--settle", "--subsystem-match=block")
     assert link.is_symlink()
     assert run("dmsetup", "udevcookies").count("\n") == 1
+
+
+# Of linux/cdrom.h.
+CDROMEJECT, CDROM_DRIVE_STATUS = 0x5309, 0x5326
+CDS_TRAY_OPEN = 2
+
+
+def test_a_tray_that_is_open_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
+    run("modprobe", "sr_mod")
+    wait_for(Path("/dev/sr0").exists, "the drive")
+    drive = os.open("/dev/sr0", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(drive, CDROMEJECT)
+        assert fcntl.ioctl(drive, CDROM_DRIVE_STATUS, 0) == CDS_TRAY_OPEN
+        assert Path("/sys/block/sr0/size").read_text() != "0\n"
+        assert main(["list"]) == 0
+        assert main(["examine", "/dev/sr0"]) in (1, 3)
+        assert fcntl.ioctl(drive, CDROM_DRIVE_STATUS, 0) == CDS_TRAY_OPEN
+    finally:
+        os.close(drive)
+    assert "internal error" not in capfd.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import paths
-from harness.bench import bios, cli, cost, load
+from harness.bench import bios, cli, control, cost, load
 from harness.bench.cost import Cost, Guest, Rows
 from harness.bench.rows import Row
 from harness.errors import HarnessError
@@ -133,3 +133,18 @@ def test_a_guest_that_cannot_be_measured_is_no_missed_row(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(cli, "measure", fail)
     assert cli.main(["--check"]) == 2
+
+
+def test_what_dmremapctl_takes_is_beside_one_set() -> None:
+    found: dict[str, object] = {
+        "pass": 0.04,
+        "version": 0.06,
+        "status": 0.4,
+        "one": {"list": 0.5, "status": 0.4, "assemble": 0.5},
+        "one beside": {"list": 1.0, "status": 0.4, "assemble": 1.0},
+        "many beside": {"list": 2.5, "status": 0.5, "assemble": 5.0},
+    }
+    made = control.rows("7.3", found)
+    assert [row.value for row in made] == [1.5, 10.0, 5.0, 1.25, 10.0]
+    assert [row.missed for row in made] == [False, True, True, False, False]
+    assert made[2].more == {"one set beside the devices, s": 1.0}

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Facts from a sysfs and a /proc made of files."""
 
+import os
 from pathlib import Path
+from stat import S_IFBLK
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -95,8 +99,7 @@ def test_a_loop_device_holds_what_it_is_over(sysfs: Sysfs, monkeypatch: pytest.M
     for name, backing in (("loop0", "/dev/sda1"), ("loop1", "/var/image"), ("loop2", "/dev/sdz")):
         put(sysfs.root / "block" / name / "loop" / "backing_file", backing)
     (sysfs.root / "block" / "loop3").mkdir()
-    numbers = {"/dev/sda1": (8, 1), "/dev/sdz": (8, 99)}
-    monkeypatch.setattr(blockdev, "block_devno", numbers.get)
+    nodes(monkeypatch, {"/dev/sda1": (8, 1), "/dev/sdz": (8, 99)})
     sda = sysfs.root / "devices/pci0/sda"
     facts = blockdev.facts_of("/dev/sda", sda, sysfs=sysfs.root, proc=sysfs.root)
     assert facts.holders == (Use("sda1", "dm-0 (vg-a[b])"), Use("sda1", "loop0"))
@@ -111,12 +114,36 @@ def test_a_file_server_that_does_not_answer_is_not_asked(
         "36 35 0:40 / /mnt rw - fuse.x /srv/dead/image rw\n"
         "37 35 0:41 / /pool rw - btrfs /dev/sda rw\n",
     )
-    monkeypatch.setattr(blockdev, "block_devno", {"/dev/sda": (8, 0)}.__getitem__)
-    assert blockdev.around(sysfs.root, tmp_path).mounts == (
-        ((0, 40), "/mnt"),
-        ((0, 41), "/pool"),
-        ((8, 0), "/pool"),
+    (tmp_path / "swaps").write_text(
+        "Filename Type Size Used Priority\n/mnt/swap file 1 0 -2\n/dev/sda partition 1 0 -2\n"
     )
+    for name, backing in (("loop0", "/mnt/image"), ("loop1", "/dev/sda"), ("loop2", "/mntn/x")):
+        put(sysfs.root / "block" / name / "loop" / "backing_file", backing)
+    nodes(monkeypatch, {"/dev/sda": (8, 0)}, never="/mnt/")
+    known = blockdev.around(sysfs.root, tmp_path)
+    assert known.mounts == (((0, 40), "/mnt"), ((0, 41), "/pool"), ((8, 0), "/pool"))
+    assert known.swaps == (((8, 0), "/dev/sda"),)
+    assert known.loops == (((8, 0), "loop1"),)
+    assert known.served == ("/mnt",)
+    sysfs.device("virtual/loop0", "7:0", 100, loop__backing_file="/mnt/image", loop__offset="0")
+    loop = sysfs.root / "devices/virtual/loop0"
+    facts = blockdev.facts_of("/dev/loop0", loop, sysfs=sysfs.root, proc=tmp_path)
+    assert (facts.medium, facts.components) == ("file /mnt/image", frozenset({(7, 0)}))
+
+
+def nodes(
+    monkeypatch: pytest.MonkeyPatch, numbers: dict[str, tuple[int, int]], never: str = "/never"
+) -> None:
+    """Let some paths be block devices, and fail where one is asked for that never answers."""
+    real = os.stat
+
+    def stat(path: Any, **how: Any) -> Any:
+        assert not str(path).startswith(never)
+        if str(path) in numbers:
+            return SimpleNamespace(st_mode=S_IFBLK, st_rdev=os.makedev(*numbers[str(path)]))
+        return real(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
 
 
 def test_what_is_known_is_not_read_again(sysfs: Sysfs, tmp_path: Path) -> None:
@@ -210,6 +237,21 @@ def test_wipefs() -> None:
 def test_wwid(text: str, expected: tuple[int, str]) -> None:
     kind, raw = blockdev.parse_wwid(text)
     assert (kind, raw.hex()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "served"),
+    [
+        ("36 35 0:40 / /mnt rw - nfs4 host:/x rw", ("/mnt",)),
+        ("36 35 0:40 / /a\\040b rw shared:7 - fuse.sshfs host:/x rw", ("/a b",)),
+        ("36 35 0:40 / /mnt rw - fuseblk /dev/sda1 rw", ()),
+        ("36 35 0:40 / /mnt rw - ext4 nfs rw", ()),
+        ("36 35 0:40 / /mnt rw -", ()),
+        ("a - nfs", ()),
+    ],
+)
+def test_what_others_answer_for(line: str, served: tuple[str, ...]) -> None:
+    assert blockdev.parse_served(f"{line}\n") == served
 
 
 def test_mountinfo_of_a_file_system_on_several_devices() -> None:

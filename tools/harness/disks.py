@@ -213,7 +213,8 @@ def device(disk: Disk) -> dict[str, str | int]:
             properties |= {"driver": "virtio-blk-pci", "write-cache": cache}
         case "scsi":
             properties |= {"driver": "scsi-hd", "bus": "scsi.0", "write-cache": cache}
-            properties["dpofua"] = disk.dpofua
+            if disk.dpofua:  # a drive has no such property
+                properties["dpofua"] = True
             if disk.wwn is not None:
                 properties["wwn"] = disk.wwn
         case "nvme":

@@ -7,6 +7,7 @@
 ``cost``     instructions and memory, in a guest whose clock counts instructions
 ``load``     how long a load takes, on a throttled disk
 ``bios``     what a failing write costs, counted by the fault device
+``control``  what dmremapctl takes, in a guest whose clock counts instructions
 ``devices``  null_blk in a guest
 ``run``      all of it for one kernel
 ``cli``      what ``tools/bench`` does

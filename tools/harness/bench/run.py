@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Everything that is measured of one kernel: two guests, one after the other."""
+"""Everything that is measured of one kernel: two guests, one after the other.
+
+The control plane is the same on all of them, and is measured on the newest.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness import kernels
 from harness.accel import TCG
-from harness.bench import bios, cost, load, plan
+from harness.bench import bios, control, cost, load, plan
 from harness.bench.devices import null_block
 from harness.bench.rows import missed
 from harness.machine import Machine
@@ -58,6 +62,9 @@ def measure(kernel: Kernel, directory: Path, *, quick: bool = False, say: Say = 
         counted = [min(pair, key=lambda row: row.value) for pair in pairs]
     say("timing a load, counting bios")
     rows = counted + measure_disks(kernel, directory / "disks", inputs)
+    if kernel.series == kernels.NEWEST:
+        say("counting what dmremapctl takes")
+        rows += control.measure(kernel, directory / "control")
     # 3.9 GiB each, though hardly anything of it takes space.
     for name in plan.UUIDS:
         (inputs / f"{name}.img").unlink()
