@@ -103,6 +103,22 @@ def run(
     return result
 
 
+def session(leader: int) -> list[int]:
+    """Return the processes of a session that have not ended, by the id of its leader."""
+    if leader <= 0:  # the kernel's own threads are in session 0
+        raise ValueError(f"no program has the id {leader}")
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                with open(f"/proc/{entry.name}/stat", encoding="utf-8", errors="replace") as file:
+                    # Of proc(5): the name in parentheses, then state, parent, group, session.
+                    state, _, _, its_session = file.read().rpartition(")")[2].split()[:4]
+                if state not in "ZX" and int(its_session) == leader:
+                    found.append(int(entry.name))
+    return found
+
+
 def _leave(child: subprocess.Popen[str]) -> None:
     """Kill a program, and wait for its end only as long as one that can be killed takes."""
     child.kill()

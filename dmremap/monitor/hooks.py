@@ -3,10 +3,11 @@
 
 The program gets no arguments and everything it needs in its environment, so
 that no name of a device is ever parsed by a shell.  It cannot hold the monitor
-up: it runs in a process group of its own, at most `concurrency` at a time, and
-the whole group is killed when its time is over.  For one set and one kind of
-event it starts at most once in `interval` seconds; what happens in between is
-added up and told by one later run, so the last state always arrives.
+up: it runs in a session of its own, at most `concurrency` at a time, and when
+its time is over all that is in that session is killed, also what the program
+has left behind when it ended.  For one set and one kind of event it starts at
+most once in `interval` seconds; what happens in between is added up and told by
+one later run, so the last state always arrives.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Seconds that the end of the monitor waits for hooks that it has killed.
 _LAST_WAIT = 1.0
+# Seconds between two looks at what a hook that ended has left behind: nothing tells when it ends.
+_LEFT_BEHIND = 1.0
 
 _STATUS_FIELDS = (
     "mode",
@@ -79,12 +82,30 @@ def environment(event: Event) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Running:
-    """A hook at work.  deadline: on the monotonic clock, seconds; None once it was killed."""
+    """A hook at work.  deadline: on the monotonic clock, seconds; None once it was killed.
+
+    left: the program has ended, and others of its session have not.  It is not reaped then: until
+    it is, its id, which is the session's, cannot belong to anything else.
+    """
 
     process: subprocess.Popen[bytes]
     event: Event
     deadline: float | None
     pidfd: int
+    left: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the program has ended, reaped or not."""
+        if self.process.returncode is not None:
+            return True
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PIDFD, self.pidfd, options) is not None
+
+    def others(self) -> list[int]:
+        """Return the processes of its session that live, without the program itself."""
+        leader = self.process.pid
+        return [pid for pid in run.session(leader) if pid != leader]
 
 
 _Key = tuple[str, str]
@@ -129,12 +150,21 @@ class Hooks:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs and nothing waits.  What was killed and does not end counts for nothing."""
-        return not self._waiting and all(hook.deadline is None for hook in self._running)
+        """Nothing runs and nothing waits.
+
+        What was killed and does not end counts for nothing, nor does what was left behind.
+        """
+        return not self._waiting and all(
+            hook.left or hook.deadline is None for hook in self._running
+        )
+
+    @property
+    def _room(self) -> bool:
+        return sum(not hook.left for hook in self._running) < self._concurrency
 
     def filenos(self) -> list[int]:
         """Descriptors that become readable when a hook ends."""
-        return [hook.pidfd for hook in self._running]
+        return [hook.pidfd for hook in self._running if not hook.left]
 
     def step(self, now: float, *, draining: bool = False) -> None:
         """Collect hooks that ended, kill those out of time, start what is due.
@@ -144,7 +174,7 @@ class Hooks:
         """
         self._collect(now)
         for key in list(self._waiting):
-            if len(self._running) >= self._concurrency:
+            if not self._room:
                 break
             last = self._started.get(key)
             if draining or last is None or now - last >= self._interval:
@@ -156,7 +186,8 @@ class Hooks:
     def next_step(self, now: float) -> float | None:
         """Seconds until `step` has something to do on its own, None if never."""
         times = [hook.deadline for hook in self._running if hook.deadline is not None]
-        if len(self._running) < self._concurrency:
+        times += [now + _LEFT_BEHIND for hook in self._running if hook.left]
+        if self._room:
             times += [self._started.get(key, now) + self._interval for key in self._waiting]
         return max(0.0, min(times) - now) if times else None
 
@@ -193,42 +224,49 @@ class Hooks:
     def _collect(self, now: float) -> None:
         still: list[_Running] = []
         for hook in self._running:
-            over = hook.deadline is not None and now >= hook.deadline
-            if over and hook.process.poll() is None:
-                log.warning(
-                    "hook %s for %s of %s took more than %g s and was killed",
-                    self._program,
-                    hook.event.kind,
-                    hook.event.name,
-                    self._timeout,
-                )
+            if hook.deadline is not None and now >= hook.deadline:
+                if not hook.ended:
+                    self._warn(hook, f"took more than {self._timeout:g} s and was killed")
                 self._kill(hook)
-            if hook.process.poll() is None:
+            if not hook.ended:
+                still.append(hook)
+                continue
+            if not hook.left and hook.process.returncode is None:
+                self._told(hook)
+            hook.left = bool(hook.others())
+            if hook.left and hook.deadline is not None:
                 still.append(hook)
             else:
                 self._reap(hook)
-                if hook.process.returncode > 0:
-                    log.warning(
-                        "hook %s for %s of %s ended with exit status %d",
-                        self._program,
-                        hook.event.kind,
-                        hook.event.name,
-                        hook.process.returncode,
-                    )
         self._running = still
+
+    def _told(self, hook: _Running) -> None:
+        """Say how a program ended, if not well."""
+        found = os.waitid(os.P_PIDFD, hook.pidfd, os.WEXITED | os.WNOWAIT)
+        if found and found.si_code == os.CLD_EXITED and found.si_status:
+            self._warn(hook, f"ended with exit status {found.si_status}")
+
+    def _warn(self, hook: _Running, what: str) -> None:
+        event = hook.event
+        log.warning("hook %s for %s of %s %s", self._program, event.kind, event.name, what)
 
     @staticmethod
     def _kill(hook: _Running) -> None:
-        """Kill the hook's whole process group, without waiting for it.
+        """Kill all that is in the hook's session, without waiting for it.
 
         Who waits for a disk that does not answer ends when the disk answers;
-        poll finds out.  Only while the leader is not reaped: until then its
-        id, which is the group's, cannot belong to anything else.
+        poll finds out.
         """
         hook.deadline = None
         if hook.process.returncode is None:
+            # The group at once, and then who has left it.
             os.killpg(hook.process.pid, signal.SIGKILL)
+            for pid in run.session(hook.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     @staticmethod
     def _reap(hook: _Running) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            hook.process.wait(0)
         os.close(hook.pidfd)

@@ -142,7 +142,7 @@ class Stuck:
     """A process in an uninterruptible sleep: killed, and still there."""
 
     returncode: int | None = None
-    pid = 0
+    pid = (1 << 22) + 1  # nobody's: it is more than any process can have
 
     def poll(self) -> int | None:
         return self.returncode
@@ -164,9 +164,10 @@ def test_a_hook_that_cannot_be_killed_stops_nothing(
     running.process.wait()
     stuck = Stuck()
     running.process = stuck  # type: ignore[assignment]
+    monkeypatch.setattr(type(running), "ended", property(lambda _: stuck.returncode is not None))
     hooks.step(6.0)
     hooks.step(60.0)
-    assert killed == [0]
+    assert killed == [Stuck.pid]
     assert hooks.idle
     assert hooks.next_step(60.0) is None
     assert hooks.filenos()
@@ -186,6 +187,48 @@ def test_close_waits_for_nothing_that_does_not_end(
     hooks._running[0].process = Stuck()  # type: ignore[assignment]
     hooks.close()
     assert hooks.idle
+
+
+@pytest.mark.parametrize("how", ["sleep 300 &", "set -m; sleep 300 &"], ids=["group", "session"])
+def test_what_a_hook_leaves_behind_is_killed_in_time(
+    how: str, script: Script, tmp_path: Path, started: list[Hooks]
+) -> None:
+    """It has ended itself; what it has started has its time, and does not hold others up."""
+    hooks = Hooks(script(f"{how}\necho $! > child"), timeout=1, concurrency=1, interval=0)
+    started.append(hooks)
+    hooks.submit(EVENT)
+    finish(hooks)
+    child = int((tmp_path / "child").read_text())
+    assert _alive(child)
+    assert hooks.filenos() == []
+    hooks.submit(EVENT)
+    finish(hooks)
+    second = int((tmp_path / "child").read_text())
+    assert second != child
+    for pid in (child, second):
+        end = time.monotonic() + 5
+        while _alive(pid):
+            assert time.monotonic() < end, "what the hook has left behind lives on"
+            hooks.step(time.monotonic())
+            time.sleep(0.02)
+    hooks.step(time.monotonic())
+    assert hooks.next_step(time.monotonic()) is None
+
+
+def test_close_kills_what_a_hook_has_left_behind(
+    script: Script, tmp_path: Path, started: list[Hooks]
+) -> None:
+    hooks = Hooks(script("sleep 300 &\necho $! > child"))
+    started.append(hooks)
+    hooks.submit(EVENT)
+    finish(hooks)
+    child = int((tmp_path / "child").read_text())
+    assert _alive(child)
+    hooks.close()
+    end = time.monotonic() + 5
+    while _alive(child):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_what_waits_is_forgotten_when_the_set_goes_or_comes_back(
