@@ -3,24 +3,29 @@
 
 import errno
 import os
-import tempfile
 from pathlib import Path
+
+from dmremap.host import begun
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file, durable, in place of the one that may be there; raise OSError."""
+    """Write a file, durable, in place of the one that may be there; raise OSError.
+
+    The caller sees to it that nobody else does the same.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
+    part = path.with_name(f".{path.name}.new")
+    with begun.noted("file", path=str(part)):
         try:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(part, flags, 0o600), "w") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(part, path)
         except BaseException:
-            os.unlink(file.name)
+            part.unlink(missing_ok=True)
             raise
     sync(path.parent)
 
