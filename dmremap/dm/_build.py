@@ -3,9 +3,8 @@
 
 libdevmapper and not raw ioctls, because udev cookies, name mangling and the fall-back for systems
 without udevd come right with it. The shim below holds what Python cannot do: the variadic log
-function, and the moments in which the process must not take a page fault because the device that
-its pages are swapped out to may be suspended. No ffi.callback: it needs memory that is writable
-and executable.
+function, and semaphores of System V. No ffi.callback: it needs memory that is writable and
+executable.
 """
 
 from cffi import FFI
@@ -84,7 +83,8 @@ int dm_udev_wait_immediate(uint32_t cookie, int *ready);
 
 void dmr_shim_init(void);
 size_t dmr_take_log(char *to, size_t size);
-int dmr_swap(const char *name, int no_flush, int skip_lockfs, uint32_t *cookie, int *err);
+int dmr_make_cookie(uint32_t cookie);
+int dmr_forget_cookie(uint32_t cookie);
 int dmr_arm_poll(int fd);
 """
 
@@ -95,7 +95,7 @@ SOURCE = r"""
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
+#include <sys/sem.h>
 #include <linux/dm-ioctl.h>
 #include <libdevmapper.h>
 
@@ -137,48 +137,25 @@ static size_t dmr_take_log(char *to, size_t size)
 }
 
 /*
- * Suspend, swap in the table that was loaded, resume. Everything that can fail for want of memory
- * or of a semaphore is done before the suspend, and nothing of Python runs between the two.
- * Returns 0, or which step failed: 1 before the suspend, 2 the suspend, 3 the resume.
+ * Make the semaphore of a cookie, as libdevmapper does it. That would choose its number itself, so
+ * that it could not be written down before there is a semaphore. Zero or an errno.
  */
-static int dmr_swap(const char *name, int no_flush, int skip_lockfs, uint32_t *cookie, int *err)
+static int dmr_make_cookie(uint32_t cookie)
 {
-    struct dm_task *down = dm_task_create(DM_DEVICE_SUSPEND);
-    struct dm_task *up = dm_task_create(DM_DEVICE_RESUME);
-    int step = 1, locked = 0;
+    union { int val; } one = { 1 };
+    int id = semget((key_t)cookie, 1, 0600 | IPC_CREAT | IPC_EXCL);
 
-    *err = ENOMEM;
-    if (!down || !up || !dm_task_set_name(down, name) || !dm_task_set_name(up, name))
-        goto out;
-    if ((no_flush && !dm_task_no_flush(down)) || (skip_lockfs && !dm_task_skip_lockfs(down)))
-        goto out;
-    if (!dm_task_set_add_node(up, DM_ADD_NODE_ON_RESUME) || !dm_task_set_cookie(up, cookie, 0)) {
-        *err = ENOSPC;
-        goto out;
-    }
-    locked = !mlockall(MCL_CURRENT | MCL_FUTURE);
-    step = 2;
-    if (!dm_task_run(down)) {
-        *err = dm_task_get_errno(down);
-        if (*cookie)
-            dm_udev_complete(*cookie);
-        goto out;
-    }
-    step = 3;
-    if (!dm_task_run(up)) {
-        *err = dm_task_get_errno(up);
-        goto out;
-    }
-    step = 0;
-    *err = 0;
-out:
-    if (locked)
-        munlockall();
-    if (down)
-        dm_task_destroy(down);
-    if (up)
-        dm_task_destroy(up);
-    return step;
+    return id < 0 || semctl(id, 0, SETVAL, one) < 0 ? errno : 0;
+}
+
+/*
+ * Destroy the semaphore of a cookie, whoever waits for it. Zero or an errno.
+ */
+static int dmr_forget_cookie(uint32_t cookie)
+{
+    int id = semget((key_t)cookie, 1, 0);
+
+    return id < 0 || semctl(id, 0, IPC_RMID) < 0 ? errno : 0;
 }
 
 /*

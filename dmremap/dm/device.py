@@ -3,13 +3,14 @@
 
 libdevmapper keeps global state and is not thread-safe: one lock covers every call. A cookie, once
 set, is waited for on every path, failures included, or its semaphore stays in the system for
-ever; libdevmapper itself gives none where no udevd runs and makes the node itself then, so that
-the node is there when a call returns.
+ever, but for a kill, before which a note is written; there is none where no udevd runs, and
+libdevmapper makes the node itself then, so that the node is there when a call returns.
 """
 
 import contextlib
 import errno
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from dmremap.errors import (
     PermissionDenied,
     Refused,
 )
-from dmremap.host import signals
+from dmremap.host import begun, signals
 
 if TYPE_CHECKING:  # these two are names of the stub only
     from dmremap.dm._libdm import Pointer, Task
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # these two are names of the stub only
 CONTROL: Final = "/dev/mapper/control"
 # udevd gives up on an event after 180 s; nobody waits longer for it than this.
 UDEV_TIMEOUT: Final = 60.0
+_COOKIE_MAGIC: Final = 0x0D4D
+"""The upper half of a cookie; the lower one is any number but zero."""
 
 _lock = threading.RLock()
 _ready = False
@@ -204,13 +207,28 @@ class _Cookie:
 
     def __init__(self) -> None:
         self.pointer: Pointer[int] = ffi.new("uint32_t *", 0)
+        self.note = contextlib.ExitStack()
 
     def give(self, task: _Task) -> None:
+        if lib.dm_udev_get_sync_support():
+            self._make()
         task.need(
             lib.dm_task_set_cookie(task.handle, self.pointer, 0),
             "a udev cookie; the system may be out of semaphores (see 'dmsetup udevcookies')",
             "",
         )
+
+    def _make(self) -> None:
+        """Make the semaphore; if that fails libdevmapper tries, and says why it cannot."""
+        err = errno.EEXIST
+        while err == errno.EEXIST:
+            number = _COOKIE_MAGIC << 16 | 1 + secrets.randbelow(0xFFFF)
+            self.note.enter_context(begun.noted("cookie", cookie=number))
+            self.pointer[0] = number
+            err = lib.dmr_make_cookie(number)
+            if err:
+                self.pointer[0] = 0
+                self.note.close()
 
     def wait(self, name: str) -> None:
         """Wait until udevd is done, then make sure that nodes are up to date.
@@ -249,10 +267,17 @@ class _Cookie:
 def _cookie(name: str) -> Iterator[_Cookie]:
     """Give a cookie and wait for it."""
     cookie = _Cookie()
-    try:
-        yield cookie
-    finally:
-        cookie.wait(name)
+    with cookie.note:
+        try:
+            yield cookie
+        finally:
+            cookie.wait(name)
+
+
+def forget_cookie(number: int) -> None:
+    """Destroy the semaphore of a cookie, if there is one, that nobody waits for any more."""
+    if number >> 16 == _COOKIE_MAGIC:
+        lib.dmr_forget_cookie(number)
 
 
 def device_path(name: str) -> str:
@@ -269,6 +294,25 @@ def create(name: str, uuid: str, table: Sequence[Target], *, readonly: bool = Fa
 
     On any failure nothing is left. When this returns, the node exists.
     """
+    made = False
+    with begun.noted("device", name=name, uuid=uuid):
+        try:
+            # It is known at any moment whether there is anything to take back.
+            with signals.held(signals.ENDING):
+                _make(name, uuid)
+                made = True
+            reload(name, table, readonly=readonly)
+            resume(name)
+        except BaseException:
+            if made:
+                with signals.held(signals.ENDING):
+                    _take_back(name)
+            raise
+    return info(name)
+
+
+def _make(name: str, uuid: str) -> None:
+    """Make a device without a table."""
     with _task(lib.DM_DEVICE_CREATE, name) as task:
         if uuid:
             task.need(lib.dm_task_set_uuid(task.handle, os.fsencode(uuid)), "the uuid", uuid)
@@ -276,16 +320,14 @@ def create(name: str, uuid: str, table: Sequence[Target], *, readonly: bool = Fa
             lib.dm_task_set_add_node(task.handle, lib.DM_ADD_NODE_ON_RESUME), "its node for", name
         )
         task.run("create", name)
-    try:
-        reload(name, table, readonly=readonly)
-        resume(name)
-    except BaseException:
-        for udev in (True, False):  # where no cookie can be had it goes without udevd
-            with contextlib.suppress(DmRemapError):
-                remove(name, udev=udev)
-                break
-        raise
-    return info(name)
+
+
+def _take_back(name: str) -> None:
+    """Remove a device that could not be started."""
+    for udev in (True, False):  # where no cookie can be had it goes without udevd
+        with contextlib.suppress(DmRemapError):
+            remove(name, udev=udev)
+            break
 
 
 def reload(name: str, table: Sequence[Target], *, readonly: bool = False) -> None:
@@ -351,29 +393,36 @@ def swap(
     flush: bool = True,
     lockfs: bool = True,
 ) -> None:
-    """Change the table of a running device: load, then suspend and resume in one call.
+    """Change the table of a running device: load, then resume, which suspends it first.
 
-    A table that the kernel refuses leaves the running one as it is.
+    That is one call, so that no kill comes in between; one that comes during it leaves a note. A
+    table that the kernel refuses leaves the running one as it is.
     """
     reload(name, table, readonly=readonly)
-    err: Pointer[int] = ffi.new("int *", 0)
-    # A device that is suspended is resumed first.
-    with signals.held(), _lock, _cookie(name) as cookie:
-        log = KernelLog()
+    with (
+        signals.held(),
+        begun.noted("suspended", name=name, uuid=info(name).uuid),
+        _lock,
+        _cookie(name) as cookie,
+    ):
         try:
-            step = lib.dmr_swap(
-                os.fsencode(name), int(not flush), int(not lockfs), cookie.pointer, err
-            )
-            if step:
-                verb = ("prepare the suspend of", "suspend", "resume")[step - 1]
-                problem = _failed(verb, name, err[0], _take_log(), _reasons(log, name))
-                if step < 3:
-                    with contextlib.suppress(DmRemapError):
-                        clear(name)
-                raise problem
-        finally:
-            log.close()
-            _take_log()
+            with _task(lib.DM_DEVICE_RESUME, name) as task:
+                if not flush:
+                    task.need(lib.dm_task_no_flush(task.handle), "noflush for", name)
+                if not lockfs:
+                    task.need(lib.dm_task_skip_lockfs(task.handle), "nolockfs for", name)
+                task.need(
+                    lib.dm_task_set_add_node(task.handle, lib.DM_ADD_NODE_ON_RESUME),
+                    "its node for",
+                    name,
+                )
+                cookie.give(task)
+                task.run("resume", name)
+        except DmRemapError:
+            with contextlib.suppress(DmRemapError):
+                if not info(name).suspended:
+                    clear(name)
+            raise
     _need_node(name)
 
 
