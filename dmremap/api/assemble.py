@@ -11,7 +11,7 @@ from dmremap.errors import DmRemapError, NotFound, Refused, Usage
 from dmremap.host.blockdev import block_devno
 from dmremap.host.lock import locked
 from dmremap.sets import assemble as sets
-from dmremap.sets import discover, live
+from dmremap.sets import discover, leftover, live
 from dmremap.sets.discover import Found
 
 
@@ -81,6 +81,8 @@ def assemble(
     failed: list[DmRemapError] = []
     warnings: list[str] = []
     with locked(lock_timeout):
+        if not dry_run:
+            leftover.take_back()
         found = discover.scan([(spare, spare_start)] if spare is not None else [], warnings)
         if spare is not None and not found:
             raise NotFound("DMR-E304", f"{spare} has no superblock at sector {spare_start}")

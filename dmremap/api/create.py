@@ -10,6 +10,7 @@ from dmremap.api.answer import Answer, Telling, need_root, step
 from dmremap.dm.lines import ErrorPolicy
 from dmremap.host.lock import locked
 from dmremap.sets import create as sets
+from dmremap.sets import leftover
 from dmremap.sets.create import Plan, Request
 from dmremap.sets.extent import Size
 
@@ -144,6 +145,8 @@ def _make(
 ) -> Created:
     """Plan, ask, carry out."""
     need_root("create a set")
+    if not dry_run:
+        leftover.take_back()
     plan = sets.plan(request, dry_run=dry_run, progress=step(progress, "checking the spare"))
     if dry_run:
         return _answer(plan, plan.warnings, dry_run=True)

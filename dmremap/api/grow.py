@@ -9,6 +9,7 @@ from dmremap.api.answer import Answer, Telling, need_root, step
 from dmremap.errors import Usage
 from dmremap.host.lock import locked
 from dmremap.sets import grow as sets
+from dmremap.sets import leftover
 from dmremap.sets.extent import Size
 from dmremap.sets.grow import Plan
 
@@ -68,6 +69,8 @@ def grow(
     if by is not None and to is not None:
         raise Usage("DMR-E201", "--by and --to exclude each other")
     need_root("let a set grow")
+    if not dry_run:
+        leftover.take_back()
     plan = sets.plan(name, by=by, to=to, progress=step(progress, "checking the spare"))
     if dry_run:
         return _answer(plan, (), dry_run=True)

@@ -9,7 +9,7 @@ from dmremap.api.answer import Answer, need_root, partial
 from dmremap.errors import DmRemapError, Usage
 from dmremap.host import blockdev
 from dmremap.host.lock import locked
-from dmremap.sets import live, udevrule
+from dmremap.sets import leftover, live, udevrule
 from dmremap.sets import remove as sets
 from dmremap.sets.live import Running
 from dmremap.sets.naming import DM_UUID_PREFIX
@@ -65,6 +65,8 @@ def remove(
     failed: list[DmRemapError] = []
     warnings: list[str] = []
     with locked(lock_timeout):
+        if not dry_run:
+            leftover.take_back()
         chosen = live.find(names)
         for running in chosen:
             error = None

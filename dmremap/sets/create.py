@@ -16,7 +16,7 @@ from dmremap import dm
 from dmremap.dm import module
 from dmremap.dm.lines import ErrorPolicy, RemapTable
 from dmremap.errors import Busy, DmRemapError, Refused
-from dmremap.host import blockdev, signals
+from dmremap.host import begun, blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.host.run import run
 from dmremap.host.sizes import binary_size
@@ -337,7 +337,10 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
     sb = made.superblock
     naming.need_free(sb.name)
     undo = _Undo()
-    with undo.on_failure():
+    with contextlib.ExitStack() as stack:
+        if made.rule:
+            stack.enter_context(_noted(made, made.rule))
+        stack.enter_context(undo.on_failure())
         # Time has passed since the plan: perhaps somebody was asked a question. So both devices
         # are claimed, then looked at again, and only then is anything written to either.
         with (
@@ -357,10 +360,24 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
             if sb.tagged:
                 undo.add(f"take the tag off {main.path}", lambda: _zero(made.main, main.written))
                 write_tag(main, Tag.of(sb, made.area.start), clear=made.clear)
-        assemble.start(sb.name, sb.uuid, made.table)
+        # From the moment when it runs nothing is taken back: it is done.
+        with signals.held(signals.ENDING):
+            assemble.start(sb.name, sb.uuid, made.table)
+            undo.steps.clear()
     warnings = (*made.warnings, *dm.take_warnings())
     warnings += seen.learn(sb.name, made.spare.path, made.area.start, sb.uuid)
     return Started(sb.name, str(sb.uuid), dm.device_path(sb.name), warnings=warnings)
+
+
+def _noted(made: Plan, rule: udevrule.Rule) -> contextlib.AbstractContextManager[None]:
+    """Note that there is a rule before there is the set that it is for."""
+    return begun.noted(
+        "rule",
+        uuid=str(made.superblock.uuid),
+        main=rule.device,
+        spare=made.spare.path,
+        start=made.area.start,
+    )
 
 
 @contextlib.contextmanager

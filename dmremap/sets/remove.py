@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Stop a set. What is on disk stays."""
 
+import contextlib
 import time
 from typing import Final
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 from dmremap import dm
 from dmremap.dm.lines import parse_stop
 from dmremap.errors import Busy, DmRemapError
-from dmremap.host import blockdev, signals
+from dmremap.host import begun, blockdev, signals
 from dmremap.ondisk import TAG_SECTORS
 from dmremap.sets import safety, seen
 from dmremap.sets.live import Running
@@ -56,7 +57,7 @@ def _stop_quietly(running: Running, warnings: list[str]) -> bool:
             raise Busy("DMR-E405", f"set {running.name!r} is opened by some program")
         time.sleep(0.05)
     warnings.clear()
-    with signals.held():
+    with signals.held(), _noted(running):
         # Nothing is open, so no file system has to be frozen.
         dm.suspend(running.name, lockfs=False)
         try:
@@ -75,6 +76,13 @@ def _stop_quietly(running: Running, warnings: list[str]) -> bool:
                 return False
             raise
     return True
+
+
+def _noted(running: Running) -> contextlib.AbstractContextManager[None]:
+    """Note that a set is about to be suspended, unless somebody else has done that."""
+    if running.device.suspended:
+        return contextlib.nullcontext()
+    return begun.noted("suspended", name=running.name, uuid=running.device.uuid)
 
 
 def _remember_stopped(running: Running) -> tuple[str, ...]:
