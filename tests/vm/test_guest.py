@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 # test is the control plane, which is the same on all kernels, so each way has one of them. What
 # is not named here runs on the oldest kernel and on the newest.
 UDEVD_ONLY = {"test_monitor_udev.py"}
-UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_selftest.py"}
+UDEVD_TOO = {"test_dm.py", "test_control_plane.py", "test_cut_short.py", "test_selftest.py"}
 UDEVD_ON = {False: "6.1", True: "6.12"}
 # These test the control plane, or what depends on no kernel (what is read on disks, how long a bio
 # is worked on, the fault device, which all others use), or what KUnit tries as well, and ask the
@@ -56,9 +56,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "udev"), CASES)
-def test_in_guest(name: str, udev: bool, machine: MachineFactory) -> None:
+def test_in_guest(name: str, udev: bool, machine: MachineFactory, long: bool) -> None:
     """One file, on one kernel."""
-    run_tests(machine(udev=udev), name)
+    run_tests(machine(udev=udev), name, timeout=5000 if long else 1400, long=long)
 
 
 @pytest.mark.usually("6.12")
