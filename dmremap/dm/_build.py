@@ -24,6 +24,7 @@ CDEF = r"""
 #define DM_DEVICE_LIST_VERSIONS ...
 #define DM_DEVICE_TARGET_MSG ...
 #define DM_ADD_NODE_ON_RESUME ...
+#define SO_RCVBUFFORCE ...
 
 struct dm_task;
 struct dm_info {
@@ -96,6 +97,7 @@ SOURCE = r"""
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sem.h>
+#include <sys/socket.h>
 #include <linux/dm-ioctl.h>
 #include <libdevmapper.h>
 

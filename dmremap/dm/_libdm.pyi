@@ -17,6 +17,7 @@ class Ffi:
     def buffer(self, cdata: object, size: int = ...) -> Any: ...
 
 class Lib:
+    SO_RCVBUFFORCE: int
     DM_DEVICE_CREATE: int
     DM_DEVICE_RELOAD: int
     DM_DEVICE_REMOVE: int

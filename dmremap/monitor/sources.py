@@ -13,14 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dmremap.dm._libdm import lib
+
 UDEV_CONTROL = "/run/udev/control"
 
 RECEIVE_BUFFER = 8 << 20
 """Bytes; a disk that dies takes thousands of events with it."""
-
-# linux/socket.h; Python's socket module has no name for it.  SO_RCVBUF would be
-# capped by rmem_max.
-_SO_RCVBUFFORCE = 33
 
 _KERNEL_GROUP = 1
 _DATAGRAM = 64 << 10
@@ -121,7 +119,8 @@ class NetlinkSource:
             # UeventSocket's own bind() takes no groups before 0.9 but joins all there are.
             NetlinkSocket.bind(self._socket, groups=_KERNEL_GROUP)
             # Not earlier: an older bind() goes on with another socket where the first one fails.
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            # SO_RCVBUF would be capped by rmem_max, and Python has no name for the other one.
+            self._socket.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, RECEIVE_BUFFER)
         except (OSError, KeyError) as error:  # KeyError: an older one has found no address
             self._socket.close()
             raise SourceError(f"netlink: {getattr(error, 'strerror', error)}") from error

@@ -14,7 +14,7 @@ CDEF = r"""
 typedef uint8_t __u8;
 typedef uint16_t __le16;
 typedef uint32_t __le32;
-typedef uint64_t __le64;
+typedef unsigned long long __le64;
 
 #define BLKRRPART ...
 #define DMR_VERSION ...
@@ -243,5 +243,8 @@ builder.set_source(
     "dmremap.ondisk._format",
     SOURCE,
     include_dirs=[kernel_directory()],
+    # __u64 is unsigned long long everywhere then; Linux has it otherwise for some processors, and
+    # a pointer to the other type is an error to a compiler of today.
+    define_macros=[("__SANE_USERSPACE_TYPES__", None)],
     depends=[f"{kernel_directory()}/dm-remap-format.h"],
 )
