@@ -5,6 +5,7 @@ kernelshim/ has the little of Linux that they need.
 """
 
 import ctypes
+import os
 import subprocess
 from pathlib import Path
 from uuid import UUID
@@ -25,7 +26,7 @@ class Result(ctypes.Structure):
         ("place", ctypes.c_uint32 * 4096),
         ("why", ctypes.c_char * 256),
         ("super", ctypes.c_uint8 * BLOCK),
-        ("epoch", ctypes.c_uint64 * 2),
+        ("epoch", ctypes.c_uint64.__ctype_le__ * 2),  # as in the superblock
     ]
 
 
@@ -39,7 +40,9 @@ class KernelLoad:
         options = ["-shared", "-fPIC", "-O1", "-w", "-Wl,--no-undefined"]
         options += ["-include", str(SHIM / "shim.h"), "-I", str(where), "-I", str(KERNEL)]
         files = [str(path) for path in (SHIM / "run.c", *sources)]
-        subprocess.run(["cc", *options, "-o", str(where / "load.so"), *files], check=True)
+        subprocess.run(
+            [os.environ.get("CC", "cc"), *options, "-o", str(where / "load.so"), *files], check=True
+        )
         self.library = ctypes.CDLL(str(where / "load.so"))
 
     def __call__(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -35,7 +36,12 @@ def fill(home: Path) -> None:
     """Put a kernel of each series into the cache, and the root."""
     for release, version in RELEASES.values():
         (home / f"{release}_{version}_{unpacked.RECIPE}").mkdir(parents=True)
-    unpacked.root("trixie").mkdir()
+    fill_root()
+
+
+def fill_root() -> None:
+    unpacked.root("trixie").mkdir(parents=True)
+    (unpacked.root("trixie") / ".added").write_text(" ".join(unpacked.CONTROL_PLANE))
 
 
 def test_the_archive_is_the_one_that_this_machine_uses() -> None:
@@ -75,13 +81,18 @@ def test_a_cached_kernel_will_do(home: Path, capsys: pytest.CaptureFixture[str])
     assert not unpacked.complete()
 
 
-@pytest.mark.parametrize("gone", [*RELEASES, "root"])
+@pytest.mark.parametrize("gone", [*RELEASES, "root", "added", "more"])
 def test_one_that_is_missing_is_not_complete(home: Path, gone: str) -> None:
     fill(home)
     (home / ".asked").touch()
     assert unpacked.complete()
+    added = unpacked.root("trixie") / ".added"
     if gone == "root":
-        unpacked.root("trixie").rmdir()
+        shutil.rmtree(unpacked.root("trixie"))
+    elif gone == "added":
+        added.unlink()
+    elif gone == "more":
+        added.write_text(added.read_text().partition(" ")[2])
     else:
         unpacked.cached(unpacked.SERIES[gone])[0].rmdir()
     assert not unpacked.complete()
@@ -127,7 +138,7 @@ def archive(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(apt, "names", lambda _: [name for series in has for name in needed(series)])
     monkeypatch.setattr(apt, "versions", versions)
     monkeypatch.setattr(apt, "unpack", unpack)
-    unpacked.root("trixie").mkdir(parents=True)
+    fill_root()
     return has
 
 
@@ -154,6 +165,33 @@ def test_the_one_before_the_newest_is_kept(home: Path, archive: dict[str, str]) 
         (home / ".asked").unlink()
     there = [path.name for path in unpacked.cached(unpacked.SERIES["6.1"])]
     assert there == ["6.1.0-56-amd64_6.1.9-1_1", "6.1.0-56-amd64_6.1.8-1_1"]
+
+
+@pytest.mark.usefixtures("archive")
+def test_packages_are_added_to_a_root_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def install(*words: object) -> None:
+        asked.append(words)
+
+    monkeypatch.setattr(apt, "install", install)
+    (unpacked.root("trixie") / ".added").unlink()
+    unpacked.prepare()
+    assert unpacked.complete()
+    unpacked.prepare()
+    assert asked == [(unpacked.CONTROL_PLANE, unpacked.root("trixie"), "trixie")]
+
+
+@pytest.mark.usefixtures("archive")
+def test_a_root_that_lacks_packages_is_not_good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(*_: object) -> None:
+        raise HarnessError("apt-get install: exit status 100")
+
+    monkeypatch.setattr(apt, "install", install)
+    (unpacked.root("trixie") / ".added").unlink()
+    with pytest.raises(HarnessError, match="apt-get install: exit status 100"):
+        unpacked.prepare()
+    assert not unpacked.complete()
 
 
 def test_a_series_that_is_gone_is_said(archive: dict[str, str]) -> None:

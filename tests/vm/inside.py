@@ -9,7 +9,6 @@ machines would take two.
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from harness.paths import ROOT
@@ -18,12 +17,14 @@ if TYPE_CHECKING:
     from harness.machine import Machine
 
 GUEST = ROOT / "tests/guest"
-PYTEST = (
-    *(sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "no:cacheprovider"),
-    f"--confcutdir={GUEST}",
-)
 SEEDS = ("POWERCUT_SEED",)
 """Words of the environment that repeat the choices of a test."""
+
+
+def pytest_for(vm: Machine) -> list[str]:
+    """Return the command of pytest in a guest, without the files."""
+    plugins = ("-p", "pytest_timeout", "-p", "no:cacheprovider")
+    return [str(vm.kernel.python), "-m", "pytest", *plugins, f"--confcutdir={GUEST}"]
 
 
 def _show(text: str) -> None:
@@ -48,7 +49,7 @@ def run_tests(
     env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **({"DMREMAP_LONG": "1"} if long else {})}
     env |= {word: os.environ[word] for word in SEEDS if word in os.environ}
     result = vm.run(
-        [*PYTEST, "-s" if show else "-q", *options, str(GUEST / name)],
+        [*pytest_for(vm), "-s" if show else "-q", *options, str(GUEST / name)],
         cwd=ROOT,
         env=env,
         timeout=timeout,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,7 +54,7 @@ def test_everything_at_once(machine: MachineFactory, long: bool) -> None:
     first = int(os.environ.get("CONCURRENCY_SEED") or random.randrange(1 << 30))
     vm = machine(thread="multi")
     vm.insmod("dm_remap", "dm_fault")
-    script = [sys.executable, "-B", str(ROOT / "tests/guest/concurrency.py")]
+    script = [str(vm.kernel.python), "-B", str(ROOT / "tests/guest/concurrency.py")]
     # Where everything is slower rounds are longer, and fewer: as much happens in each.
     patience = round(vm.kernel.patience)
     for seed in range(first, first + (-(-ROUNDS // patience) if long else 1)):

@@ -6,7 +6,6 @@ With ``--long`` a thousand times create and remove, and load and unload in every
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +24,7 @@ def test_cycles_leave_nothing_behind(machine: MachineFactory, long: bool) -> Non
     measured, each, timeout = (LONG, 5, 8000) if long else (MEASURED, 1, 800)
     vm = machine()
     script = ROOT / "tests/guest/cycles.py"
-    command = [sys.executable, "-B", str(script), *map(str, (each, *measured))]
+    command = [str(vm.kernel.python), "-B", str(script), *map(str, (each, *measured))]
     result = vm.run(command, env={"PYTHONPATH": str(ROOT / "tests")}, timeout=timeout, check=False)
     print(f"cycle, kB of slab, kB of vmalloc on {vm.kernel.series}:\n{result.output}")
     assert result.status == 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import sys
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -128,7 +127,13 @@ def do(vm: Machine, mains: list[Disk], step: str) -> dict[str, dict[str, Any]]:
             disk.name: {"disk": vm.device(disk.name), "fault": fault(disk)} for disk in mains
         },
     }
-    command = [sys.executable, "-B", str(ROOT / "tests/guest/disks.py"), step, json.dumps(plan)]
+    command = [
+        str(vm.kernel.python),
+        "-B",
+        str(ROOT / "tests/guest/disks.py"),
+        step,
+        json.dumps(plan),
+    ]
     result = vm.run(command, env={"PYTHONPATH": str(ROOT / "tests")}, timeout=600, check=False)
     assert result.status == 0, result.output
     answer: dict[str, dict[str, Any]] = json.loads(result.stdout)

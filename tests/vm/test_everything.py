@@ -13,7 +13,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -96,7 +95,12 @@ def stretch(vm: Machine, given: dict[str, Any]) -> dict[str, Any]:
     given |= {"disks": {name: vm.device(name) for name in ("main", "spare")}}
     given |= {"answer": "/run/everything-answer.json"}
     vm.write_file("/run/everything.json", json.dumps(given).encode())
-    script = [sys.executable, "-B", str(ROOT / "tests/guest/everything.py"), "/run/everything.json"]
+    script = [
+        str(vm.kernel.python),
+        "-B",
+        str(ROOT / "tests/guest/everything.py"),
+        "/run/everything.json",
+    ]
     env = {"PYTHONPATH": f"{ROOT}/tests"}
     job = vm.start(script, env=env)
     try:

@@ -44,7 +44,8 @@ def run_script(
     checkout: Path = ROOT,
 ) -> None:
     """Run a script of tests/guest to its end, which must be a good one."""
-    python, script = checkout / ".venv/bin/python", checkout / "tests/guest" / name
+    python = checkout / vm.kernel.python.relative_to(ROOT)
+    script = checkout / "tests/guest" / name
     command = [str(python), "-B", str(script), *arguments]
     environment = {"PYTHONPATH": f"{checkout / 'tests'}:{checkout}", **(env or {})}
     result = vm.run(command, env=environment, timeout=timeout, check=False)
@@ -70,12 +71,14 @@ def test_hostile_input(machine: MachineFactory, long: bool) -> None:
     run_script(vm, "hostile.py", "/tmp/cases.json", timeout=600 * many, env=env)
 
 
-def private_checkout(home: Path) -> Path:
+def private_checkout(home: Path, python: Path) -> Path:
     """Return a copy of what guests need of the checkout, where only root may enter and read."""
     home.mkdir(mode=0o700)
     for name in ("dmremap", "tests"):
         shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / ".venv", home / ".venv", symlinks=True, copy_function=os.link)
+    environment = python.parents[1]
+    copy = home / environment.name
+    shutil.copytree(environment, copy, symlinks=True, copy_function=os.link)
     for path in (home / "dmremap", *(home / "dmremap").rglob("*")):
         path.chmod(path.stat().st_mode & 0o700)  # as with a umask of 077
     return home
@@ -90,7 +93,7 @@ def test_a_user_without_rights(
     home = paths.ARTEFACTS / paths.directory_name(request.node.nodeid) / "private"
     env = {"DM_REMAP_MODULES": str(vm.kernel.build), **({"DMREMAP_LONG": "1"} if long else {})}
     try:
-        checkout = private_checkout(home)
+        checkout = private_checkout(home, vm.kernel.python)
         run_script(vm, "hostile.py", "nobody", timeout=300, env=env, checkout=checkout)
     finally:
         shutil.rmtree(home)

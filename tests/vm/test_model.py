@@ -9,7 +9,6 @@ an hour.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ def test_random_steps(machine: MachineFactory, long: bool) -> None:
     if long:
         seconds = LONG_SECONDS
         env["DMREMAP_LONG_SECONDS"] = str(seconds)
-    command = [sys.executable, "-B", str(script), *map(str, words)]
+    command = [str(vm.kernel.python), "-B", str(script), *map(str, words)]
     result = vm.run(command, env=env, timeout=seconds + SHRINKING, check=False)
     print(f"model on {vm.kernel.series}:\n{result.output}")
     assert result.status == 0, result.output

@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass, field
 from random import Random
@@ -229,9 +228,14 @@ class Faults:
             }
 
 
-def command(script: str, argument: object) -> list[str]:
+def command(vm: Machine, script: str, argument: object) -> list[str]:
     """Return the command for a script of tests/powercut, in the guest."""
-    return [sys.executable, "-B", str(ROOT / "tests/powercut" / script), json.dumps(argument)]
+    return [
+        str(vm.kernel.python),
+        "-B",
+        str(ROOT / "tests/powercut" / script),
+        json.dumps(argument),
+    ]
 
 
 ENVIRONMENT = {"PYTHONPATH": f"{ROOT}/tests:{ROOT}"}
@@ -273,7 +277,7 @@ def run_workload(vm: Machine, plan: Plan, directory: Path) -> Path:
                 for task in plan.rounds
             ],
         }
-        job = vm.start(command("workload.py", argument), env=ENVIRONMENT)
+        job = vm.start(command(vm, "workload.py", argument), env=ENVIRONMENT)
         for number in range(1, len(plan.rounds)):
             ends_round(vm, job, number - 1)
             faults.before(number)
@@ -319,7 +323,7 @@ def have_the_kernel_load(vm: Machine, judge: Judge, cuts: list[int], directory: 
         promises.append(
             (mapped, set(oracle.mapped), set(oracle.losing), dict(oracle.durable)),
         )
-    shown = vm.run(command("verify.py", cases), env=ENVIRONMENT, timeout=240).stdout
+    shown = vm.run(command(vm, "verify.py", cases), env=ENVIRONMENT, timeout=240).stdout
     for cut, answer, content, (mapped, must, losing, durable) in zip(
         sorted(cuts), json.loads(shown), expected, promises, strict=True
     ):

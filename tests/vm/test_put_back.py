@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ def use(machine: MachineFactory, seed: int, directory: Path) -> Path:
         }
         script = str(ROOT / "tests/powercut/putback.py")
         result = vm.run(
-            [sys.executable, "-B", script, json.dumps(argument)],
+            [str(vm.kernel.python), "-B", script, json.dumps(argument)],
             env={"PYTHONPATH": f"{ROOT}/tests:{ROOT}"},
             timeout=400,
         )

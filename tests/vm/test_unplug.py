@@ -8,7 +8,6 @@ acknowledged is there when the disk has come back.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ def test_unplugged_disks(machine: MachineFactory) -> None:
     vm = machine(list(disks.values()), extra_args=arguments)
     vm.insmod("dm_remap")
     job = vm.start(
-        [sys.executable, "-B", str(ROOT / "tests/guest/unplug.py"), json.dumps(CASES)],
+        [str(vm.kernel.python), "-B", str(ROOT / "tests/guest/unplug.py"), json.dumps(CASES)],
         env={"PYTHONPATH": f"{ROOT}/tests:{ROOT}/tools:{ROOT}"},
     )
     deadline, handled = time.monotonic() + 500 * vm.kernel.patience, 0

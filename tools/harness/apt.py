@@ -23,6 +23,7 @@ BASE = "bookworm"
 SUITES = ("bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-backports")
 SECURITY = ("bookworm-security", "trixie-security")
 SECONDS = 900.0
+OURS = "amd64"
 
 
 def archives(listed: str) -> dict[str, str]:
@@ -41,13 +42,17 @@ def archives(listed: str) -> dict[str, str]:
     return found
 
 
+def source(uri: str, suite: str) -> str:
+    """Return a line of our list."""
+    return f"deb [signed-by={KEYRING}] {uri} {suite} main\n"
+
+
 def sources(known: dict[str, str]) -> str:
     """Return the lines of our list: all of the archive, and its security part if that is known."""
     security = known.get(f"{BASE}-security")
     suites = [(known[BASE], suite) for suite in SUITES]
     suites += [(security, suite) for suite in SECURITY if security]
-    lines = (f"deb [signed-by={KEYRING}] {uri} {suite} main\n" for uri, suite in suites)
-    return "".join(lines)
+    return "".join(source(*one) for one in suites)
 
 
 def _known() -> dict[str, str]:
@@ -63,14 +68,16 @@ def mirror() -> str:
     return _known()[BASE]
 
 
-def home() -> Path:
-    """Return where our index is."""
-    return cache() / "apt"
+def home(architecture: str = OURS) -> Path:
+    """Return where our index of an architecture is."""
+    return cache() / ("apt" if architecture == OURS else f"apt-{architecture}")
 
 
-def _settings() -> str:
-    where = home()
+def _settings(architecture: str) -> str:
+    where = home(architecture)
     settings = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
         "Dir::Etc::sourcelist": where / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
         "Dir::Etc::preferences": "/dev/null",
@@ -86,20 +93,25 @@ def _settings() -> str:
     return "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
 
-def _apt(program: str, *words: Argument) -> list[Argument]:
+def _apt(program: str, *words: Argument, architecture: str = OURS) -> list[Argument]:
     # What stands there overrules this machine's own configuration; its proxies are kept.
-    return [program, "-c", home() / "apt.conf", *words]
+    return [program, "-c", home(architecture) / "apt.conf", *words]
 
 
-def update() -> None:
-    """Fetch the index anew; one that cannot be had is an error, and the old one stays."""
-    where = home()
+def update(architecture: str = OURS) -> None:
+    """Fetch the index anew; one that cannot be had is an error, and the old one stays.
+
+    Of another architecture there is the release only that this machine is.
+    """
+    where = home(architecture)
     for name in ("lists/partial", "archives/partial"):
         (where / name).mkdir(parents=True, exist_ok=True)
     (where / "status").touch()
-    (where / "apt.conf").write_text(_settings())
-    (where / "sources.list").write_text(sources(_known()))
-    run(_apt("apt-get", "-qq", "update"), timeout=SECONDS)
+    (where / "apt.conf").write_text(_settings(architecture))
+    known = _known()
+    ours = sources(known) if architecture == OURS else source(known[BASE], BASE)
+    (where / "sources.list").write_text(ours)
+    run(_apt("apt-get", "-qq", "update", architecture=architecture), timeout=SECONDS)
 
 
 def names(prefix: str) -> list[str]:
@@ -115,10 +127,37 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return dict(zip(found[::2], found[1::2], strict=True))
 
 
-def unpack(packages: Sequence[str], scratch: Path, target: Path) -> None:
+def unpack(
+    packages: Sequence[str], scratch: Path, target: Path, *, architecture: str = OURS
+) -> None:
     """Download packages and unpack them; none of their scripts is run."""
     scratch.mkdir()
-    download = _apt("apt-get", "-q", "download", *packages)
+    download = _apt("apt-get", "-q", "download", *packages, architecture=architecture)
     run(["env", "-C", scratch, *download], timeout=SECONDS)
     for package in sorted(scratch.glob("*.deb")):
         run(["dpkg-deb", "--extract", package, target], timeout=SECONDS)
+
+
+_ADD = """
+export DEBIAN_FRONTEND=noninteractive
+cd /var/cache/apt/archives
+set -- *.deb
+[ ! -e "$1" ] || dpkg --unpack --force-confold "$@"
+dpkg --configure -a
+rm -f -- "$@"
+"""
+
+
+def install(packages: Sequence[str], root: Path, suite: str) -> None:
+    """Install packages of a release, and what they depend on, in a root of it."""
+    options = {
+        "Dir::State::status": root / "var/lib/dpkg/status",
+        "Dir::Cache::archives": root / "var/cache/apt/archives",
+        "APT::Default-Release": suite,
+    }
+    words = [f"--option={name}={value}" for name, value in options.items()]
+    # What was interrupted is mended.
+    words += ["--quiet", "--yes", "--fix-broken", "--no-install-recommends", "--download-only"]
+    run(_apt("apt-get", *words, "install", *packages), timeout=SECONDS)
+    # What its scripts mount goes with its namespace.
+    run(["unshare", "--mount", "chroot", root, "sh", "-euc", _ADD], timeout=SECONDS)

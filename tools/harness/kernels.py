@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SERIES = tuple(unpacked.SERIES)
 """What is tested of Debian's."""
 ENDS = OLDEST, NEWEST = SERIES[0], SERIES[-1]
+DEBIAN12 = ("6.1", "6.12")
 DEBUG, KCSAN = FLAVOURS = tuple(debugkernel.FLAVOURS)
 """The names of the debug kernels where a series is asked for."""
 DEBUG_PATIENCE = 8.0
@@ -43,6 +44,14 @@ class Kernel:
     """Where tools/prepare builds ours: build/<release>."""
     root: Path | None = None
     """The Debian whose compiler builds modules, if it is not this machine's own."""
+
+    @property
+    def python(self) -> Path:
+        """The Python that runs tests in guests: on Debian 12's kernels with what Debian 12 ships.
+
+        On the other kernels everything is the newest.
+        """
+        return paths.DEBIAN12_PYTHON if self.series in DEBIAN12 else paths.VENV_PYTHON
 
     @property
     def make(self) -> tuple[str, ...]:

@@ -10,7 +10,10 @@ from pathlib import Path
 HARNESS = Path(__file__).resolve().parent
 ROOT = HARNESS.parent.parent
 VENV_PYTHON = ROOT / ".venv/bin/python"
-"""The Python that has the control plane; guests see it too."""
+"""The Python that has the control plane, with the newest of what it needs; guests see it too."""
+DEBIAN12_PYTHON = ROOT / ".venv-12/bin/python"
+"""The same with the versions that Debian 12 ships."""
+DEBIAN12_PINS = HARNESS / "debian12.txt"
 BUILD = ROOT / "build"
 CACHE = BUILD / "cache"
 ARTEFACTS = Path(os.environ.get("DMREMAP_ARTEFACTS") or BUILD / "artefacts")

@@ -36,6 +36,12 @@ RECIPE = 1
 """Raised when what is unpacked must be made anew although Debian's packages are the same."""
 ROOT_PACKAGES = ("gcc", "libc6-dev", "libelf1t64", "make", "kmod", "pahole", "python3", "sparse")
 """What a root has beyond the essential: the compiler, and what kernel headers need."""
+CONTROL_PLANE = (
+    *("libdevmapper-dev", "python3-dev", "python3-setuptools", "python3-cffi"),
+    *("python3-click", "python3-pyroute2", "python3-pyudev", "python3-rich"),
+    *("python3-hypothesis", "python3-jsonschema", "python3-pytest", "python3-pytest-timeout"),
+)
+"""What is added to a root: what the control plane is built of, runs on and is tested with there."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,25 @@ def _make_root(suite: str) -> None:
         made.rename(final)
 
 
+def _added(suite: str) -> Path:
+    return root(suite) / ".added"
+
+
+def _whole(suite: str) -> bool:
+    """Say whether a root is there, with all that is added to it."""
+    added = _added(suite)
+    return added.exists() and added.read_text().split() == [*CONTROL_PLANE]
+
+
+def _add(suite: str) -> None:
+    """Add to a root what debootstrap would not get right: it knows nothing of alternatives."""
+    if _whole(suite):
+        return
+    apt.update()
+    apt.install(CONTROL_PLANE, root(suite), suite)
+    _added(suite).write_text("\n".join(CONTROL_PLANE))
+
+
 def _asked() -> Path:
     return home() / ".asked"
 
@@ -193,9 +218,7 @@ def _asked() -> Path:
 def complete() -> bool:
     """Say whether all is there, and no older than a day."""
     roots = {series.root for series in SERIES.values() if series.root}
-    if not all(cached(series) for series in SERIES.values()) or not all(
-        root(suite).exists() for suite in roots
-    ):
+    if not all(cached(series) for series in SERIES.values()) or not all(map(_whole, roots)):
         return False
     asked = _asked()
     return asked.exists() and time.time() - asked.stat().st_mtime < DAY
@@ -218,6 +241,7 @@ def prepare() -> None:
         for series in SERIES.values():
             if series.root:
                 _make_root(series.root)
+                _add(series.root)
         _asked().touch()
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from vm.inside import GUEST, PYTEST
+from vm.inside import GUEST, pytest_for
 from vm.test_guest import UDEVD_ONLY
 
 from harness import counted, kernels, paths
@@ -48,7 +48,7 @@ def run_file(vm: Machine, name: str, seconds: float, *, python: bool) -> str:
         vm.run(["mkdir", "-p", f"{COUNT}/{name}"])
         ini = paths.HARNESS / "coverage.ini"
         env |= {counted.START: str(ini), "DMREMAP_COVERAGE": f"{COUNT}/{name}/count"}
-    argv = [*PYTEST, "-q", "-x", str(GUEST / name)]
+    argv = [*pytest_for(vm), "-q", "-x", str(GUEST / name)]
     done = vm.run(argv, cwd=paths.ROOT, env=env, timeout=seconds, check=False)
     return why(done.output, done.status) if done.status else ""
 

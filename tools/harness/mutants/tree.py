@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Private copies of the checkout: mutants are planted there, and never in the checkout.
 
-A copy has all files that git knows of, as they are now, what cffi has compiled, and a ``.venv`` of
-its own that finds the package in the copy and everything else where the checkout's has it. It is
-used by one process at a time, which holds its lock.
+A copy has all files that git knows of, as they are now, what cffi has compiled, and a ``.venv`` and
+a ``.venv-12`` of its own that find the package in the copy and everything else where the checkout's
+have it. It is used by one process at a time, which holds its lock.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOME = paths.BUILD / "mutants"
 COMPILED = ("dmremap/**/_*.so", "*.egg-info/*")
 """What is in no commit and is needed all the same."""
+PYTHONS = tuple(python.parents[1].name for python in (paths.VENV_PYTHON, paths.DEBIAN12_PYTHON))
 
 
 def files(root: Path = paths.ROOT) -> list[str]:
@@ -89,14 +90,15 @@ class Tree:
             shutil.copymode(source, target)
         for name in set(files_below(self.root)) - set(wanted):
             (self.root / name).unlink()
-        self._make_venv()
+        for name in PYTHONS:
+            self._make_venv(name)
         run([self.python, "-m", "compileall", "-q", "-f", *self._packages()])
 
     def _packages(self) -> list[Path]:
         return [self.root / name for name in ("dmremap", "tests", "tools/harness")]
 
-    def _make_venv(self) -> None:
-        ours, theirs = self.root / ".venv", paths.ROOT / ".venv"
+    def _make_venv(self, name: str) -> None:
+        ours, theirs = self.root / name, paths.ROOT / name
         (site,) = ours.glob("lib/python*/site-packages") if ours.exists() else (None,)
         if site is None:
             run(["/usr/bin/python3", "-m", "venv", "--without-pip", ours])
@@ -105,13 +107,13 @@ class Tree:
         # A folder that is named here is searched, but its own .pth files are not read: the one
         # that leads to the checkout's package is among them.
         (site / "copy.pth").write_text(f"{self.root}\n{packages}\n")
-        for name in packages.glob("count-lines.pth"):
-            shutil.copy(name, site)
+        for counting in packages.glob("count-lines.pth"):
+            shutil.copy(counting, site)
         for script in (theirs / "bin").iterdir():
             head, _, body = script.read_bytes().partition(b"\n")
             if head.startswith(b"#!" + os.fsencode(theirs)):
                 target = ours / "bin" / script.name
-                target.write_bytes(b"#!" + os.fsencode(self.python) + b"\n" + body)
+                target.write_bytes(b"#!" + os.fsencode(ours / "bin/python") + b"\n" + body)
                 target.chmod(0o755)
 
     def write(self, name: str, text: str) -> None:
@@ -133,7 +135,7 @@ def _compiled() -> list[str]:
 
 def files_below(root: Path) -> list[str]:
     """Return the files of a copy that come from the checkout."""
-    left_out = {".venv", "build", "__pycache__", ".hypothesis", ".pytest_cache"}
+    left_out = {*PYTHONS, "build", "__pycache__", ".hypothesis", ".pytest_cache"}
     return [
         str(path.relative_to(root))
         for path in root.rglob("*")
