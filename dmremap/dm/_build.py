@@ -144,7 +144,8 @@ static size_t dmr_take_log(char *to, size_t size)
  */
 static int dmr_make_cookie(uint32_t cookie)
 {
-    union { int val; } one = { 1 };
+    /* All of it: the C library takes what is passed for as much. */
+    union { int val; struct semid_ds *buf; unsigned short *array; } one = { .val = 1 };
     int id = semget((key_t)cookie, 1, 0600 | IPC_CREAT | IPC_EXCL);
 
     return id < 0 || semctl(id, 0, SETVAL, one) < 0 ? errno : 0;

@@ -7,6 +7,7 @@ too; everything else is with the newest.
 """
 
 import os
+import runpy
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -42,6 +43,17 @@ print(*(f"{name}={version(name)}" for name in sys.argv[1:]))
 GENERATE = """
 import runpy
 runpy.run_path("dmremap/ondisk/_build.py")["builder"].emit_c_code("_format.c")
+"""
+COOKIE = """
+#include <stdlib.h>
+
+int main(int argc, char **argv)
+{
+    uint32_t cookie = strtoul(argv[1], NULL, 0);
+    int made = dmr_make_cookie(cookie), value = semctl(semget(cookie, 1, 0), 0, GETVAL);
+
+    return argc != 2 || printf("%d %d %d\\n", made, value, dmr_forget_cookie(cookie)) < 0;
+}
 """
 
 
@@ -122,3 +134,14 @@ def test_the_other_byte_order(copy: Path) -> None:
     more = {"PYTHONPATH": f"{copy}:{packages}", "CC": bigendian.COMPILER}
     options = ["--assert=plain", "-k", f"not ({' or '.join(LONG_THERE)})"]
     run_tests(python, OF_THE_FORMAT, *options, at=copy, **more)
+
+
+def test_a_cookie_of_the_other_byte_order(tmp_path: Path) -> None:
+    source = runpy.run_path(str(ROOT / "dmremap/dm/_build.py"))["SOURCE"]
+    (tmp_path / "cookie.c").write_text(source + COOKIE)
+    # Nothing of libdevmapper's is called.
+    shutil.copy("/usr/include/libdevmapper.h", tmp_path)
+    run(bigendian.COMPILER, "-O1", "-static", "-I.", "cookie.c", "-o", "cookie", at=tmp_path)
+    number = str(0x7D4D0000 | os.getpid() & 0xFFFF)
+    said = run(bigendian.home() / bigendian.EMULATOR, "./cookie", number, at=tmp_path)
+    assert said == "0 1 0\n", "what making it said, its value, what forgetting it said"
