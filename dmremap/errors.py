@@ -150,6 +150,12 @@ CODES: dict[str, Code] = {
         "Give a set's spare, and the sector at which the area begins if that is not 0; "
         "'dmremapctl list' looks at every device.",
     ),
+    "DMR-E308": Code(
+        "a library is missing",
+        "A library or a Python package that dmremapctl needs is not installed, or does not fit.",
+        "Install what the message names; libdevmapper is in the package libdevmapper1.02.1 of "
+        "Debian. Of a source tree build the extensions anew, for this Python.",
+    ),
     # 4xx: busy
     "DMR-E401": Code(
         "mounted",

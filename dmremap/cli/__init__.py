@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args == ["--version"] and _printed(f"dmremapctl {__version__}\n"):
         return 0
     _take_signals()
-    from dmremap.cli.app import run
-
+    try:
+        from dmremap.cli.app import run
+    except ModuleNotFoundError as err:
+        sys.stderr.write(f"dmremapctl: the Python package {err.name} is missing [DMR-E308]\n")
+        return 3
     return run(args)

@@ -12,7 +12,15 @@ from typing import Any, Final
 
 import click
 
-from dmremap import DmRemapError, Exit, Failure, Interrupted, Usage, __version__
+from dmremap import (
+    DmRemapError,
+    Exit,
+    Failure,
+    Interrupted,
+    NotFound,
+    Usage,
+    __version__,
+)
 from dmremap.cli.common import NoVerb, Result, VerbGroup, show, show_error, wanted_format
 
 # Verb -> its line in the help. The module is dmremap.cli.<verb>, with a line behind a word of
@@ -140,6 +148,8 @@ def _as_error(err: BaseException) -> DmRemapError:
             return err
         case click.ClickException():
             return Usage("DMR-E201", err.format_message(), hint=_help_hint(err))
+        case ImportError():
+            return NotFound("DMR-E308", f"something cannot be imported: {err}")
         case KeyboardInterrupt() | click.Abort():
             return Interrupted("DMR-E109", "interrupted")
     return Failure("DMR-E100", f"internal error: {type(err).__name__}: {err}")
