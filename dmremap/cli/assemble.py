@@ -68,7 +68,7 @@ def command(
     )
 
     def text() -> str:
-        return "\n".join(_words(one, dry_run=dry_run) for one in done.sets) or "No set was found."
+        return "\n".join(_words(each, dry_run=dry_run) for each in done.sets) or "No set was found."
 
     return Result(done, text, rows="sets")
 

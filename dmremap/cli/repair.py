@@ -74,7 +74,7 @@ def command(
     DEVICE may be a file with the image of a spare. --dry-run shows each block that would be
     written.
     """
-    asked = [one for one in (main, accept_older_spare, retag, called_content) if one]
+    asked = [word for word in (main, accept_older_spare, retag, called_content) if word]
     if (retag or called_content) and len(asked) > 1:
         raise Usage("DMR-E201", "--retag and --tag-is-content go with nothing else about main")
     options: dict[str, Any] = {

@@ -32,12 +32,13 @@ def _told(running: SetStatus) -> list[TargetStatus]:
 
 
 def _mapped(running: SetStatus) -> str:
-    told = _told(running)
-    return f"{sum(one.mapped for one in told)}/{sum(one.slots for one in told)}"
+    targets = _told(running)
+    mapped = sum(target.mapped for target in targets)
+    return f"{mapped}/{sum(target.slots for target in targets)}"
 
 
 def _pending(running: SetStatus) -> int:
-    return sum(one.pending for one in _told(running))
+    return sum(target.pending for target in _told(running))
 
 
 def _leg(running: SetStatus, leg: str) -> str:
@@ -51,9 +52,9 @@ def _leg(running: SetStatus, leg: str) -> str:
 
 def _choices(running: SetStatus) -> list[tuple[str, object]]:
     """Return what counts of what may be chosen, where the module says it."""
-    told = _told(running)
-    errors = dict.fromkeys(one.errors for one in told if one.errors)
-    rates = dict.fromkeys(one.remap_rate for one in told if one.remap_rate is not None)
+    targets = _told(running)
+    errors = dict.fromkeys(target.errors for target in targets if target.errors)
+    rates = dict.fromkeys(target.remap_rate for target in targets if target.remap_rate is not None)
     return [
         ("errors", ", ".join(errors) or None),
         ("remap rate", ", ".join(f"{n} a minute" if n else "no limit" for n in rates) or None),

@@ -143,8 +143,9 @@ def test_what_dmremapctl_takes_is_beside_one_set() -> None:
         "one": {"list": 0.5, "status": 0.4, "assemble": 0.5},
         "one beside": {"list": 1.0, "status": 0.4, "assemble": 1.0},
         "many beside": {"list": 2.5, "status": 0.5, "assemble": 5.0},
+        "monitor": 30720,
     }
     made = control.rows("7.3", found)
-    assert [row.value for row in made] == [1.5, 10.0, 5.0, 1.25, 10.0]
-    assert [row.missed for row in made] == [False, True, True, False, False]
+    assert [row.value for row in made] == [1.5, 10.0, 5.0, 1.25, 10.0, 30.0]
+    assert [row.missed for row in made] == [False, True, True, False, False, False]
     assert made[2].more == {"one set beside the devices, s": 1.0}

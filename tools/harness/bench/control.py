@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SETS, IDLE = 50, 128
 GUEST = ROOT / "tools/harness/bench/control_guest.py"
 VERSION_BAR, STATUS_BAR = 2.0, 9.0
+MONITOR_BAR = 40.0
 BARS = {"list": 4.0, "status": 4.0, "assemble": 30.0}
 """Of what it takes with one set and nothing else."""
 
@@ -76,4 +77,8 @@ def rows(series: str, found: dict[str, object]) -> list[Row]:
                 more={"one set beside the devices, s": beside[verb]},
             )
         )
+    held = found["monitor"]
+    assert isinstance(held, int)
+    name = f"dmremapctl monitor of {SETS} sets"
+    out.append(Row(series, name, round(held / 1024, 1), "MiB resident", MONITOR_BAR, digits=1))
     return out

@@ -2,11 +2,13 @@
 """Runs in a guest whose clock counts instructions: how long dmremapctl takes, beside other things.
 
 Prints JSON: seconds of ``python3 -c pass``, of ``--version`` and ``status``, and of ``list``,
-``status`` and ``assemble --all`` with one set, alone and beside idle loop devices, and with many.
+``status`` and ``assemble --all`` with one set, alone and beside idle loop devices, and with many;
+KiB of memory that ``monitor`` takes for many.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +21,18 @@ CTL = Path(sys.executable).with_name("dmremapctl")
 VERBS = (("list",), ("status",), ("assemble", "--all"))
 
 
+def used(*argv: object) -> resource.struct_rusage:
+    """Run a program; return what it took."""
+    process = subprocess.Popen([*map(str, argv)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, argv
+    return usage
+
+
 def seconds(*argv: object) -> float:
     """Run a program; return how long a processor worked for it. Waiting does not count."""
-    process = subprocess.Popen([*map(str, argv)], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, argv
-    return used.ru_utime + used.ru_stime
+    usage = used(*argv)
+    return usage.ru_utime + usage.ru_stime
 
 
 def loop(size: int) -> str:
@@ -64,6 +72,8 @@ def main() -> None:
     for number in range(1, SETS):
         dmremap.create(loop(MAIN), loop(SPARE), name=f"set{number}")
     found["many beside"] = verbs()
+    # The most that it has held, in KiB, once it has seen all sets.
+    found["monitor"] = used(CTL, "monitor", "--once").ru_maxrss
     print(json.dumps(found))
 
 
