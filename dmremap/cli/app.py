@@ -3,7 +3,6 @@
 
 import contextlib
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -47,8 +46,6 @@ VERBS: Final[dict[str, str]] = {
     "version": "Show the versions of all parts.",
 }
 
-logging.getLogger("dmremap").addHandler(logging.NullHandler())
-
 
 class LazyGroup(VerbGroup):
     """A group that imports a verb's module when the verb is called."""
@@ -84,6 +81,8 @@ class LazyGroup(VerbGroup):
 def group(debug: bool) -> None:
     """Keep a failing disk in service with dm-remap."""
     if debug:
+        import logging
+
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
 
 
@@ -130,6 +129,8 @@ def _run(args: Sequence[str], command: str, form: str) -> int:
         return int(Exit.USAGE)
     except (Exception, KeyboardInterrupt) as err:
         sys.stdout.flush()  # fails once more if it was the output that failed
+        import logging  # not at the top: it would be a part of what every command takes to start
+
         logging.getLogger("dmremap").debug("raised here", exc_info=True)
         error = _as_error(err)
         show_error(error, command, form)

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What every verb needs: its result, how it is printed, and the options they share."""
 
-import json
 import math
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -102,6 +100,8 @@ def envelope(
 
 def to_json(value: object, *, indent: int | None = None) -> str:
     """Return JSON in ASCII: names may hold bytes that are not UTF-8."""
+    import json
+
     return json.dumps(value, indent=indent, ensure_ascii=True)
 
 
@@ -349,6 +349,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    import shutil
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

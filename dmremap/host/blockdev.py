@@ -7,7 +7,6 @@ works for everybody and on a device that hangs.
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from dmremap.errors import Failure, NotFound
-from dmremap.host.run import run
 
 SYSFS: Final = Path("/sys")
 PROC: Final = Path("/proc")
@@ -326,6 +324,8 @@ def parse_wipefs(text: str) -> list[Signature]:
     """Return what `wipefs --json` lists. It prints nothing where it finds nothing."""
     if not text.strip():
         return []
+    import json
+
     try:
         found = json.loads(text).get("signatures") or []
         return [
@@ -338,6 +338,8 @@ def parse_wipefs(text: str) -> list[Signature]:
 
 def signatures(path: str) -> list[Signature]:
     """Return every signature on a device, partition tables included."""
+    from dmremap.host.run import run  # what asks no device starts without it
+
     return parse_wipefs(run(["wipefs", "--json", "--noheadings", path]).stdout)
 
 

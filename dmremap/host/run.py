@@ -18,6 +18,8 @@ from typing import Final
 from dmremap.errors import Failure, NotFound
 
 log = logging.getLogger(__name__)
+# Who wants to see something says so; Python would show warnings unasked.
+logging.getLogger("dmremap").addHandler(logging.NullHandler())
 
 # sbin first: an unprivileged user's PATH often lacks it, and blkid and modprobe live there.
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
