@@ -19,14 +19,8 @@ from typing import Literal
 
 from dmremap import dm
 from dmremap.dm import module
-from dmremap.dm.lines import (
-    SECTOR,
-    RemapTable,
-    list_message,
-    parse_list,
-    parse_pending,
-    pending_message,
-)
+from dmremap.dm.lines import SECTOR, RemapTable
+from dmremap.dm.messages import list_message, parse_list, parse_pending, pending_message
 from dmremap.errors import Busy, Failure
 from dmremap.host.lock import locked
 from dmremap.host.run import run

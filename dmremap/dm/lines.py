@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Table lines, status lines and message replies of the `remap` target.
+"""Table lines and status lines of the `remap` target.
 
 Everything here is pure: text in, frozen records out, and back.  Sectors are
 512 bytes, as everywhere in device-mapper.  What the kernel appends in a later
@@ -7,12 +7,11 @@ version (unknown options, unknown status keys) is kept and printed again, never
 dropped and never an error; what is missing or malformed is a `LineError`.
 """
 
-import re
 import uuid as uuidlib
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from dmremap.errors import Failure
+from dmremap.dm.words import LineError, choice, number
 
 TARGET = "remap"
 SECTOR = 512
@@ -23,33 +22,6 @@ Mode = Literal["init", "rw", "ro"]
 Identity = Literal["tag", "id", "size"]
 Breaker = Literal["closed", "open"]
 Leg = Literal["ok", "failing"]
-Obstacle = Literal["unreadable", "full", "failed"]
-Scrubbed = Literal["written", "failed"]
-SlotState = Literal["mapped", "lost", "bad", "doubt"]
-
-_U64 = (1 << 64) - 1
-_NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
-
-
-class LineError(Failure):
-    """A line that is not what the `remap` target prints or takes."""
-
-    def __init__(self, message: str) -> None:
-        """Keep the sentence, which quotes the line."""
-        super().__init__("DMR-E106", message)
-
-
-def _number(text: str, what: str, line: str) -> int:
-    """Read a plain decimal number that fits the kernel's u64."""
-    if _NUMBER.fullmatch(text) is None or (value := int(text)) > _U64:
-        raise LineError(f"{what} is {text!r} and not a number, in {line!r}")
-    return value
-
-
-def _choice(text: str, choices: tuple[str, ...], what: str, line: str) -> str:
-    if text not in choices:
-        raise LineError(f"{what} is {text!r} and none of {', '.join(choices)}, in {line!r}")
-    return text
 
 
 def _uuid(text: str, line: str) -> str:
@@ -145,7 +117,7 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
         )
     main, spare, spare_start, spare_len = words[:4]
     options = words[5:]
-    if len(words) > 4 and _number(words[4], "#opts", params) != len(options):
+    if len(words) > 4 and number(words[4], "#opts", params) != len(options):
         raise LineError(f"#opts is {words[4]} but {len(options)} words follow, in {params!r}")
 
     main_start = 0
@@ -170,20 +142,20 @@ def parse_table(start: int, length: int, params: str) -> RemapTable:
         if value is None:
             raise LineError(f"option {word} lacks its value, in {params!r}")
         if word == "main_start":
-            main_start = _number(value, word, params)
+            main_start = number(value, word, params)
         elif word == "uuid":
             uuid = _uuid(value, params)
         elif word == "errors":
-            errors = _choice(value, get_args(ErrorPolicy), word, params)
+            errors = choice(value, get_args(ErrorPolicy), word, params)
         else:
-            remap_rate = _number(value, word, params)
+            remap_rate = number(value, word, params)
     return RemapTable(
         start=start,
         length=length,
         main=main,
         spare=spare,
-        spare_start=_number(spare_start, "spare_start", params),
-        spare_len=_number(spare_len, "spare_len", params),
+        spare_start=number(spare_start, "spare_start", params),
+        spare_len=number(spare_len, "spare_len", params),
         main_start=main_start,
         uuid=uuid,
         errors=cast("ErrorPolicy | None", errors),
@@ -202,8 +174,8 @@ def split_line(line: str) -> tuple[int, int, str, str]:
     words = line.strip().split(maxsplit=3)
     if len(words) < 3:
         raise LineError(f"expected <start> <length> <target> <parameters>, got {line!r}")
-    start = _number(words[0], "start", line)
-    length = _number(words[1], "length", line)
+    start = number(words[0], "start", line)
+    length = number(words[1], "length", line)
     return start, length, words[2], words[3] if len(words) == 4 else ""
 
 
@@ -331,8 +303,8 @@ def parse_status(start: int, length: int, params: str) -> Status:
         raise LineError(
             f"expected <init|rw|ro> <unit> <mapped>/<slots> <key>=<value>..., got {params!r}"
         )
-    mode = _choice(words[0], get_args(Mode), "mode", params)
-    unit = _number(words[1], "unit", params)
+    mode = choice(words[0], get_args(Mode), "mode", params)
+    unit = number(words[1], "unit", params)
     mapped, slash, slots = words[2].partition("/")
     if not slash:
         raise LineError(f"expected <mapped>/<slots>, got {words[2]!r}, in {params!r}")
@@ -353,29 +325,29 @@ def parse_status(start: int, length: int, params: str) -> Status:
     if missing:
         raise LineError(f"{', '.join(missing)} missing, in {params!r}")
 
-    counters = {key: _number(known[key], key, params) for key in COUNTERS}
+    counters = {key: number(known[key], key, params) for key in COUNTERS}
     later = {
-        key: _number(known[key], key, params)
+        key: number(known[key], key, params)
         for key in (*LATER_COUNTERS, *NUMBERS, "remap_rate")
         if key in known
     }
     uuid = known.get("uuid", "")
     breaker = None
     if "breaker" in known:
-        breaker = _choice(known["breaker"], get_args(Breaker), "breaker", params)
+        breaker = choice(known["breaker"], get_args(Breaker), "breaker", params)
     errors = None
     if "errors" in known:
-        errors = _choice(known["errors"], get_args(ErrorPolicy), "errors", params)
-    legs = {key: _choice(known[key], get_args(Leg), key, params) for key in LEGS if key in known}
+        errors = choice(known["errors"], get_args(ErrorPolicy), "errors", params)
+    legs = {key: choice(known[key], get_args(Leg), key, params) for key in LEGS if key in known}
     return Status(
         start=start,
         length=length,
         mode=cast("Mode", mode),
         unit=unit,
-        mapped=_number(mapped, "mapped", params),
-        slots=_number(slots, "slots", params),
+        mapped=number(mapped, "mapped", params),
+        slots=number(slots, "slots", params),
         identity=cast(
-            "Identity", _choice(known["identity"], get_args(Identity), "identity", params)
+            "Identity", choice(known["identity"], get_args(Identity), "identity", params)
         ),
         uuid=None if uuid in _UUID_NONE else _uuid(uuid, params),
         breaker=cast("Breaker | None", breaker),
@@ -391,223 +363,3 @@ def parse_status(start: int, length: int, params: str) -> Status:
 def parse_status_line(line: str) -> Status:
     """Parse a whole status line of a `remap` target."""
     return parse_status(*_remap_line(line))
-
-
-# ----------------------------------------------------------- message replies
-
-
-@dataclass(frozen=True, slots=True)
-class ListEntry:
-    """One slot that is not free.
-
-    sector, sectors: of the mapped device; sector is None where the unit lies
-    outside the target and for a bad slot, which holds no unit.
-    """
-
-    sector: int | None
-    sectors: int
-    slot: int
-    state: SlotState
-    generation: int
-
-    @property
-    def line(self) -> str:
-        """The line as the kernel prints it."""
-        sector = "-" if self.sector is None else self.sector
-        return f"{sector} {self.sectors} {self.slot} {self.state} {self.generation}"
-
-
-@dataclass(frozen=True, slots=True)
-class PendingEntry:
-    """Sectors of the mapped device that main could not read."""
-
-    sector: int
-    sectors: int
-
-    @property
-    def line(self) -> str:
-        """The line as the kernel prints it."""
-        return f"{self.sector} {self.sectors}"
-
-
-@dataclass(frozen=True, slots=True)
-class ListPage:
-    """A reply to `list`; next is the slot to go on from, None at the end."""
-
-    entries: tuple[ListEntry, ...]
-    next: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PendingPage:
-    """A reply to `pending`; next is the sector to go on from, None at the end."""
-
-    entries: tuple[PendingEntry, ...]
-    next: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RemapReply:
-    """A reply to `remap`: how far it came.
-
-    done, total: units; those that were mapped before count as done.  obstacle:
-    what is in the way of the next unit, None where only the time was over or
-    everything is done.  `unreadable`: main does not read it; `full`: no slot is
-    free; `failed`: the spare or its metadata could not be written.  sector: that
-    unit's, of the mapped device; None where there is no obstacle.
-    """
-
-    done: int
-    total: int
-    obstacle: Obstacle | None = None
-    sector: int | None = None
-
-    @property
-    def line(self) -> str:
-        """The line as the kernel prints it."""
-        line = f"done {self.done} of {self.total}"
-        return line if self.obstacle is None else f"{line} {self.obstacle} {self.sector}"
-
-
-@dataclass(frozen=True, slots=True)
-class StopReply:
-    """A reply to `stop`.
-
-    epoch: number of the set's epoch, which has just begun.  tag: copies of main's tag that say
-    so, 0 to 5.
-    """
-
-    epoch: int
-    tag: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScrubEntry:
-    """A copy of a metadata block that was gone.
-
-    copy: its number; first copy A of every metadata block is counted, then copy B.
-    block: its home, in blocks of 4096 bytes of the area. `written`: it is there again, at home or
-    on a stand-in; `failed`: no place takes it.
-    """
-
-    copy: int
-    block: int
-    result: Scrubbed
-
-    @property
-    def line(self) -> str:
-        """The line as the kernel prints it."""
-        return f"{self.copy} {self.block} {self.result}"
-
-
-@dataclass(frozen=True, slots=True)
-class ScrubPage:
-    """A reply to `scrub`; next is the copy to go on from, None at the end."""
-
-    entries: tuple[ScrubEntry, ...]
-    next: int | None
-
-
-def remap_message(sector: int, count: int, *, lost: bool = False) -> str:
-    """The message that maps sectors of the mapped device, all of it whole units.
-
-    lost: nothing is read, and what was on them counts as lost.
-    """
-    return f"remap {sector} {count}{' lost' if lost else ''}"
-
-
-def list_message(start: int, count: int) -> str:
-    """The message that asks for at most `count` slots, from slot `start` on."""
-    return f"list {start} {count}"
-
-
-def pending_message(start: int, count: int) -> str:
-    """The message that asks for at most `count` ranges, from sector `start` on."""
-    return f"pending {start} {count}"
-
-
-def scrub_message(start: int, count: int) -> str:
-    """The message that has at most `count` copies of metadata blocks read, from copy `start` on."""
-    return f"scrub {start} {count}"
-
-
-def _split_page(reply: str, expected: str) -> tuple[list[tuple[str, list[str]]], int | None]:
-    """Split a paged reply into its lines, with the words of each, and where to go on.
-
-    expected: a line of the reply, with a name for each word.
-    """
-    lines = [(" ".join(line.split()), line.split()) for line in reply.splitlines() if line.strip()]
-    text, last = lines.pop() if lines else ("", [])
-    if last == ["end"]:
-        following = None
-    elif len(last) == 2 and last[0] == "next":
-        following = _number(last[1], "next", text)
-    else:
-        # A reply that the kernel's buffer cut short must not pass for a full one.
-        raise LineError(f"the reply ends with {text!r} and not with 'next <n>' or 'end'")
-    for line, words in lines:
-        if len(words) != len(expected.split()):
-            raise LineError(f"expected {expected}, got {line!r}")
-    return lines, following
-
-
-def parse_list(reply: str) -> ListPage:
-    """Parse the reply to `list`."""
-    lines, following = _split_page(reply, "<sector> <sectors> <slot> <state> <gen>")
-    entries = (
-        ListEntry(
-            sector=None if sector == "-" else _number(sector, "sector", line),
-            sectors=_number(sectors, "sectors", line),
-            slot=_number(slot, "slot", line),
-            state=cast("SlotState", _choice(state, get_args(SlotState), "state", line)),
-            generation=_number(generation, "generation", line),
-        )
-        for line, (sector, sectors, slot, state, generation) in lines
-    )
-    return ListPage(tuple(entries), following)
-
-
-def parse_pending(reply: str) -> PendingPage:
-    """Parse the reply to `pending`."""
-    lines, following = _split_page(reply, "<sector> <sectors>")
-    entries = (
-        PendingEntry(_number(sector, "sector", line), _number(sectors, "sectors", line))
-        for line, (sector, sectors) in lines
-    )
-    return PendingPage(tuple(entries), following)
-
-
-def parse_scrub(reply: str) -> ScrubPage:
-    """Parse the reply to `scrub`."""
-    lines, following = _split_page(reply, "<copy> <block> <result>")
-    entries = (
-        ScrubEntry(
-            copy=_number(copy, "copy", line),
-            block=_number(block, "block", line),
-            result=cast("Scrubbed", _choice(result, get_args(Scrubbed), "result", line)),
-        )
-        for line, (copy, block, result) in lines
-    )
-    return ScrubPage(tuple(entries), following)
-
-
-def parse_remap(reply: str) -> RemapReply:
-    """Parse the reply to `remap`."""
-    words = reply.split()
-    if len(words) not in (4, 6) or words[0] != "done" or words[2] != "of":
-        raise LineError(f"expected done <units> of <units> [<obstacle> <sector>], got {reply!r}")
-    done, total = _number(words[1], "done", reply), _number(words[3], "total", reply)
-    if done > total:
-        raise LineError(f"{done} units of {total} cannot be done, in {reply!r}")
-    if len(words) == 4:
-        return RemapReply(done, total)
-    obstacle = _choice(words[4], get_args(Obstacle), "obstacle", reply)
-    return RemapReply(done, total, cast("Obstacle", obstacle), _number(words[5], "sector", reply))
-
-
-def parse_stop(reply: str) -> StopReply:
-    """Parse the reply to `stop`."""
-    words = reply.split()
-    if len(words) != 4 or words[::2] != ["epoch", "tag"]:
-        raise LineError(f"expected epoch <number> tag <copies>, got {reply!r}")
-    return StopReply(_number(words[1], "epoch", reply), _number(words[3], "tag", reply))

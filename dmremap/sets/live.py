@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmremap import dm
-from dmremap.dm.lines import TARGET, LineError, RemapTable, Status, parse_status, parse_table
+from dmremap.dm.lines import TARGET, RemapTable, Status, parse_status, parse_table
+from dmremap.dm.words import LineError
 from dmremap.errors import Busy, NotFound, Usage
 from dmremap.host import blockdev
 from dmremap.host.blockdev import DeviceFacts

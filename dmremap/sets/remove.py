@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from dmremap import dm
-from dmremap.dm.lines import parse_stop
+from dmremap.dm.messages import parse_stop
 from dmremap.errors import Busy, DmRemapError
 from dmremap.host import begun, blockdev, signals
 from dmremap.ondisk import TAG_SECTORS

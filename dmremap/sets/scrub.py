@@ -19,15 +19,8 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from dmremap import dm
-from dmremap.dm.lines import (
-    RemapTable,
-    Scrubbed,
-    ScrubEntry,
-    ScrubPage,
-    Status,
-    parse_scrub,
-    scrub_message,
-)
+from dmremap.dm.lines import RemapTable, Status
+from dmremap.dm.messages import Scrubbed, ScrubEntry, ScrubPage, parse_scrub, scrub_message
 from dmremap.errors import (
     Busy,
     DmRemapError,

@@ -69,7 +69,7 @@ from guest.remapset import (
 )
 
 from dmremap.dm.events import EventPoller
-from dmremap.dm.lines import parse_remap, remap_message
+from dmremap.dm.messages import parse_remap, remap_message
 from dmremap.ondisk import BLOCK_SECTORS, Superblock, extension_for
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ from guest.remapset import (
     tag_main,
 )
 
-from dmremap.dm.lines import parse_remap
+from dmremap.dm.messages import parse_remap
 from dmremap.ondisk.layout import REFUGES, TAG_BLOCKS
 
 if TYPE_CHECKING:

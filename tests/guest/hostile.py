@@ -64,7 +64,8 @@ from guest.remapset import (
 )
 
 import dmremap
-from dmremap.dm.lines import parse_list, parse_pending, parse_remap, parse_scrub, parse_table_line
+from dmremap.dm.lines import parse_table_line
+from dmremap.dm.messages import parse_list, parse_pending, parse_remap, parse_scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
-    from dmremap.dm.lines import ListEntry
+    from dmremap.dm.messages import ListEntry
 
 LOST = -1
 ZERO = 0

@@ -52,7 +52,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dmremap.dm.lines import parse_remap, remap_message
+from dmremap.dm.messages import parse_remap, remap_message
 from dmremap.ondisk import BLOCK_SECTORS
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from concurrent.futures import Future
 
-    from dmremap.dm.lines import ListEntry, Status
+    from dmremap.dm.lines import Status
+    from dmremap.dm.messages import ListEntry
 
 # The units that steps are about: few, so that they meet, and on both sides of a border between two
 # regions of the lookup table (64 units).

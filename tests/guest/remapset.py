@@ -33,20 +33,17 @@ from guest.lib import (
     wait_for,
 )
 
-from dmremap.dm.lines import (
+from dmremap.dm.lines import RemapTable, Status, parse_status_line, parse_table_line
+from dmremap.dm.messages import (
     ListEntry,
     ListPage,
     PendingPage,
     RemapReply,
-    RemapTable,
     ScrubPage,
-    Status,
     parse_list,
     parse_pending,
     parse_remap,
     parse_scrub,
-    parse_status_line,
-    parse_table_line,
     remap_message,
 )
 from dmremap.ondisk import (

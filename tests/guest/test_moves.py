@@ -49,7 +49,7 @@ from guest.remapset import (
     texts,
 )
 
-from dmremap.dm.lines import parse_remap
+from dmremap.dm.messages import parse_remap
 from dmremap.ondisk import BLOCK, BLOCK_SECTORS, Entry, SlotState, Superblock
 from dmremap.ondisk.layout import ENTRIES, pack_table, parse_entries, parse_super, same_body
 

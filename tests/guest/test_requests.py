@@ -53,7 +53,7 @@ from guest.remapset import (
     texts,
 )
 
-from dmremap.dm.lines import ListEntry, RemapReply, parse_remap, remap_message
+from dmremap.dm.messages import ListEntry, RemapReply, parse_remap, remap_message
 from dmremap.ondisk import BLOCK, SUPER_HOMES, Segment, segment_for
 from dmremap.ondisk.layout import parse_super
 

@@ -48,7 +48,7 @@ from guest.remapset import (
     texts,
 )
 
-from dmremap.dm.lines import RemapReply
+from dmremap.dm.messages import RemapReply
 from dmremap.ondisk import segment_for
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from guest.lib import background, dm_message, queue, run, sectors
 from guest.remapset import KernelLog, remap_set, segment_of
 
-from dmremap.dm.lines import parse_list
+from dmremap.dm.messages import parse_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

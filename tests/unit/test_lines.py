@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmremap.dm import lines
+from dmremap.dm import messages
 from dmremap.dm.lines import (
     CHOICES,
     COUNTERS,
@@ -15,24 +15,26 @@ from dmremap.dm.lines import (
     LEGS,
     NUMBERS,
     OPTIONS,
-    LineError,
+    RemapTable,
+    Status,
+    parse_status,
+    parse_status_line,
+    parse_table,
+    parse_table_line,
+)
+from dmremap.dm.messages import (
     ListEntry,
     PendingEntry,
     RemapReply,
-    RemapTable,
     ScrubEntry,
-    Status,
     StopReply,
     parse_list,
     parse_pending,
     parse_remap,
     parse_scrub,
-    parse_status,
-    parse_status_line,
     parse_stop,
-    parse_table,
-    parse_table_line,
 )
+from dmremap.dm.words import LineError
 
 UUID = "6f1c9d0e-3b5a-4c1e-9a77-0123456789ab"
 STATUS = (
@@ -268,21 +270,21 @@ def test_list() -> None:
         ListEntry(2048, 1, 2, "lost", 3),
     )
     assert page.next == 3
-    assert parse_list("end") == lines.ListPage((), None)
+    assert parse_list("end") == messages.ListPage((), None)
 
 
 def test_pending() -> None:
     page = parse_pending("8 1\n16 8\nend\n")
-    assert page == lines.PendingPage((PendingEntry(8, 1), PendingEntry(16, 8)), None)
+    assert page == messages.PendingPage((PendingEntry(8, 1), PendingEntry(16, 8)), None)
     assert parse_pending("next 512").next == 512
 
 
 def test_scrub() -> None:
     page = parse_scrub("3 258 written\n40 255 failed\nnext 41\n")
-    assert page == lines.ScrubPage(
+    assert page == messages.ScrubPage(
         (ScrubEntry(3, 258, "written"), ScrubEntry(40, 255, "failed")), 41
     )
-    assert parse_scrub("end") == lines.ScrubPage((), None)
+    assert parse_scrub("end") == messages.ScrubPage((), None)
     with pytest.raises(LineError, match="result"):
         parse_scrub("3 258 good\nend")
 
@@ -310,13 +312,13 @@ entries = st.lists(
 def test_list_prints_and_parses_back(rows: list[ListEntry], following: int | None) -> None:
     last = "end" if following is None else f"next {following}"
     page = parse_list("\n".join([*(row.line for row in rows), last]))
-    assert page == lines.ListPage(tuple(rows), following)
+    assert page == messages.ListPage(tuple(rows), following)
 
 
 @given(st.lists(st.builds(PendingEntry, numbers, numbers)))
 def test_pending_prints_and_parses_back(rows: list[PendingEntry]) -> None:
     page = parse_pending("\n".join([*(row.line for row in rows), "end"]))
-    assert page == lines.PendingPage(tuple(rows), None)
+    assert page == messages.PendingPage(tuple(rows), None)
 
 
 @given(
@@ -326,7 +328,7 @@ def test_pending_prints_and_parses_back(rows: list[PendingEntry]) -> None:
 def test_scrub_prints_and_parses_back(rows: list[ScrubEntry], following: int | None) -> None:
     last = "end" if following is None else f"next {following}"
     page = parse_scrub("\n".join([*(row.line for row in rows), last]))
-    assert page == lines.ScrubPage(tuple(rows), following)
+    assert page == messages.ScrubPage(tuple(rows), following)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +385,7 @@ def test_what_is_wrong_with_a_reply_to_remap(reply: str, says: str) -> None:
 
 @given(numbers, numbers, st.none() | st.sampled_from(["unreadable", "full", "failed"]), numbers)
 def test_remap_prints_and_parses_back(
-    one: int, other: int, obstacle: lines.Obstacle | None, sector: int
+    one: int, other: int, obstacle: messages.Obstacle | None, sector: int
 ) -> None:
     where = None if obstacle is None else sector
     reply = RemapReply(min(one, other), max(one, other), obstacle, where)
@@ -391,7 +393,7 @@ def test_remap_prints_and_parses_back(
 
 
 def test_messages() -> None:
-    assert lines.list_message(0, 128) == "list 0 128"
-    assert lines.pending_message(8, 16) == "pending 8 16"
-    assert lines.remap_message(8, 16) == "remap 8 16"
-    assert lines.remap_message(8, 16, lost=True) == "remap 8 16 lost"
+    assert messages.list_message(0, 128) == "list 0 128"
+    assert messages.pending_message(8, 16) == "pending 8 16"
+    assert messages.remap_message(8, 16) == "remap 8 16"
+    assert messages.remap_message(8, 16, lost=True) == "remap 8 16 lost"
