@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SETS, IDLE = 50, 128
 GUEST = ROOT / "tools/harness/bench/control_guest.py"
-VERSION_BAR, STATUS_BAR = 2.0, 9.0
+VERSION_BAR, STATUS_BAR = 2.0, 7.6
+"""The second one is what is reached, and not what would be good: 3. Click alone takes two and a
+half, and the module dataclasses one."""
 MONITOR_BAR = 40.0
 BARS = {"list": 4.0, "status": 4.0, "assemble": 30.0}
 """Of what it takes with one set and nothing else."""
