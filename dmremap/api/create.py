@@ -146,7 +146,7 @@ def _make(
     """Plan, ask, carry out."""
     need_root("create a set")
     if not dry_run:
-        leftover.take_back()
+        leftover.take_back_alone()
     plan = sets.plan(request, dry_run=dry_run, progress=step(progress, "checking the spare"))
     if dry_run:
         return _answer(plan, plan.warnings, dry_run=True)

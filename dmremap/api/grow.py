@@ -70,7 +70,7 @@ def grow(
         raise Usage("DMR-E201", "--by and --to exclude each other")
     need_root("let a set grow")
     if not dry_run:
-        leftover.take_back()
+        leftover.take_back_alone()
     plan = sets.plan(name, by=by, to=to, progress=step(progress, "checking the spare"))
     if dry_run:
         return _answer(plan, (), dry_run=True)

@@ -85,7 +85,7 @@ int dm_udev_wait_immediate(uint32_t cookie, int *ready);
 void dmr_shim_init(void);
 size_t dmr_take_log(char *to, size_t size);
 int dmr_make_cookie(uint32_t cookie);
-int dmr_forget_cookie(uint32_t cookie);
+int dmr_forget_cookie(uint32_t cookie, int64_t since, int64_t until);
 int dmr_arm_poll(int fd);
 """
 
@@ -147,18 +147,32 @@ static int dmr_make_cookie(uint32_t cookie)
     /* All of it: the C library takes what is passed for as much. */
     union { int val; struct semid_ds *buf; unsigned short *array; } one = { .val = 1 };
     int id = semget((key_t)cookie, 1, 0600 | IPC_CREAT | IPC_EXCL);
+    int err = 0;
 
-    return id < 0 || semctl(id, 0, SETVAL, one) < 0 ? errno : 0;
+    if (id < 0)
+        return errno;
+    if (semctl(id, 0, SETVAL, one) < 0) {
+        err = errno;
+        semctl(id, 0, IPC_RMID);
+    }
+    return err;
 }
 
 /*
- * Destroy the semaphore of a cookie, whoever waits for it. Zero or an errno.
+ * Destroy the semaphore of a cookie, whoever waits for it, if it was made in a span of time, in
+ * seconds since 1970: libdevmapper sets its value once, when it makes it. Zero or an errno.
  */
-static int dmr_forget_cookie(uint32_t cookie)
+static int dmr_forget_cookie(uint32_t cookie, int64_t since, int64_t until)
 {
+    struct semid_ds about;
+    union { struct semid_ds *buf; } to = { &about };
     int id = semget((key_t)cookie, 1, 0);
 
-    return id < 0 || semctl(id, 0, IPC_RMID) < 0 ? errno : 0;
+    if (id < 0 || semctl(id, 0, IPC_STAT, to) < 0)
+        return errno;
+    if (about.sem_ctime < since || about.sem_ctime > until)
+        return ESTALE;
+    return semctl(id, 0, IPC_RMID) < 0 ? errno : 0;
 }
 
 /*

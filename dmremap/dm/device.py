@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,8 @@ CONTROL: Final = "/dev/mapper/control"
 UDEV_TIMEOUT: Final = 60.0
 _COOKIE_MAGIC: Final = 0x0D4D
 """The upper half of a cookie; the lower one is any number but zero."""
+_COOKIE_AGE: Final = 5
+"""Seconds after the note of a cookie in which its semaphore is made."""
 
 _lock = threading.RLock()
 _ready = False
@@ -211,7 +213,8 @@ class _Cookie:
 
     def give(self, task: _Task) -> None:
         if lib.dm_udev_get_sync_support():
-            self._make()
+            with signals.held(signals.ENDING):
+                self._make()
         task.need(
             lib.dm_task_set_cookie(task.handle, self.pointer, 0),
             "a udev cookie; the system may be out of semaphores (see 'dmsetup udevcookies')",
@@ -274,10 +277,14 @@ def _cookie(name: str) -> Iterator[_Cookie]:
             cookie.wait(name)
 
 
-def forget_cookie(number: int) -> None:
-    """Destroy the semaphore of a cookie, if there is one, that nobody waits for any more."""
+def forget_cookie(number: int, when: float) -> None:
+    """Destroy the semaphore of a cookie that was made at a time, in seconds since 1970.
+
+    It has gone by now if udevd was done with it, and somebody else may have its number: the one
+    that is there counts only if it is as old.
+    """
     if number >> 16 == _COOKIE_MAGIC:
-        lib.dmr_forget_cookie(number)
+        lib.dmr_forget_cookie(number, int(when) - 1, int(when) + _COOKIE_AGE)
 
 
 def device_path(name: str) -> str:
@@ -295,18 +302,20 @@ def create(name: str, uuid: str, table: Sequence[Target], *, readonly: bool = Fa
     On any failure nothing is left. When this returns, the node exists.
     """
     made = False
-    with begun.noted("device", name=name, uuid=uuid):
+    with contextlib.ExitStack() as note:
+        own = note.enter_context(begun.noted("device", name=name, uuid=uuid))
         try:
             # It is known at any moment whether there is anything to take back.
             with signals.held(signals.ENDING):
                 _make(name, uuid)
                 made = True
             reload(name, table, readonly=readonly)
-            resume(name)
+            # When it runs nothing is to be taken back; udevd takes its time.
+            resume(name, then=note.close)
         except BaseException:
             if made:
                 with signals.held(signals.ENDING):
-                    _take_back(name)
+                    own.kept = not _take_back(name)
             raise
     return info(name)
 
@@ -322,12 +331,13 @@ def _make(name: str, uuid: str) -> None:
         task.run("create", name)
 
 
-def _take_back(name: str) -> None:
-    """Remove a device that could not be started."""
+def _take_back(name: str) -> bool:
+    """Remove a device that could not be started; say whether it is gone."""
     for udev in (True, False):  # where no cookie can be had it goes without udevd
         with contextlib.suppress(DmRemapError):
             remove(name, udev=udev)
-            break
+            return True
+    return False
 
 
 def reload(name: str, table: Sequence[Target], *, readonly: bool = False) -> None:
@@ -366,14 +376,16 @@ def suspend(name: str, *, flush: bool = True, lockfs: bool = True) -> None:
         task.run("suspend", name)
 
 
-def resume(name: str) -> None:
-    """Let I/O go, with the new table if one was loaded."""
+def resume(name: str, *, then: Callable[[], None] | None = None) -> None:
+    """Let I/O go, with the new table if one was loaded. `then` is called once the kernel has."""
     with _lock, _cookie(name) as cookie, _task(lib.DM_DEVICE_RESUME, name) as task:
         task.need(
             lib.dm_task_set_add_node(task.handle, lib.DM_ADD_NODE_ON_RESUME), "its node for", name
         )
         cookie.give(task)
         task.run("resume", name)
+        if then:
+            then()
     _need_node(name)
 
 
@@ -392,19 +404,17 @@ def swap(
     readonly: bool = False,
     flush: bool = True,
     lockfs: bool = True,
+    then: Callable[[], None] | None = None,
 ) -> None:
     """Change the table of a running device: load, then resume, which suspends it first.
 
     That is one call, so that no kill comes in between; one that comes during it leaves a note. A
-    table that the kernel refuses leaves the running one as it is.
+    table that the kernel refuses leaves the running one as it is. `then` is called once the new
+    one is in force.
     """
+    uuid = info(name).uuid
     reload(name, table, readonly=readonly)
-    with (
-        signals.held(),
-        begun.noted("suspended", name=name, uuid=info(name).uuid),
-        _lock,
-        _cookie(name) as cookie,
-    ):
+    with signals.held(), _lock, _cookie(name) as cookie:
         try:
             with _task(lib.DM_DEVICE_RESUME, name) as task:
                 if not flush:
@@ -417,11 +427,14 @@ def swap(
                     name,
                 )
                 cookie.give(task)
-                task.run("resume", name)
+                with begun.noted("suspended", name=name, uuid=uuid):
+                    task.run("resume", name)
+                if then:
+                    then()
         except DmRemapError:
+            # What was loaded must not come into force by somebody else's resume.
             with contextlib.suppress(DmRemapError):
-                if not info(name).suspended:
-                    clear(name)
+                clear(name)
             raise
     _need_node(name)
 

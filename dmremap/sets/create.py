@@ -369,13 +369,14 @@ def carry_out(made: Plan, *, progress: Progress | None = None) -> Started:
     return Started(sb.name, str(sb.uuid), dm.device_path(sb.name), warnings=warnings)
 
 
-def _noted(made: Plan, rule: udevrule.Rule) -> contextlib.AbstractContextManager[None]:
+def _noted(made: Plan, rule: udevrule.Rule) -> contextlib.AbstractContextManager[object]:
     """Note that there is a rule before there is the set that it is for."""
     return begun.noted(
         "rule",
         uuid=str(made.superblock.uuid),
         main=rule.device,
         spare=made.spare.path,
+        diskseq=made.spare.diskseq,
         start=made.area.start,
     )
 

@@ -8,14 +8,14 @@ may fail and all of it can be done again.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from dmremap import dm
 from dmremap.dm.lines import TARGET, RemapTable, parse_table
 from dmremap.errors import Busy, DmRemapError, Failure, Refused, Usage
-from dmremap.host import blockdev, signals
+from dmremap.host import begun, blockdev, signals
 from dmremap.host.blockdev import DeviceFacts
 from dmremap.host.sizes import binary_size
 from dmremap.ondisk import (
@@ -398,9 +398,17 @@ def _write(device: BlockDevice, made: Plan, progress: Progress | None) -> None:
 @signals.held()
 def _swap(made: Plan, now: _Now) -> tuple[str, ...]:
     """Put the longer table in force, whatever signal comes; return warnings."""
+    with contextlib.ExitStack() as note:
+        uuid = now.running.device.uuid
+        note.enter_context(begun.noted("suspended", name=made.name, uuid=uuid))
+        return _swap_noted(made, now, note.close)
+
+
+def _swap_noted(made: Plan, now: _Now, then: Callable[[], None]) -> tuple[str, ...]:
+    """Do it; `then` is called when the set goes on."""
     try:
         # Freezing a file system would make it write everything that it has, for nothing.
-        dm.swap(made.name, now.with_table(made.new), lockfs=False)
+        dm.swap(made.name, now.with_table(made.new), lockfs=False, then=then)
     except DmRemapError as err:
         # A table that the kernel did not take leaves the old one at work. One that it took, and
         # could not start, has replaced it: nothing goes on before a table is in force again.

@@ -4,25 +4,32 @@
 Everything is looked at once more, as much may have happened since: what is as it should be stays.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from dmremap import dm
-from dmremap.errors import DmRemapError, Failure
-from dmremap.host import begun
+from dmremap.errors import Busy, DmRemapError, Failure
+from dmremap.host import begun, blockdev
+from dmremap.host.begun import Note
+from dmremap.host.lock import locked
 from dmremap.ondisk import SUPER_HOMES, SetState, View, look, opened
-from dmremap.sets import udevrule
+from dmremap.sets import naming, udevrule
 
 log = logging.getLogger(__name__)
 
-About = Mapping[str, object]
+
+def take_back_alone() -> None:
+    """Do it with the lock, unless somebody else has that, who has done it."""
+    with contextlib.suppress(Busy), locked(0):
+        take_back()
 
 
 def take_back() -> None:
-    """Do it for all notes of processes that are gone.
+    """Do it for all notes of processes that are gone. The caller holds the lock.
 
     What cannot be taken back now keeps its note, and the next one tries. That is no reason not to
     do what one is asked for.
@@ -31,50 +38,65 @@ def take_back() -> None:
         for note in notes:
             log.debug("a command that is gone had begun: %s %s", note.kind, dict(note.about))
             try:
-                _HOW[note.kind](note.about)
+                _HOW[note.kind](note)
             except (DmRemapError, OSError, KeyError, ValueError) as err:
                 log.debug("cannot take it back: %s", err)
             else:
                 note.end()
 
 
-def _device(about: About) -> None:
+def _device(note: Note) -> None:
     """Remove a device that was made and has no table, or one with which it does not start."""
-    name = str(about["name"])
-    device = dm.exists(name)
-    if device is None or not device.uuid or device.uuid != about["uuid"]:
+    name = str(note.about["name"])
+    device = _noted_device(note)
+    if device is None:
         return
     if device.live_table:
         try:
-            _suspended(about)
+            _suspended(note)
         except DmRemapError:
             dm.remove(name)
     else:
         dm.remove(name)
 
 
-def _suspended(about: About) -> None:
+def _noted_device(note: Note) -> dm.Device | None:
+    """Return the device that a note is of, None if it is gone or is another one."""
+    device = dm.exists(str(note.about["name"]))
+    return device if device and device.uuid and device.uuid == note.about["uuid"] else None
+
+
+def _suspended(note: Note) -> None:
     """Let a device go on that was stopped for a moment."""
-    name = str(about["name"])
-    device = dm.exists(name)
-    if device and device.uuid == about["uuid"] and device.suspended and device.live_table:
-        dm.resume(name)
+    device = _noted_device(note)
+    if device and device.suspended and device.live_table:
+        dm.resume(str(note.about["name"]))
 
 
-def _cookie(about: About) -> None:
+def _cookie(note: Note) -> None:
     """End a semaphore that nobody waits for."""
-    dm.forget_cookie(int(str(about["cookie"])))
+    dm.forget_cookie(int(str(note.about["cookie"])), note.when)
 
 
-def _file(about: About) -> None:
+def _file(note: Note) -> None:
     """Remove a file that was to become another one."""
-    Path(str(about["path"])).unlink(missing_ok=True)
+    Path(str(note.about["path"])).unlink(missing_ok=True)
 
 
-def _rule(about: About) -> None:
-    """Remove the udev rule of a set that was not made: there is none on its spare."""
+def _rule(note: Note) -> None:
+    """Remove the udev rule of a set that was not made: there is none on its spare.
+
+    A set that runs has been made. Another disk, or one that does not answer, says nothing of it.
+    """
+    about = note.about
     uuid = UUID(str(about["uuid"]))
-    with opened(str(about["spare"])) as device:
+    if dm.exists(uuid=naming.dm_uuid(uuid)):
+        return
+    path = str(about["spare"])
+    spare = blockdev.facts(path, look_inside=False)
+    if spare.diskseq != about["diskseq"] or blockdev.suspended(spare):
+        raise Failure("DMR-E103", f"{path} is not there, which may have the set")
+    with opened(path) as device:
         view = View(device, int(str(about["start"])))
         sb = look(view, uuid).superblock
         if sb is None and any(view.block(home) is None for home in SUPER_HOMES):
@@ -83,7 +105,7 @@ def _rule(about: About) -> None:
         udevrule.Rule(udevrule.path_of(uuid), "", str(about["main"])).remove()
 
 
-_HOW: Final[dict[str, Callable[[About], None]]] = {
+_HOW: Final[dict[str, Callable[[Note], None]]] = {
     "device": _device,
     "suspended": _suspended,
     "cookie": _cookie,

@@ -78,7 +78,7 @@ def _stop_quietly(running: Running, warnings: list[str]) -> bool:
     return True
 
 
-def _noted(running: Running) -> contextlib.AbstractContextManager[None]:
+def _noted(running: Running) -> contextlib.AbstractContextManager[object]:
     """Note that a set is about to be suspended, unless somebody else has done that."""
     if running.device.suspended:
         return contextlib.nullcontext()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Notes of what is begun, by processes that are there and by some that are gone."""
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -44,11 +45,54 @@ def test_what_is_left_by_who_was_killed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_note_has_no_name_before_it_has_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever waits for the lock would take back what has ended well."""
+    named: list[bool] = []
+    real = os.close
+
+    def close(fd: int) -> None:
+        named.append(any(tmp_path.iterdir()))
+        real(fd)
+
+    monkeypatch.setattr(os, "close", close)
+    with begun.noted("it", directory=tmp_path):
+        pass
+    monkeypatch.undo()
+    assert named == [False]
+
+
+def test_what_has_ended_while_it_was_opened_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(tmp_path)
+    real = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with begun.left(directory=tmp_path) as notes:
+        assert notes == []
+
+
+def test_a_note_that_is_kept_is_found(tmp_path: Path) -> None:
+    with begun.noted("it", directory=tmp_path) as own:
+        own.kept = True
+    with begun.left(directory=tmp_path) as notes:
+        assert [note.kind for note in notes] == ["it"]
+
+
 def test_what_is_no_note_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "1-1").write_text("x")
     (tmp_path / "1-2").write_text("[]")
     (tmp_path / "1-3").write_text("{}")
     (tmp_path / "1-4").mkdir()
+    (tmp_path / "1-5").write_text("5")
+    os.mkfifo(tmp_path / "1-6")
     killed(tmp_path)
     with begun.left(directory=tmp_path) as notes:
         assert [note.kind for note in notes] == ["it"]

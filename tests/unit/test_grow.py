@@ -4,7 +4,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -412,10 +412,13 @@ class FakeDm:
                     device.write_block(START, home, pack_super(sb, home))
         self.suspended = False
 
-    def swap(self, name: str, table: list[Target], *, lockfs: bool = True) -> None:
+    def swap(
+        self, name: str, table: list[Target], *, lockfs: bool = True, then: Callable[[], None]
+    ) -> None:
         assert not lockfs
         self.reload(name, table)
         self.resume(name)
+        then()
 
 
 @pytest.fixture

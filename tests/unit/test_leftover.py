@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from unit.areas import SB
 
+from dmremap import dm
 from dmremap.errors import Busy, Refused
-from dmremap.host import begun
+from dmremap.host import begun, blockdev
 from dmremap.ondisk import SetState, format_area, opened
 from dmremap.ondisk.layout import pack_super
 from dmremap.sets import leftover, udevrule
@@ -48,8 +49,33 @@ def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: Callable[..., 
     path = udevrule.path_of(SB.uuid)
     path.write_text("# a rule\n")
     (tmp_path / "spare").write_bytes(bytes(SECTORS * 512))
-    killed("rule", uuid=str(SB.uuid), main="/dev/sda", spare=str(tmp_path / "spare"), start=0)
+    spare = tmp_path / "spare"
+    monkeypatch.setattr(dm, "exists", lambda **_: None)
+    monkeypatch.setattr(blockdev, "facts", lambda _, **__: SimpleNamespace(diskseq=7))
+    monkeypatch.setattr(blockdev, "suspended", lambda _: False)
+    killed("rule", uuid=str(SB.uuid), main="/dev/sda", spare=str(spare), diskseq=7, start=0)
     return path
+
+
+def test_the_rule_of_a_set_that_runs_stays(
+    tmp_path: Path, rule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dm, "exists", lambda **_: SimpleNamespace())
+    leftover.take_back()
+    assert (rule.exists(), notes(tmp_path)) == (True, 0)
+
+
+@pytest.mark.parametrize("how", ["another", "suspended"])
+def test_the_rule_stays_while_another_disk_is_there(
+    how: str, tmp_path: Path, rule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "another":
+        facts = SimpleNamespace(diskseq=8)
+        monkeypatch.setattr(blockdev, "facts", lambda _, **__: facts)
+    else:
+        monkeypatch.setattr(blockdev, "suspended", lambda _: True)
+    leftover.take_back()
+    assert (rule.exists(), notes(tmp_path)) == (True, 1)
 
 
 def test_the_rule_of_a_set_that_was_never_begun_goes(tmp_path: Path, rule: Path) -> None:
@@ -117,7 +143,7 @@ class Mapper:
         ("suspended", {"live_table": True, "suspended": False}, False, []),
     ],
 )
-@pytest.mark.parametrize("uuid", [UUID, "REMAP-other"])
+@pytest.mark.parametrize("uuid", [UUID, "REMAP-other", ""])
 def test_devices(
     kind: str,
     device: dict[str, bool],
