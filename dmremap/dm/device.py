@@ -10,7 +10,6 @@ libdevmapper makes the node itself then, so that the node is there when a call r
 import contextlib
 import errno
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -223,6 +222,8 @@ class _Cookie:
 
     def _make(self) -> None:
         """Make the semaphore; if that fails libdevmapper tries, and says why it cannot."""
+        import secrets  # takes as long as all of this file, and most commands change nothing
+
         err = errno.EEXIST
         while err == errno.EEXIST:
             number = _COOKIE_MAGIC << 16 | 1 + secrets.randbelow(0xFFFF)

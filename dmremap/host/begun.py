@@ -8,9 +8,7 @@ before that begins, and until it has ended. Who cannot write one goes on without
 
 import contextlib
 import fcntl
-import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +44,8 @@ class Own:
 @contextlib.contextmanager
 def noted(kind: str, *, directory: Path | None = None, **about: str | int) -> Iterator[Own]:
     """Have a note while the block runs."""
+    import json  # who only asks notes nothing
+
     where = DIRECTORY if directory is None else directory
     own = Own()
     with contextlib.ExitStack() as stack:
@@ -55,6 +55,8 @@ def noted(kind: str, *, directory: Path | None = None, **about: str | int) -> It
 
 
 def _write(stack: contextlib.ExitStack, where: Path, text: str, own: Own) -> None:
+    import secrets
+
     with contextlib.suppress(FileNotFoundError):
         where.parent.mkdir(mode=0o755, exist_ok=True)
     where.mkdir(mode=0o755, exist_ok=True)
@@ -84,6 +86,8 @@ def left(*, directory: Path | None = None) -> Iterator[list[Note]]:
 
     They are ours as long, so that nobody else does the same.
     """
+    import json
+
     where = DIRECTORY if directory is None else directory
     found: list[Note] = []
     with contextlib.ExitStack() as stack:

@@ -46,13 +46,17 @@ runpy.run_path("dmremap/ondisk/_build.py")["builder"].emit_c_code("_format.c")
 """
 COOKIE = """
 #include <stdlib.h>
+#include <time.h>
 
 int main(int argc, char **argv)
 {
     uint32_t cookie = strtoul(argv[1], NULL, 0);
     int made = dmr_make_cookie(cookie), value = semctl(semget(cookie, 1, 0), 0, GETVAL);
+    int64_t now = time(NULL);
+    int older = dmr_forget_cookie(cookie, now - 100, now - 50) == ESTALE;
+    int gone = dmr_forget_cookie(cookie, now - 50, now + 50);
 
-    return argc != 2 || printf("%d %d %d\\n", made, value, dmr_forget_cookie(cookie)) < 0;
+    return argc != 2 || printf("%d %d %d %d\\n", made, value, older, gone) < 0;
 }
 """
 
@@ -144,4 +148,4 @@ def test_a_cookie_of_the_other_byte_order(tmp_path: Path) -> None:
     run(bigendian.COMPILER, "-O1", "-static", "-I.", "cookie.c", "-o", "cookie", at=tmp_path)
     number = str(0x7D4D0000 | os.getpid() & 0xFFFF)
     said = run(bigendian.home() / bigendian.EMULATOR, "./cookie", number, at=tmp_path)
-    assert said == "0 1 0\n", "what making it said, its value, what forgetting it said"
+    assert said == "0 1 1 0\n", "what making it said, its value, what forgetting it said"

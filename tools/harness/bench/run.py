@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], object]
 """Is told what comes next."""
+BOOTS = 3
+"""In how many at most instructions are counted; of each row the best counts."""
 
 
 def prepare_inputs(directory: Path) -> None:
@@ -54,10 +56,12 @@ def measure(kernel: Kernel, directory: Path, *, quick: bool = False, say: Say = 
     prepare_inputs(inputs)
     say("counting instructions")
     counted = cost.measure(kernel, directory / "cost", inputs, quick=quick)
-    if missed(counted):
+    for boot in range(2, BOOTS + 1):
+        if not missed(counted):
+            break
         # How a boot has laid out memory costs up to 150 instructions of a large read.
-        say("counting instructions in a second boot, because a row has missed its bar")
-        again = cost.measure(kernel, directory / "cost2", inputs, quick=quick)
+        say(f"counting instructions in boot {boot}, because a row has missed its bar")
+        again = cost.measure(kernel, directory / f"cost{boot}", inputs, quick=quick)
         pairs = zip(counted, again, strict=True)
         counted = [min(pair, key=lambda row: row.value) for pair in pairs]
     say("timing a load, counting bios")
