@@ -4,7 +4,7 @@
 from typing import Any, Final
 
 from dmremap import Accepted, accept_older_spare
-from dmremap.cli._meta import both_lines, finding_lines
+from dmremap.cli._meta import both_lines, finding_lines, left_lines
 from dmremap.cli.common import Result, confirm, progress
 
 _LOSS: Final = (
@@ -28,8 +28,7 @@ def accept(device: str, *, yes: bool, **options: Any) -> Result:
     if done.dry_run:
         steps = both_lines(done.writes, done.main_writes, done.main)
         return Result(done, "\n".join([*lines, *steps]))
-    left = ["What is left:", *finding_lines(done.left)] if done.left else []
-    end = left or [f"{done.device} is clean now."]
+    end = left_lines(done.device, done.left)
     wrote = f"Wrote {len(done.writes)} and {len(done.main_writes)} blocks."
     return Result(done, "\n".join([*lines, wrote, *end]))
 

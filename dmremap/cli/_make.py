@@ -2,7 +2,7 @@
 """What create and adopt share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -102,7 +102,7 @@ def make(verb: Callable[..., Created], *, spare_size: Size, yes: bool, **options
 
     done = verb(spare_sectors=spare_size, confirm=ask, progress=progress(told=True), **options)
     if done.dry_run:
-        return Result(done, "Would:\n" + "\n".join(f"  {one_line(step)}" for step in done.steps))
+        return Result(done, would(done.steps))
     return Result(done, lambda: _made(done))
 
 
@@ -117,6 +117,11 @@ def _question(plan: Created, *, anew: bool) -> str:
     return (
         f"This destroys:\n{lost}\n" if lost else ""
     ) + f"Everything in the area on {plan.spare}{head} will be overwritten. Go on?"
+
+
+def would(steps: Iterable[str]) -> str:
+    """Return what a dry run has to say of the steps."""
+    return "Would:\n" + "\n".join(f"  {one_line(step)}" for step in steps)
 
 
 def cost(memory: int) -> str:

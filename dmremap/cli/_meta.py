@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the commands for metadata at rest share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
@@ -54,6 +54,13 @@ def finding_lines(findings: "Iterable[Finding]") -> list[str]:
         out.append(f"  {finding.code} {severity}: {one_line(finding.message)}")
         out.append(f"    {finding.next_step}")
     return out
+
+
+def left_lines(device: str, left: "Sequence[Finding]") -> list[str]:
+    """Return what a repair of a device has left, for people."""
+    if not left:
+        return [f"{device} is clean now."]
+    return ["What is left:", *finding_lines(left)]
 
 
 def load_words(load: "Loading") -> str:

@@ -271,7 +271,9 @@ def progress(*, told: bool = False) -> Callable[[str, int, int], None] | None:
     steps: dict[str, _Shown | _Told] = {}
 
     def show(what: str, done: int, total: int) -> None:
-        steps.setdefault(what, kind(what))(done, total)
+        if what not in steps:
+            steps[what] = kind(what)
+        steps[what](done, total)
 
     return show
 

@@ -4,7 +4,7 @@
 import click
 
 from dmremap import Grown, Size, grow
-from dmremap.cli._make import cost, sectors, sectors_or_all
+from dmremap.cli._make import cost, sectors, sectors_or_all, would
 from dmremap.cli.common import (
     Result,
     change_options,
@@ -63,7 +63,7 @@ def command(
         lock_timeout=lock_timeout,
     )
     if dry_run:
-        return Result(done, "Would:\n" + "\n".join(f"  {one_line(step)}" for step in done.steps))
+        return Result(done, would(done.steps))
     text = fields(
         [
             ("area", f"{size(done.spare_sectors)}, was {size(done.spare_sectors_before)}"),

@@ -11,6 +11,7 @@ from dmremap.cli import _tag
 from dmremap.cli._accept import accept
 from dmremap.cli._meta import (
     finding_lines,
+    left_lines,
     main_option,
     start_option,
     uuid_option,
@@ -105,6 +106,5 @@ def _text(done: Repaired) -> str:
         return "\n".join([f"{done.device}: nothing to repair.", *found])
     if done.dry_run:
         return "\n".join([*found, "Would write:", *write_lines(done.writes)])
-    left = ["What is left:", *finding_lines(done.left)] if done.left else []
-    end = left or [f"{done.device} is clean now."]
+    end = left_lines(done.device, done.left)
     return "\n".join([*found, "Wrote:", *write_lines(done.writes), *end])

@@ -370,16 +370,30 @@ def clear(name: str) -> None:
 def suspend(name: str, *, flush: bool = True, lockfs: bool = True) -> None:
     """Stop a device's I/O. To change its table use swap(), which cannot be left half-way."""
     with _task(lib.DM_DEVICE_SUSPEND, name) as task:
-        if not flush:
-            task.need(lib.dm_task_no_flush(task.handle), "noflush for", name)
-        if not lockfs:
-            task.need(lib.dm_task_skip_lockfs(task.handle), "nolockfs for", name)
+        _suspend_options(task, name, flush=flush, lockfs=lockfs)
         task.run("suspend", name)
 
 
-def resume(name: str, *, then: Callable[[], None] | None = None) -> None:
-    """Let I/O go, with the new table if one was loaded. `then` is called once the kernel has."""
+def _suspend_options(task: _Task, name: str, *, flush: bool, lockfs: bool) -> None:
+    if not flush:
+        task.need(lib.dm_task_no_flush(task.handle), "noflush for", name)
+    if not lockfs:
+        task.need(lib.dm_task_skip_lockfs(task.handle), "nolockfs for", name)
+
+
+def resume(
+    name: str,
+    *,
+    flush: bool = True,
+    lockfs: bool = True,
+    then: Callable[[], None] | None = None,
+) -> None:
+    """Let I/O go, with the new table if one was loaded; for that one the kernel suspends first.
+
+    `flush` and `lockfs` are as for suspend(). `then` is called once the kernel has done it.
+    """
     with _lock, _cookie(name) as cookie, _task(lib.DM_DEVICE_RESUME, name) as task:
+        _suspend_options(task, name, flush=flush, lockfs=lockfs)
         task.need(
             lib.dm_task_set_add_node(task.handle, lib.DM_ADD_NODE_ON_RESUME), "its node for", name
         )
@@ -415,29 +429,21 @@ def swap(
     """
     uuid = info(name).uuid
     reload(name, table, readonly=readonly)
-    with signals.held(), _lock, _cookie(name) as cookie:
+    with signals.held(), contextlib.ExitStack() as note:
+        note.enter_context(begun.noted("suspended", name=name, uuid=uuid))
+
+        def in_force() -> None:
+            note.close()
+            if then:
+                then()
+
         try:
-            with _task(lib.DM_DEVICE_RESUME, name) as task:
-                if not flush:
-                    task.need(lib.dm_task_no_flush(task.handle), "noflush for", name)
-                if not lockfs:
-                    task.need(lib.dm_task_skip_lockfs(task.handle), "nolockfs for", name)
-                task.need(
-                    lib.dm_task_set_add_node(task.handle, lib.DM_ADD_NODE_ON_RESUME),
-                    "its node for",
-                    name,
-                )
-                cookie.give(task)
-                with begun.noted("suspended", name=name, uuid=uuid):
-                    task.run("resume", name)
-                if then:
-                    then()
+            resume(name, flush=flush, lockfs=lockfs, then=in_force)
         except DmRemapError:
             # What was loaded must not come into force by somebody else's resume.
             with contextlib.suppress(DmRemapError):
                 clear(name)
             raise
-    _need_node(name)
 
 
 def remove(name: str, *, retry: bool = True, deferred: bool = False, udev: bool = True) -> None:

@@ -168,9 +168,7 @@ def _devno(directory: Path) -> Devno | None:
     return parse_devno(_read(directory / "dev"))
 
 
-def components(
-    directory: Path, sysfs: Path = SYSFS, served: Sequence[str] | None = None
-) -> frozenset[Devno]:
+def components(directory: Path, sysfs: Path, served: Sequence[str]) -> frozenset[Devno]:
     """Return a device and all that it consists of, down every stack.
 
     A partition's disk is not among them; a loop device's backing block device is. `served` is as in
@@ -192,25 +190,21 @@ def components(
     return frozenset(out)
 
 
-def backing(directory: Path, served: Sequence[str] | None = None) -> os.stat_result | None:
+def backing(directory: Path, served: Sequence[str]) -> os.stat_result | None:
     """Return what is known of the file or device behind a loop device; None if there is none.
 
     None too where it is below one of the directories that are `served`, as by a file server: that
     one may be dead, and who asks would wait for it for ever.
     """
     path = _read(directory / "loop" / "backing_file")
-    if not path:
-        return None
-    if served is None:
-        served = parse_served(_read(PROC / "self" / "mountinfo") or "")
-    if any(path.startswith(f"{where.rstrip('/')}/") for where in served):
+    if not path or any(path.startswith(f"{where.rstrip('/')}/") for where in served):
         return None
     with contextlib.suppress(OSError, ValueError):
         return os.stat(path)
     return None
 
 
-def _behind(directory: Path, served: Sequence[str] | None = None) -> Devno | None:
+def _behind(directory: Path, served: Sequence[str]) -> Devno | None:
     """Return the block device that a loop device is over, if it is over one."""
     info = backing(directory, served)
     return _number_of(info) if info else None
@@ -476,9 +470,9 @@ def _medium(disk: Path, id_type: int, raw_id: bytes, served: Sequence[str]) -> t
     return (f"disk {id_type} {raw_id.hex()}" if raw_id else ""), 0
 
 
-def backing_inode(directory: Path) -> tuple[int, int] | None:
+def backing_inode(directory: Path, served: Sequence[str]) -> tuple[int, int] | None:
     """Return device and inode of the file behind a loop device, None if there is none."""
-    info = backing(directory)
+    info = backing(directory, served)
     return (info.st_dev, info.st_ino) if info else None
 
 

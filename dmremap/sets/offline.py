@@ -191,10 +191,11 @@ def _loops(path: str) -> list[str]:
         info = os.stat(path)
     except OSError:
         return []
+    served = blockdev.around().served
     return [
         blockdev.node(directory)
         for directory in blockdev.all_devices()
-        if blockdev.backing_inode(directory) == (info.st_dev, info.st_ino)
+        if blockdev.backing_inode(directory, served) == (info.st_dev, info.st_ino)
     ]
 
 

@@ -476,7 +476,7 @@ def test_repair_of_an_image_behind_a_loop_device(
     ctl.put(damaged(fresh(ENTRIES), A1))
     info = ctl.path.stat()
     monkeypatch.setattr(blockdev, "all_devices", lambda: [Path("/sys/block/loop7")])
-    monkeypatch.setattr(blockdev, "backing_inode", lambda _path: (info.st_dev, info.st_ino))
+    monkeypatch.setattr(blockdev, "backing_inode", lambda *_: (info.st_dev, info.st_ino))
     code, whole = ctl.json("repair", "@", "--yes")
     assert (code, whole["error"]["code"]) == (4, "DMR-E403")
     assert "/dev/loop7" in whole["error"]["message"]
